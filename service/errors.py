@@ -1,0 +1,63 @@
+"""What can go wrong, as a tree that knows no transport (status.py has the gRPC codes).
+
+ServiceError
+├── InvalidRequest        the caller sent something that can never be answered
+├── UnknownModel          no such model, or no such version of it
+├── NotReady              the model is known but cannot be asked now
+├── Stopping              the server is going away
+├── Overloaded            a bound was reached: queue, message size
+├── Expired               the time the caller allowed has passed
+├── Cancelled             the caller went away
+└── ModelFailed           the model raised an error while it ran; details are for the log only
+StartError                the service cannot start; for the operator, never for a caller
+├── ProviderUnavailable   an execution provider was asked for and does not run here
+└── ModelRejected         one file cannot be served; the others can
+"""
+
+
+class ServiceError(Exception):
+    """A request that gets no answer, and the sentence that says why."""
+
+
+class InvalidRequest(ServiceError):
+    """The request can never be answered as it is."""
+
+
+class UnknownModel(ServiceError):
+    """No model of that name, or no such version of it."""
+
+
+class NotReady(ServiceError):
+    """The model is known, but cannot be asked now."""
+
+
+class Stopping(ServiceError):
+    """The server is stopping and takes no more requests."""
+
+
+class Overloaded(ServiceError):
+    """The queue is full, or a message is larger than the limit."""
+
+
+class Expired(ServiceError):
+    """The caller's deadline, or its limit on the time in the queue, has passed."""
+
+
+class Cancelled(ServiceError):
+    """The caller went away before the answer."""
+
+
+class ModelFailed(ServiceError):
+    """The model raised an error while it ran."""
+
+
+class StartError(Exception):
+    """The service, or a part of it, cannot start."""
+
+
+class ProviderUnavailable(StartError):
+    """An execution provider was asked for, and a session does not run on it."""
+
+
+class ModelRejected(StartError):
+    """The file cannot be served: unreadable, of an unfit form, or not the function it claims to be."""

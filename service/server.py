@@ -1,0 +1,122 @@
+"""Puts the parts of one server together: start order is written once, stop order is its reverse."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+
+import structlog
+
+from service import __version__, image_classifier, inference_protocol, providers
+from service.cores import usable_cores
+from service.errors import StartError
+from service.image_classifier import ImageClassifier
+from service.inference_protocol import InferenceProtocol
+from service.repository import Limits, Repository, open_repository
+from service.settings import Settings, split_names
+from service.transport import GrpcioTransport, Methods, NativeTransport, Tls, Transport
+
+log = structlog.get_logger(__name__)
+
+
+class Server:
+    """A running server: it listens, and answers until it is drained."""
+
+    def __init__(self, transport: Transport, repository: Repository, readiness: "Readiness") -> None:
+        self._transport = transport
+        self._repository = repository
+        self._readiness = readiness
+
+    @property
+    def port(self) -> int:
+        """The TCP port it listens on."""
+        return self._transport.port
+
+    def announce(self, ready: bool) -> None:
+        """Sets readiness everywhere it is told: ServerReady, ModelReady and the health protocol."""
+        self._readiness.ready = ready
+        names = ("", inference_protocol.SERVICE, image_classifier.SERVICE)
+        serving = dict.fromkeys(names, ready)
+        serving |= {f"model/{name}": False for name in self._repository.rejected}
+        serving |= {f"model/{name}": ready for name in self._repository.endpoints}
+        self._transport.set_ready(serving)
+
+    def drain(self, *, delay_s: float, grace_s: float) -> bool:
+        """Not ready any more → after the delay, no new requests → those in flight answered, within the grace."""
+        self.announce(ready=False)
+        time.sleep(delay_s)
+        return self._transport.drain(grace_s)
+
+
+class Readiness:
+    """Whether the server may be sent requests; read by its methods, set by its life."""
+
+    def __init__(self) -> None:
+        self.ready = False
+
+
+@contextmanager
+def running(settings: Settings) -> Iterator[Server]:
+    """A server that listens and is ready; on leaving, it closes. Raises StartError."""
+    cores = usable_cores()
+    limits = Limits(settings.max_batch_rows, settings.max_queue_rows, settings.max_queue_delay_us / 1e6)
+    with ExitStack() as stack:
+        repository = stack.enter_context(
+            open_repository(
+                settings.models_dir,
+                providers.choose(split_names(settings.providers)),
+                threads=settings.threads or cores,
+                limits=limits,
+                names=split_names(settings.models),
+            )
+        )
+        decoders = stack.enter_context(ThreadPoolExecutor(settings.decode_threads or cores, "decoder"))
+        stack.callback(decoders.shutdown, wait=True, cancel_futures=True)
+        readiness = Readiness()
+        methods = (
+            InferenceProtocol(
+                repository,
+                server_name=settings.server_name,
+                server_version=__version__,
+                is_ready=lambda: readiness.ready,
+            ).methods
+            | ImageClassifier(
+                repository,
+                decoders,
+                max_image_pixels=settings.max_image_pixels,
+                max_decoding=settings.max_queue_rows,
+            ).methods
+        )
+        transport = stack.enter_context(_transport(settings, methods))
+        server = Server(transport, repository, readiness)
+        server.announce(ready=True)
+        log.info(
+            "listening",
+            address=f"{settings.host}:{server.port}",
+            transport=settings.transport,
+            models=len(list(repository)),
+            threads=settings.threads or cores,
+        )
+        yield server
+
+
+def _transport(settings: Settings, methods: Methods) -> NativeTransport | GrpcioTransport:
+    address = f"{settings.host}:{settings.port}"
+    max_message_bytes = settings.max_message_mib * 2**20
+    if settings.transport == "native":
+        return NativeTransport(address, methods, max_message_bytes=max_message_bytes)
+    return GrpcioTransport(address, methods, max_message_bytes=max_message_bytes, tls=_tls(settings))
+
+
+def _tls(settings: Settings) -> Tls | None:
+    if settings.tls_certificate_file is None or settings.tls_key_file is None:
+        return None
+    ca = settings.tls_client_ca_file
+    try:
+        return Tls(
+            key=settings.tls_key_file.read_bytes(),
+            certificate=settings.tls_certificate_file.read_bytes(),
+            client_ca=None if ca is None else ca.read_bytes(),
+        )
+    except OSError as error:
+        raise StartError(f"the TLS file {error.filename} cannot be read: {error.strerror}") from error

@@ -1,0 +1,92 @@
+"""Every knob of the server, read once: command line over environment over default."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, FilePath, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Serve the models of a folder over gRPC: the Open Inference Protocol and convserve.v1.ImageClassifier.
+
+    Every option can also be given as an environment variable, CONVSERVE_ and its name in capitals.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="CONVSERVE_",
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        cli_prog_name="python -m service",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+    )
+
+    models_dir: Path = Path("models")
+    """Folder of <name>/<version>/model.onnx."""
+    models: str = ""
+    """Serve only these, separated by commas, and refuse to start without one of them; empty: all that can be."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all of IPv4, [::] for all addresses."""
+    port: int = Field(default=8001, ge=0, le=65535)
+    """TCP port; 0 takes a free one and logs it."""
+    transport: Literal["native", "grpcio"] = "native"
+    """native: the fast path in Rust threads, no TLS; grpcio: everything on grpc.aio."""
+    providers: str = "auto"
+    """Execution providers, separated by commas: the first runs the models, the others may take what it cannot.
+    Each must work or the server does not start. auto: cuda where there is a device, else cpu."""
+    threads: int = Field(default=0, ge=0, le=1024)
+    """Threads that compute one run on the CPU; 0: as many as the cores this process may use."""
+    max_batch_rows: int = Field(default=256, ge=1, le=65536)
+    """Most rows (images) in one run, and in one request."""
+    max_queue_rows: int = Field(default=4096, ge=1)
+    """Most rows that may wait for one model; more are refused with RESOURCE_EXHAUSTED."""
+    max_queue_delay_us: int = Field(default=0, ge=0, le=10_000_000)
+    """How long a request may wait for others to join it, in microseconds; 0: never longer than the run that is on."""
+    max_message_mib: int = Field(default=64, ge=1, le=2047)
+    """Largest message accepted, in MiB; larger ones are refused with RESOURCE_EXHAUSTED."""
+    max_image_pixels: int = Field(default=50_000_000, ge=1)
+    """Largest picture that is decoded, in pixels (height x width)."""
+    decode_threads: int = Field(default=0, ge=0, le=1024)
+    """Threads that decode pictures; 0: as many as the cores this process may use."""
+    server_name: str = "convserve"
+    """The name that ServerMetadata tells; some Triton clients expect 'triton'."""
+    grace_s: float = Field(default=30.0, ge=0, le=3600)
+    """How long requests in flight may take after SIGTERM, in seconds."""
+    drain_delay_s: float = Field(default=0.0, ge=0, le=3600)
+    """How long requests are still taken after SIGTERM, not ready any more, in seconds: time for load balancers."""
+    tls_certificate_file: FilePath | None = None
+    """Serve TLS with this PEM certificate chain (transport grpcio only)."""
+    tls_key_file: FilePath | None = None
+    """The PEM private key of the certificate."""
+    tls_client_ca_file: FilePath | None = None
+    """Accept only clients with a certificate of this authority (mutual TLS)."""
+    log_format: Literal["auto", "console", "json"] = "auto"
+    """console for people, json a line for machines; auto: console on a terminal, else json."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lowest level that is logged."""
+
+    @field_validator("host")
+    @classmethod
+    def _bracketed(cls, host: str) -> str:
+        return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
+            raise ValueError("TLS needs both --tls-certificate-file and --tls-key-file")
+        if self.tls_client_ca_file is not None and self.tls_certificate_file is None:
+            raise ValueError("--tls-client-ca-file needs --tls-certificate-file and --tls-key-file")
+        if self.tls_certificate_file is not None and self.transport != "grpcio":
+            raise ValueError("the native transport has no TLS: add --transport grpcio")
+        if self.max_queue_rows < self.max_batch_rows:
+            raise ValueError("--max-queue-rows must be at least --max-batch-rows, or a full request never fits")
+        return self
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """The names in a list separated by commas."""
+    return tuple(name for name in (part.strip() for part in text.split(",")) if name)

@@ -1,0 +1,183 @@
+"""Everything on grpc.aio: one event loop in one thread."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from service.errors import StartError
+from service.status import status_of
+from service.transport.call import Call, ColdMethod, HotMethod, Methods, Traffic, Transport
+
+CLOSE_S = 1.0
+"""How long what is not a hot call, an open health watch say, may hold up the end."""
+
+
+@dataclass(frozen=True)
+class Tls:
+    """PEM bytes of a server's credentials."""
+
+    key: bytes
+    certificate: bytes
+    client_ca: bytes | None = None
+    """Where given, clients must present a certificate of this authority."""
+
+
+class GrpcioTransport(Transport):
+    """Serves hot and cold methods, health and reflection on an address (``host:port`` or ``unix:path``)."""
+
+    def __init__(self, address: str, methods: Methods, *, max_message_bytes: int, tls: Tls | None = None) -> None:
+        self.port = 0
+        self._address = address
+        self._methods = methods
+        self._max_message_bytes = max_message_bytes
+        self._tls = tls
+        self._traffic = Traffic(max_message_bytes)
+        self._ready: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name="grpcio transport", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Listens; raises StartError where the address cannot be had."""
+        self._thread.start()
+        self._ready.result()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends all calls and the event loop."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def set_ready(self, serving: Mapping[str, bool]) -> None:
+        """Tells the health protocol which names are serving."""
+        asyncio.run_coroutine_threadsafe(self._set_health(serving), self._loop).result()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Refuses new hot calls and waits until those in flight have their answers."""
+        return self._traffic.drain(timeout_s)
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._serve())
+        except BaseException as error:
+            if self._ready.done():
+                raise
+            self._ready.set_exception(error)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", self._max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),  # a port that is taken must be an error
+            ]
+        )
+        server.add_generic_rpc_handlers(self._handlers())
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in grpc-stubs
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        services = (*self._methods.services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(services, server)
+        try:
+            self.port = self._listen(server)
+        except RuntimeError as error:
+            raise StartError(f"cannot listen on {self._address}: {error}") from error
+        await server.start()
+        self._ready.set_result(None)
+        await self._stop.wait()
+        await server.stop(CLOSE_S)
+
+    def _listen(self, server: grpc.aio.Server) -> int:
+        if self._tls is None:
+            return server.add_insecure_port(self._address)
+        credentials = grpc.ssl_server_credentials(
+            [(self._tls.key, self._tls.certificate)],
+            root_certificates=self._tls.client_ca,
+            require_client_auth=self._tls.client_ca is not None,
+        )
+        return server.add_secure_port(self._address, credentials)
+
+    def _handlers(self) -> "tuple[grpc.GenericRpcHandler[Any, Any], ...]":
+        services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
+        for path, hot in self._methods.hot.items():
+            _, service, name = path.split("/")
+            services.setdefault(service, {})[name] = grpc.unary_unary_rpc_method_handler(self._hot(hot))
+        for path, cold in self._methods.cold.items():
+            _, service, name = path.split("/")
+            services.setdefault(service, {})[name] = grpc.unary_unary_rpc_method_handler(
+                _cold(cold),
+                request_deserializer=cold.request.FromString,
+                response_serializer=lambda message: message.SerializeToString(),
+            )
+        return tuple(grpc.method_handlers_generic_handler(service, methods) for service, methods in services.items())
+
+    def _hot(self, method: HotMethod) -> Callable[[bytes, Any], Awaitable[bytes]]:
+        async def behaviour(payload: bytes, context: Any) -> bytes:
+            call = _AioCall(payload, context.time_remaining(), self._loop)
+            self._traffic.serve(call, call, method)
+            try:
+                answer = await call.answer
+            except asyncio.CancelledError:
+                call.cancel()
+                raise
+            finally:
+                self._traffic.finished(call)
+            if isinstance(answer, bytes):
+                return answer
+            await context.abort(*status_of(answer))
+            raise AssertionError("abort always raises")
+
+        return behaviour
+
+    async def _set_health(self, serving: Mapping[str, bool]) -> None:
+        states = health_pb2.HealthCheckResponse
+        for name, ready in serving.items():
+            await self._health.set(name, states.SERVING if ready else states.NOT_SERVING)
+
+
+def _cold(method: ColdMethod) -> Callable[[Any, Any], Awaitable[Any]]:
+    async def behaviour(request: Any, context: Any) -> Any:
+        try:
+            return method.answer(request)
+        except Exception as error:
+            await context.abort(*status_of(error))
+
+    return behaviour
+
+
+class _AioCall(Call):
+    """A call whose answer is a future of the event loop; errors travel as values."""
+
+    __slots__ = ("_loop", "answer")
+
+    def __init__(self, payload: bytes, time_remaining_s: float | None, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(payload, time_remaining_s)
+        self._loop = loop
+        self.answer: asyncio.Future[bytes | Exception] = loop.create_future()
+
+    def respond(self, payload: bytes) -> None:
+        self._hand_over(payload)
+
+    def fail(self, error: Exception) -> None:
+        self._hand_over(error)
+
+    def _hand_over(self, answer: bytes | Exception) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and every call with it
+            self._loop.call_soon_threadsafe(self._settle, answer)
+
+    def _settle(self, answer: bytes | Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_result(answer)
