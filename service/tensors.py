@@ -66,7 +66,7 @@ class TensorSpec:
     def accepts(self, shape: Sequence[int]) -> bool:
         """Whether an array of this shape fits."""
         return len(shape) == len(self.shape) and all(
-            got == want or (want == -1 and got >= 0) for got, want in zip(shape, self.shape, strict=True)
+            got >= 0 and want in (-1, got) for got, want in zip(shape, self.shape, strict=True)
         )
 
 

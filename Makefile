@@ -1,0 +1,73 @@
+# The two commands that matter: `make serve` and `make test`. Each makes the environment it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The wheel of ONNX Runtime for this machine: gpu where there is an NVIDIA driver.
+RUNTIME ?= $(if $(wildcard /proc/driver/nvidia/version /dev/dxg),gpu,cpu)
+# Where MNIST and CIFAR-10 lie, in torchvision's layout; `make data` downloads them into data/.
+export CONVSERVE_DATA_DIR ?= $(abspath $(firstword $(wildcard data ../shared/data) data))
+export CONVSERVE_TRITONCLIENT_PYTHON ?= $(abspath .venv-tritonclient/bin/python)
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help serve test lint format proto models data bench container clean
+
+help: ## show this
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+serve: $(VENV)/.serve ## install what serving needs, and serve models/ on 127.0.0.1:8001
+	$(BIN)/python -m service $(ARGS)
+
+test: $(VENV)/.test .venv-tritonclient/.done data-present ## install everything, lint, and run every test
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.test ## ruff and mypy, as CI runs them
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy service training tests benchmarks
+
+format: $(VENV)/.test ## let ruff rewrite the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(VENV)/.test ## generate service/pb from proto/
+	$(BIN)/python -m grpc_tools.protoc -I service/pb=proto --python_out=. --pyi_out=. --grpc_python_out=. \
+		$(patsubst proto/%,service/pb/%,$(wildcard proto/*.proto))
+
+models: $(VENV)/.test data-present ## train what has no checkpoint, export, and prove every model
+	$(BIN)/python -m training.export --all
+
+data: $(VENV)/.test ## download MNIST and CIFAR-10 into data/
+	$(BIN)/python -m training.data all --data-dir data
+
+bench: $(VENV)/.test data-present ## measure throughput beside its two ceilings (needs h2load)
+	$(BIN)/python -m benchmarks.throughput $(ARGS)
+
+container: ## build the Dockerfile without a Docker engine and run it (needs root, buildah, debootstrap)
+	tests/container/build_and_run.sh
+
+clean: ## remove environments and caches
+	rm -rf $(VENV) .venv-tritonclient .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+
+.PHONY: data-present
+data-present: $(VENV)/.test
+	@test -d "$(CONVSERVE_DATA_DIR)/MNIST/raw" -a -d "$(CONVSERVE_DATA_DIR)/cifar-10-batches-py" \
+		|| $(BIN)/python -m training.data all --data-dir "$(CONVSERVE_DATA_DIR)"
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "convserve needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serve: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) --editable '.[$(RUNTIME)]'
+	touch $@
+
+$(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) --editable '.[$(RUNTIME),train,dev]'
+	touch $@ $(VENV)/.serve
+
+# tritonclient registers the same protobuf package as we do: it gets an environment of its own.
+.venv-tritonclient/.done: constraints.txt
+	$(PYTHON) -m venv .venv-tritonclient
+	.venv-tritonclient/bin/python -m pip install --quiet --disable-pip-version-check 'tritonclient[grpc]>=2.73,<3'
+	touch $@

@@ -1,0 +1,187 @@
+"""The command line: arguments in, exit code out, and a sentence where something goes wrong."""
+
+import argparse
+import io
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from service.client import commands
+from service.client.connection import DEFAULT_TARGET, checked_target
+from service.client.dataset import READERS
+from service.client.errors import ClientError
+from service.client.tables import Output
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell would report it
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+_MAX_BATCH = 1024  # of CIFAR-10's pictures that is 3 MiB
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command."""
+    args = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be valid text
+    try:
+        code: int = args.run(args, Output())
+    except ClientError as error:
+        return _tell(str(error), EXIT_FAILED)
+    except KeyboardInterrupt:
+        return _tell("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        return _tell("whoever read the output went away before its end", EXIT_BROKEN_PIPE)
+    return code
+
+
+def _tell(sentences: str, code: int) -> int:
+    for sentence in sentences.splitlines():
+        sys.stderr.write(f"convserve-client: {sentence}\n")
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="convserve-client",
+        description="Classify pictures with the models of a convserve server.",
+        epilog="Exit codes: 0 done; 1 something failed, or a picture could not be used; 2 wrong arguments; "
+        "130 interrupted; 141 broken pipe.",
+    )
+    _connection_arguments(parser, defaults=True)
+    # The same arguments are taken before a command and after it; unset there, they leave the others alone.
+    shared = argparse.ArgumentParser(add_help=False)
+    _connection_arguments(shared, defaults=False)
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    classify = subparsers.add_parser(
+        "classify",
+        parents=[shared],
+        help="tell what pictures show",
+        description="Tell what pictures show: PNG, JPEG, WebP, BMP or GIF files of any size.",
+    )
+    classify.add_argument("pictures", nargs="+", metavar="PICTURE", help="an image file; - is standard input")
+    classify.add_argument(
+        "--model", type=_text, required=True, metavar="NAME", help="model to ask; `list` shows the names"
+    )
+    classify.add_argument(
+        "--version", type=_text, default="", metavar="N", help="version of the model (default: the highest)"
+    )
+    classify.add_argument(
+        "--top-k", type=_count, default=3, metavar="K", help="classes for each picture (default: %(default)s)"
+    )
+    classify.add_argument("--logits", action="store_true", help="give the logits too; in JSON those of all classes")
+    _json_argument(classify)
+    classify.set_defaults(run=commands.classify)
+
+    listing = subparsers.add_parser(
+        "list", parents=[shared], help="show the models", description="Show the models that can be asked."
+    )
+    _json_argument(listing)
+    listing.set_defaults(run=commands.list_models)
+
+    dataset = subparsers.add_parser(
+        "dataset",
+        parents=[shared],
+        help="measure a model on a real test set",
+        description="Send a test set through the server as raw pixels; measure accuracy, throughput and latency.",
+    )
+    dataset.add_argument("dataset", choices=sorted(READERS), help="which test set")
+    dataset.add_argument("--model", metavar="NAME", help="model to ask (default: the most accurate for the data set)")
+    dataset.add_argument("--limit", type=_count, metavar="N", help="only the first N pictures (default: all)")
+    dataset.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Path(os.environ.get("CONVSERVE_DATA_DIR", "data")),
+        metavar="DIR",
+        help="folder with the data sets, as torchvision lays them out (env CONVSERVE_DATA_DIR, now: %(default)s)",
+    )
+    dataset.add_argument(
+        "--batch",
+        type=_batch,
+        default=64,
+        metavar="N",
+        help=f"images a call, at most {_MAX_BATCH} (default: 64)",
+    )
+    dataset.add_argument(
+        "--concurrency", type=_count, default=4, metavar="N", help="calls at once (default: %(default)s)"
+    )
+    _json_argument(dataset)
+    dataset.set_defaults(run=commands.dataset)
+    return parser
+
+
+def _connection_arguments(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
+    def default(value: object) -> object:
+        return value if defaults else argparse.SUPPRESS
+
+    group = parser.add_argument_group("server")
+    address = os.environ.get("CONVSERVE_ADDRESS", DEFAULT_TARGET)
+    shown = address.replace("%", "%%")  # argparse formats help with %
+    group.add_argument(
+        "--address",
+        type=_address,
+        default=default(address),
+        metavar="HOST:PORT",
+        help=f"where the server listens (env CONVSERVE_ADDRESS, now: {shown})",
+    )
+    group.add_argument(
+        "--timeout-s", type=_seconds, default=default(30.0), metavar="S", help="time limit of a call (default: 30)"
+    )
+    tls = group.add_mutually_exclusive_group()
+    tls.add_argument(
+        "--tls", action="store_true", default=default(False), help="encrypt, and trust the system's authorities"
+    )
+    tls.add_argument(
+        "--tls-ca", dest="tls", metavar="FILE", default=argparse.SUPPRESS, help="encrypt, and trust those in a PEM file"
+    )
+
+
+def _json_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="write one JSON document instead of a table")
+
+
+def _positive(number: Callable[[str], float], what: str) -> Callable[[str], float]:
+    """Make an argument type for numbers above zero, described by ``what``."""
+
+    def parse(text: str) -> float:
+        try:
+            value = number(text)
+        except ValueError:
+            value = 0
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"expected {what} above 0, not '{text}'")
+        return value
+
+    return parse
+
+
+_count = _positive(int, "a whole number")
+_seconds = _positive(float, "a number")
+
+
+def _address(text: str) -> str:
+    try:
+        return checked_target(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _text(argument: str) -> str:
+    """Refuse bytes that are no text: a message cannot hold them."""
+    if not argument.isprintable():
+        raise argparse.ArgumentTypeError(f"expected text, not {argument!a}")
+    return argument
+
+
+def _batch(text: str) -> float:
+    count = _count(text)
+    if count > _MAX_BATCH:
+        raise argparse.ArgumentTypeError(f"a call takes at most {_MAX_BATCH} images, not {text}")
+    return count
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,369 @@
+"""The command line, as a process: what it writes, where, and how it ends."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from service.client import Client
+from service.pb import image_classifier_pb2 as pb
+from tests.client.conftest import PICTURES, SHOWN, ScriptedServer, command, echo, environment, run
+from tests.servers import ROOT, ServerProcess
+
+MNIST = "mnist-tiny"
+CIFAR10 = "cifar10-lenet"
+
+
+def on_a_terminal(*arguments: str | Path, columns: int = 80, **changes: str) -> str:
+    """Run a command with its output on a pseudo-terminal; give what it wrote there."""
+    ours, theirs = pty.openpty()
+    env = environment(TERM="xterm", COLUMNS=str(columns), NO_COLOR="1", **changes)
+    process = subprocess.Popen(command(*arguments), stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, env=env)
+    os.close(theirs)
+    written = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            written += chunk
+    except OSError:  # Linux tells the end of a pseudo-terminal so
+        pass
+    os.close(ours)
+    assert process.wait(60) == 0
+    return written.decode()
+
+
+def test_pictures_are_classified_in_a_table(server: ServerProcess) -> None:
+    """Three classes each, best first, with per cent; plain text off a terminal."""
+    ship, frog = PICTURES / "ship.png", PICTURES / "frog.png"
+    done = run("classify", ship, frog, "--model", CIFAR10, CONVSERVE_ADDRESS=server.address)
+    heads, *rows = [line.split() for line in done.stdout.splitlines()]
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert heads == ["picture", "label", "probability"]
+    assert [row[0] for row in rows] == [str(ship)] * 3 + [str(frog)] * 3
+    assert rows[0][1] == SHOWN["ship.png"]
+    shares = [float(row[2].removesuffix("%")) for row in rows[:3]]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_json_has_the_same_keys_for_every_picture(server: ServerProcess, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    done = run(
+        *("classify", PICTURES / "seven.png", broken, "--model", MNIST, "--top-k", "2", "--logits", "--json"),
+        *("--address", server.address),
+    )
+    document = json.loads(done.stdout)
+    good, bad = document["pictures"]
+    assert document["model"] == MNIST
+    assert good.keys() == bad.keys() == {"picture", "version", "classes", "logits", "error"}
+    assert good["picture"] == str(PICTURES / "seven.png")
+    assert good["classes"][0].keys() == {"label", "index", "probability"}
+    assert good["classes"][0]["label"] == SHOWN["seven.png"]
+    assert (len(good["classes"]), len(good["logits"]), good["error"]) == (2, 10, None)
+    assert (bad["version"], bad["classes"], bad["logits"]) == (None, None, None)
+    assert bad["error"]["code"] == "INVALID_ARGUMENT"
+    assert done.returncode == 1
+
+
+def test_a_broken_picture_has_its_row_and_the_exit_code_tells(server: ServerProcess, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    done = run("classify", PICTURES / "seven.png", broken, "--model", MNIST, "--address", server.address)
+    last = done.stdout.splitlines()[-1]
+    assert done.returncode == 1
+    assert last.startswith(f"{broken}  INVALID_ARGUMENT: ")
+    assert f"{PICTURES / 'seven.png'}" in done.stdout
+
+
+def test_a_picture_comes_from_standard_input(server: ServerProcess) -> None:
+    done = run(
+        *("classify", "-", "--model", CIFAR10, "--top-k", "1", "--logits", "--address", server.address),
+        given=(PICTURES / "ship.png").read_bytes(),
+    )
+    heads, row = [line.split() for line in done.stdout.splitlines()]
+    assert heads == ["picture", "label", "probability", "logit"]
+    assert row[:2] == ["-", SHOWN["ship.png"]]
+    assert done.returncode == 0
+
+
+def test_standard_input_holds_one_picture(nobody: str) -> None:
+    done = run("classify", "-", "-", "--model", MNIST, "--address", nobody)
+    assert done.returncode == 1
+    assert "holds one picture" in done.stderr
+
+
+def test_long_names_and_odd_ones_are_written_whole(server: ServerProcess, tmp_path: Path) -> None:
+    """Neither cut at 80 columns nor read as markup; bytes that are no text are shown as escapes."""
+    folder = tmp_path / ("long" * 50)
+    folder.mkdir()
+    long, markup, odd = (
+        folder / "a.png",
+        tmp_path / "[red] :smile: b.png",
+        os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png"),
+    )
+    for path in (long, markup, odd):
+        Image.open(PICTURES / "seven.png").save(path)
+    arguments = ("classify", long, markup, odd, "--model", MNIST, "--top-k", "1", "--address", server.address)
+    rows = run(*arguments).stdout.splitlines()[1:]
+    assert [row.rsplit(maxsplit=2)[0] for row in rows] == [str(long), str(markup), f"{tmp_path}/\\udcff.png"]
+    document = json.loads(run(*arguments, "--json").stdout)
+    assert [each["picture"] for each in document["pictures"]] == [str(long), str(markup), odd]
+
+
+def test_a_terminal_gets_bars(server: ServerProcess) -> None:
+    """Each picture is named once, and its classes are below each other."""
+    written = on_a_terminal(
+        *("classify", PICTURES / "seven.png", PICTURES / "ship.png", "--model", MNIST),
+        *("--address", server.address),
+        columns=200,
+    )
+    assert written.count("seven.png") == written.count("ship.png") == 1
+    assert written.count("%") == 6
+    assert "━━" in written
+    assert f"{MNIST}, version 1" in written
+
+
+def test_a_terminal_without_unicode_gets_bars_too(server: ServerProcess) -> None:
+    written = on_a_terminal(
+        *("classify", PICTURES / "seven.png", "--model", MNIST, "--address", server.address),
+        PYTHONIOENCODING="ascii",
+    )
+    assert "####" in written
+    assert "\\u" not in written
+
+
+def test_the_list_fits_a_terminal_of_eighty_columns(server: ServerProcess) -> None:
+    """No name is broken over two lines."""
+    with Client(server.address) as client:
+        names = {model.name for model in client.list_models()}
+    written = on_a_terminal("list", "--address", server.address)
+    assert names <= {line.split()[0] for line in written.splitlines() if line.strip()}
+
+
+def test_the_models_are_listed(server: ServerProcess) -> None:
+    done = run("list", CONVSERVE_ADDRESS=server.address)
+    heads, *rows = done.stdout.splitlines()
+    models = json.loads(run("list", "--json", CONVSERVE_ADDRESS=server.address).stdout)["models"]
+    tiny = next(model for model in models if model["name"] == MNIST)
+    accuracy = f"{tiny['test_accuracy']:.2%}"
+    assert heads.split() == [
+        *("model", "version", "data", "set", "classes", "accuracy", "parameters", "input", "type", "provider")
+    ]
+    assert [MNIST, "1", "mnist", "10", accuracy, "13,610", "28x28x1", "fp32", "cpu"] in [row.split() for row in rows]
+    assert tiny["input"] == {"height": 28, "width": 28, "channels": 1}
+    assert tiny["labels"] == list("0123456789")
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_a_test_set_scores_what_the_file_promises(server: ServerProcess, data_dir: Path, dataset: str) -> None:
+    """Of all models for the data set, the most accurate is asked; its accuracy is that in its file."""
+    models = json.loads(run("list", "--json", "--address", server.address).stdout)["models"]
+    promised = {each["name"]: each["test_accuracy"] for each in models if each["dataset"] == dataset}
+    tiny = min(promised, key=lambda name: next(each["parameters"] for each in models if each["name"] == name))
+    arguments = ("dataset", dataset, "--data-dir", data_dir, "--json", "--address", server.address)
+    whole = json.loads(run(*arguments, "--model", tiny).stdout)
+    chosen = json.loads(run(*arguments, "--limit", "100", "--batch", "32", "--concurrency", "3").stdout)
+    # On other hardware one picture of ten thousand may fall on the other side of a tie.
+    assert whole["accuracy"] == pytest.approx(promised[tiny], abs=2e-4)
+    assert whole["total"] == sum(each["total"] for each in whole["classes"]) == 10_000
+    assert whole["correct"] == sum(each["correct"] for each in whole["classes"])
+    assert 0 < whole["latency_ms"]["p50"] <= whole["latency_ms"]["p99"]
+    assert whole["images_per_second"] == pytest.approx(10_000 / whole["seconds"])
+    assert promised[chosen["model"]] == max(promised.values())
+    assert (chosen["total"], chosen["batch"], chosen["concurrency"]) == (100, 32, 3)
+
+
+def test_a_test_set_is_reported_for_people(server: ServerProcess, data_dir: Path) -> None:
+    """A row for each class, then the sums; the progress bar is for terminals only."""
+    done = run(
+        *("dataset", "cifar10", "--limit", "500", "--model", CIFAR10, "--data-dir", data_dir),
+        *("--address", server.address),
+    )
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert lines[0].split() == ["class", "accuracy", "correct", "of"]
+    assert sum(int(line.split()[3]) for line in lines[1:11]) == 500
+    correct = sum(int(line.split()[2]) for line in lines[1:11])
+    assert f"accuracy    {correct / 500:.2%} ({correct} of 500)" in lines
+    assert lines[-1].endswith("(64 images a call, 4 calls at once)")
+
+
+def test_a_terminal_gets_a_progress_bar(server: ServerProcess, data_dir: Path) -> None:
+    written = on_a_terminal("dataset", "mnist", "--data-dir", data_dir, "--address", server.address)
+    assert "10000/10000" in written
+
+
+def test_a_model_for_other_data_is_not_measured(server: ServerProcess, data_dir: Path) -> None:
+    done = run("dataset", "mnist", "--model", CIFAR10, "--data-dir", data_dir, "--address", server.address)
+    assert done.returncode == 1
+    assert f"model '{CIFAR10}' tells 10 classes of 'cifar10' apart" in done.stderr
+
+
+def test_a_model_that_is_not_there_is_named_with_those_that_are(server: ServerProcess, data_dir: Path) -> None:
+    done = run("dataset", "mnist", "--model", "nonesuch", "--data-dir", data_dir, "--address", server.address)
+    assert done.returncode == 1
+    assert "has no model 'nonesuch'" in done.stderr
+    assert MNIST in done.stderr
+
+
+def test_no_model_for_the_data_set(scripted: ScriptedServer, data_dir: Path) -> None:
+    done = run("dataset", "mnist", "--data-dir", data_dir, "--address", scripted.address)
+    assert done.returncode == 1
+    assert done.stderr == f"convserve-client: {scripted.address} has no model for mnist; its models are: none\n"
+
+
+def test_a_refused_picture_ends_the_measurement(scripted: ScriptedServer, data_dir: Path) -> None:
+    scripted.models = [pb.ModelSummary(name="any", version="1", dataset="mnist", labels=list("0123456789"))]
+    scripted.classify = lambda request, _context: pb.ClassifyResponse(
+        results=[pb.ImageResult(error=pb.ImageError(code=3, message="too grey"))] * len(request.images)
+    )
+    done = run("dataset", "mnist", "--limit", "5", "--data-dir", data_dir, "--address", scripted.address)
+    assert done.returncode == 1
+    assert done.stderr == "convserve-client: picture 0 of mnist is refused: INVALID_ARGUMENT: too grey\n"
+
+
+def test_missing_data_comes_with_its_remedy(nobody: str, tmp_path: Path) -> None:
+    done = run("dataset", "mnist", "--address", nobody, CONVSERVE_DATA_DIR=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"convserve-client: {tmp_path}/MNIST/raw/t10k-images-idx3-ubyte cannot be read")
+    assert f"`python -m training.data mnist --data-dir {tmp_path}` downloads it" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("classify", PICTURES / "seven.png", "--model", MNIST)])
+def test_a_server_that_is_away_is_one_sentence(nobody: str, arguments: tuple[str | Path, ...]) -> None:
+    done = run(*arguments, "--address", nobody)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"convserve-client: no server answers at {nobody} (")
+    assert done.stderr.count("\n") == 1
+
+
+def test_missing_files_are_all_named_before_anything_is_sent(nobody: str, tmp_path: Path) -> None:
+    """The server is away, and it does not matter."""
+    done = run("classify", tmp_path / "a.png", tmp_path, tmp_path / "b.png", "--model", MNIST, "--address", nobody)
+    first, second, third = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert first == f"convserve-client: '{tmp_path}/a.png' cannot be read: No such file or directory"
+    assert f"'{tmp_path}' is a folder" in second
+    assert "b.png' cannot be read" in third
+
+
+def test_an_unknown_model_is_one_sentence(server: ServerProcess) -> None:
+    done = run("classify", PICTURES / "seven.png", "--model", "nonesuch", "--address", server.address)
+    assert done.returncode == 1
+    assert "nonesuch" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "the following arguments are required: COMMAND"),
+        (("classify", "a.png"), "the following arguments are required: --model"),
+        (("classify", "a.png", "--model", "m", "--top-k", "0"), "expected a whole number above 0, not '0'"),
+        (("dataset", "mnist", "--batch", "2000"), "a call takes at most 1024 images, not 2000"),
+        (("dataset", "imagenet"), "invalid choice: 'imagenet'"),
+        (
+            ("list", "--address", "localhost"),
+            "expected an address such as 127.0.0.1:8001, host and port, not 'localhost'",
+        ),
+        (("classify", "a.png", "--model", "\udcff"), r"expected text, not '\udcff'"),
+        (("--timeout-s", "nan", "list"), "expected a number above 0, not 'nan'"),
+        (("list", "--timeout-s", "inf"), "expected a number above 0, not 'inf'"),
+    ],
+)
+def test_wrong_arguments_are_explained(arguments: tuple[str, ...], sentence: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+
+
+@pytest.mark.parametrize("name", ["classify", "list", "dataset"])
+def test_every_command_has_help(name: str) -> None:
+    done = run(name, "--help", CONVSERVE_ADDRESS="[fe80::1%eth0]:7")
+    assert done.returncode == 0
+    assert "--address HOST:PORT" in done.stdout
+    assert "[fe80::1%eth0]:7" in done.stdout
+
+
+def test_the_address_is_taken_before_the_command_and_after_it(scripted: ScriptedServer, nobody: str) -> None:
+    """The later one counts, and both count for more than the environment."""
+    assert run("--address", scripted.address, "list", CONVSERVE_ADDRESS=nobody).returncode == 0
+    assert run("--address", nobody, "list", "--address", scripted.address).returncode == 0
+    assert run("--address", scripted.address, "list", "--address", nobody).returncode == 1
+
+
+def test_the_time_limit_holds(scripted: ScriptedServer) -> None:
+    released = threading.Event()
+
+    def wait(request: pb.ClassifyRequest, context: Any) -> pb.ClassifyResponse:
+        released.wait(60)
+        return echo(request, context)
+
+    scripted.classify = wait
+    done = run("classify", "-", "--model", "any", "--timeout-s", "0.5", "--address", scripted.address, given=b"1")
+    released.set()
+    assert done.returncode == 1
+    assert "gave no answer within 0.5 s" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("classify", str(ROOT / "LICENSE"), "--model", "any"), ("dataset", "mnist")])
+@pytest.mark.usefixtures("interruptible")
+def test_ctrl_c_ends_it_at_once(scripted: ScriptedServer, data_dir: Path, arguments: tuple[str, ...]) -> None:
+    """In the middle of a call that does not end, with one word and the code of an interrupted program."""
+    released = threading.Event()
+
+    def wait(request: pb.ClassifyRequest, context: Any) -> pb.ClassifyResponse:
+        released.wait(60)
+        return echo(request, context)
+
+    scripted.classify = wait
+    scripted.models = [pb.ModelSummary(name="any", version="1", dataset="mnist", labels=list("0123456789"))]
+    env = environment(CONVSERVE_DATA_DIR=str(data_dir), CONVSERVE_ADDRESS=scripted.address)
+    with subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=env
+    ) as process:
+        assert scripted.arrived.wait(60)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=30)
+    released.set()
+    assert (process.returncode, output, errors) == (130, b"", b"convserve-client: interrupted\n")
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_broken_pipe_ends_it_with_a_sentence(scripted: ScriptedServer, form: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with subprocess.Popen(
+        command("list", "--address", scripted.address, *form),
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env=environment(),
+    ) as process:
+        os.close(writing)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 141
+    assert errors == b"convserve-client: whoever read the output went away before its end\n"
+
+
+def test_neither_torch_nor_onnx_runtime_is_needed() -> None:
+    """Nothing that the client or its command line imports brings them in."""
+    program = (
+        "import sys, service.client, service.client.__main__\n"
+        "print([name for name in ('torch', 'onnxruntime', 'onnx', 'training') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout == "[]\n"

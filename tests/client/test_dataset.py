@@ -1,0 +1,153 @@
+"""The real test sets are read as torchvision lays them out; anything else is refused with a sentence."""
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torchvision import datasets
+
+from service.client import UnusableDataset
+from service.client.dataset import READERS, read_cifar10, read_mnist
+
+MNIST_IMAGES = "MNIST/raw/t10k-images-idx3-ubyte"
+MNIST_LABELS = "MNIST/raw/t10k-labels-idx1-ubyte"
+CIFAR10_BATCH = "cifar-10-batches-py/test_batch"
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "first"),
+    [
+        ("mnist", (10_000, 28, 28, 1), [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]),
+        ("cifar10", (10_000, 32, 32, 3), [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]),
+    ],
+)
+def test_the_real_test_sets_are_read(data_dir: Path, name: str, shape: tuple[int, ...], first: list[int]) -> None:
+    """Ten thousand pictures, channels last; the first labels are those everybody knows."""
+    dataset = READERS[name](data_dir)
+    assert dataset.name == name
+    assert dataset.pictures.shape == shape
+    assert dataset.pictures.dtype == dataset.labels.dtype == np.uint8
+    assert dataset.labels[:10].tolist() == first
+    assert set(dataset.labels.tolist()) == set(range(10))
+
+
+def test_the_pictures_are_those_that_torchvision_reads(data_dir: Path) -> None:
+    """Independent readers of the same files agree on every pixel."""
+    mnist = datasets.MNIST(data_dir, train=False, download=False)
+    cifar10 = datasets.CIFAR10(data_dir, train=False, download=False)
+    ours = read_mnist(data_dir), read_cifar10(data_dir)
+    assert np.array_equal(ours[0].pictures[..., 0], mnist.data.numpy())
+    assert np.array_equal(ours[0].labels, mnist.targets.numpy())
+    assert np.array_equal(ours[1].pictures, cifar10.data)
+    assert ours[1].labels.tolist() == cifar10.targets
+
+
+def test_a_data_set_can_be_shortened(data_dir: Path) -> None:
+    short = read_mnist(data_dir).first(3)
+    assert short.pictures.shape == (3, 28, 28, 1)
+    assert short.labels.tolist() == [7, 2, 1]
+    assert len(short.first(10).labels) == 3
+
+
+@pytest.fixture
+def copy(data_dir: Path, tmp_path: Path) -> Path:
+    """A folder with both test sets, to be damaged."""
+    for file in (MNIST_IMAGES, MNIST_LABELS, CIFAR10_BATCH):
+        target = tmp_path / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(data_dir / file, target)
+    return tmp_path
+
+
+@pytest.mark.parametrize("file", [MNIST_IMAGES, MNIST_LABELS, CIFAR10_BATCH])
+def test_a_missing_file_comes_with_the_command_that_fetches_it(copy: Path, file: str) -> None:
+    (copy / file).unlink()
+    name = "mnist" if "MNIST" in file else "cifar10"
+    with pytest.raises(UnusableDataset) as caught:
+        READERS[name](copy)
+    assert f"{file} cannot be read: No such file or directory" in str(caught.value)
+    assert f"`python -m training.data {name} --data-dir {copy}`" in str(caught.value)
+
+
+@pytest.mark.parametrize("file", [MNIST_IMAGES, MNIST_LABELS, CIFAR10_BATCH])
+@pytest.mark.parametrize("kept", [0, 3, 12, 5000])
+def test_a_cut_file_is_damaged(copy: Path, file: str, kept: int) -> None:
+    os.truncate(copy / file, kept)
+    with pytest.raises(UnusableDataset, match=f"{file} is damaged: "):
+        READERS["mnist" if "MNIST" in file else "cifar10"](copy)
+
+
+@pytest.mark.parametrize("file", [MNIST_IMAGES, MNIST_LABELS])
+def test_an_idx_file_must_end_where_its_header_says(copy: Path, file: str) -> None:
+    with (copy / file).open("ab") as end:
+        end.write(b"!")
+    with pytest.raises(UnusableDataset, match=r"it holds \d+ bytes of data, not \d+"):
+        read_mnist(copy)
+
+
+def test_the_training_images_are_not_the_test_set(copy: Path, data_dir: Path) -> None:
+    shutil.copyfile(data_dir / "MNIST/raw/train-images-idx3-ubyte", copy / MNIST_IMAGES)
+    with pytest.raises(UnusableDataset, match="does not begin as an IDX file of 10000x28x28 bytes"):
+        read_mnist(copy)
+
+
+def test_a_label_must_name_a_class(copy: Path) -> None:
+    with (copy / MNIST_LABELS).open("r+b") as file:
+        file.seek(8)
+        file.write(bytes([10]))
+    with pytest.raises(UnusableDataset, match="a label is not between 0 and 9"):
+        read_mnist(copy)
+
+
+class Hostile:
+    """A pickle of it runs a command when it is read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.command = f"touch {folder / 'taken-over'}"
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (self.command,)
+
+
+def test_a_pickle_cannot_run_anything(copy: Path) -> None:
+    (copy / CIFAR10_BATCH).write_bytes(pickle.dumps({b"data": Hostile(copy), b"labels": []}))
+    with pytest.raises(UnusableDataset, match=r"system does not belong in it"):
+        read_cifar10(copy)
+    assert not (copy / "taken-over").exists()
+    pickle.loads((copy / CIFAR10_BATCH).read_bytes())  # noqa: S301 - the file was dangerous indeed
+    assert (copy / "taken-over").exists()
+
+
+@pytest.mark.parametrize(
+    ("batch", "fault"),
+    [
+        ({}, "KeyError"),
+        ([], "TypeError"),
+        ({b"data": [[1, 2]], b"labels": [1]}, r"its data is int64 \[1, 2\], not uint8 \[10000, 3072\]"),
+        ({b"data": None, b"labels": [1]}, r"its data is object \[\]"),
+    ],
+)
+def test_a_batch_must_hold_ten_thousand_pictures_and_labels(copy: Path, batch: Any, fault: str) -> None:
+    (copy / CIFAR10_BATCH).write_bytes(pickle.dumps(batch))
+    with pytest.raises(UnusableDataset, match=fault):
+        read_cifar10(copy)
+
+
+@pytest.mark.parametrize(
+    ("labels", "fault"),
+    [
+        ([1, 2], r"its labels are int64 \[2\], not integers \[10000\]"),
+        ([0.5] * 10_000, r"its labels are float64 \[10000\]"),
+        ([-1] * 10_000, "a label is not between 0 and 9"),
+        ([300] * 10_000, "a label is not between 0 and 9"),
+    ],
+)
+def test_the_labels_of_a_batch_are_checked(copy: Path, labels: list[Any], fault: str) -> None:
+    batch = {b"data": np.zeros((10_000, 3072), np.uint8), b"labels": labels}
+    (copy / CIFAR10_BATCH).write_bytes(pickle.dumps(batch, protocol=4))
+    with pytest.raises(UnusableDataset, match=fault):
+        read_cifar10(copy)

@@ -1,0 +1,362 @@
+"""Servers that fail, one way at a time: what the client sends, repeats, gives up, and says."""
+
+import asyncio
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from service.client import (
+    AnswerLate,
+    AsyncClient,
+    Classification,
+    Client,
+    ClientError,
+    ImageError,
+    LimitReached,
+    ModelNotFound,
+    RequestRefused,
+    ServerFailure,
+    ServerUnavailable,
+)
+from service.pb import image_classifier_pb2 as pb
+from tests.client.conftest import ScriptedServer, echo
+
+Answer = Callable[[pb.ClassifyRequest, Any], pb.ClassifyResponse]
+
+
+def failing(code: grpc.StatusCode, times: int) -> Answer:
+    """Fail the first calls with this code, then answer."""
+    left = iter(range(times))
+
+    def classify(request: pb.ClassifyRequest, context: Any) -> pb.ClassifyResponse:
+        if next(left, None) is not None:
+            context.abort(code, "as the test says.")
+        return echo(request, context)
+
+    return classify
+
+
+def sizes(results: list[Any]) -> list[int]:
+    """What echo has answered."""
+    return [result.classes[0].index for result in results]
+
+
+def test_an_unavailable_server_is_asked_again(scripted: ScriptedServer) -> None:
+    """Three refusals, and the fourth attempt of the one call is answered."""
+    scripted.classify = failing(grpc.StatusCode.UNAVAILABLE, 3)
+    with Client(scripted.address) as client:
+        assert sizes(client.classify(b"12345", model="any")) == [5]
+    assert len(scripted.requests) == 4
+
+
+def test_a_large_call_is_repeated_too(scripted: ScriptedServer) -> None:
+    """By default gRPC keeps no more than 256 KiB for another attempt."""
+    scripted.classify = failing(grpc.StatusCode.UNAVAILABLE, 1)
+    with Client(scripted.address) as client:
+        assert sizes(client.classify(bytes(2**20), model="any")) == [2**20]
+    assert len(scripted.requests) == 2
+
+
+def test_attempts_end(scripted: ScriptedServer) -> None:
+    scripted.classify = failing(grpc.StatusCode.UNAVAILABLE, 99)
+    with Client(scripted.address) as client, pytest.raises(ServerUnavailable, match="as the test says"):
+        client.classify(b"12345", model="any")
+    assert len(scripted.requests) == 4
+
+
+def test_a_server_that_starts_again_is_found() -> None:
+    """It hangs up on the first attempt, and its successor on the same port answers the call."""
+    script = ScriptedServer()
+    with ThreadPoolExecutor(4) as threads, socket.create_server(("127.0.0.1", 0)) as leaving:
+        address = f"127.0.0.1:{leaving.getsockname()[1]}"
+        with Client(address) as client:
+            answers = threads.submit(client.classify, b"12345", model="any")
+            leaving.accept()[0].close()
+            leaving.close()
+            server = grpc.server(threads)
+            server.add_generic_rpc_handlers((script.handlers(),))
+            server.add_insecure_port(address)
+            server.start()
+            assert sizes(answers.result(30)) == [5]
+            server.stop(0).wait()
+
+
+def test_nobody_at_the_address(nobody: str) -> None:
+    with Client(nobody) as client, pytest.raises(ServerUnavailable) as caught:
+        client.list_models()
+    assert str(caught.value).startswith(f"no server answers at {nobody} (")
+    assert "python -m service" in str(caught.value)
+    cause = caught.value.__cause__
+    assert isinstance(cause, grpc.RpcError)
+    assert cause.code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, LimitReached),
+        (grpc.StatusCode.NOT_FOUND, ModelNotFound),
+        (grpc.StatusCode.INVALID_ARGUMENT, RequestRefused),
+        (grpc.StatusCode.FAILED_PRECONDITION, RequestRefused),
+        (grpc.StatusCode.UNAUTHENTICATED, RequestRefused),
+        (grpc.StatusCode.INTERNAL, ServerFailure),
+        (grpc.StatusCode.DATA_LOSS, ServerFailure),
+    ],
+)
+def test_no_other_failure_is_asked_again(
+    scripted: ScriptedServer, code: grpc.StatusCode, kind: type[ClientError]
+) -> None:
+    scripted.classify = failing(code, 1)
+    with Client(scripted.address) as client, pytest.raises(kind, match="as the test says") as caught:
+        client.classify(b"12345", model="any")
+    assert type(caught.value) is kind
+    assert scripted.address in str(caught.value)
+    assert len(scripted.requests) == 1
+
+
+def test_an_answer_that_does_not_come_in_time(scripted: ScriptedServer) -> None:
+    released = threading.Event()
+
+    def wait(request: pb.ClassifyRequest, context: Any) -> pb.ClassifyResponse:
+        released.wait(30)
+        return echo(request, context)
+
+    scripted.classify = wait
+    with Client(scripted.address, timeout_s=0.3) as client, pytest.raises(AnswerLate, match=r"within 0\.3 s"):
+        client.classify(b"12345", model="any")
+    released.set()
+
+
+def test_a_server_of_another_kind() -> None:
+    with ThreadPoolExecutor(1) as threads:
+        server = grpc.server(threads)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        with Client(f"127.0.0.1:{port}") as client, pytest.raises(RequestRefused, match="does not know the call"):
+            client.list_models()
+        server.stop(0).wait()
+
+
+def test_answers_that_do_not_fit_the_question_are_a_failure_of_the_server(scripted: ScriptedServer) -> None:
+    scripted.classify = lambda _request, _context: pb.ClassifyResponse(results=[pb.ImageResult()])
+    with Client(scripted.address) as client, pytest.raises(ServerFailure, match="1 results for 2 images"):
+        client.classify([b"1", b"2"], model="any")
+
+
+def test_an_unknown_code_of_a_picture_counts_as_unknown(scripted: ScriptedServer) -> None:
+    scripted.classify = lambda _request, _context: pb.ClassifyResponse(
+        results=[pb.ImageResult(error=pb.ImageError(code=77, message="new"))]
+    )
+    with Client(scripted.address) as client:
+        assert client.classify(b"1", model="any") == [ImageError("UNKNOWN", "new")]
+
+
+def test_calls_are_bounded_in_images_and_in_bytes(scripted: ScriptedServer) -> None:
+    """Eight MiB a call; a picture above that goes alone; nothing is reordered."""
+    mib = 2**20
+    pictures = [bytes(size) for size in (1, 2, 3, 4, 5 * mib, 4 * mib, 9 * mib, 6, 7)]
+    with Client(scripted.address, max_call_images=3, calls_in_flight=1) as client:
+        results = client.classify(pictures, model="any")
+    assert sizes(results) == [len(picture) for picture in pictures]
+    assert [[len(image.encoded) for image in request.images] for request in scripted.requests] == [
+        [1, 2, 3],
+        [4, 5 * mib],
+        [4 * mib],
+        [9 * mib],
+        [6, 7],
+    ]
+
+
+def test_many_small_pictures_fit_a_small_message(scripted: ScriptedServer) -> None:
+    """What a message holds beside the bytes of its pictures is counted."""
+    with Client(scripted.address, max_message_mib=1, max_call_images=10**6) as client:
+        results = client.classify([np.zeros((3, 3), np.uint8)] * 50_000, model="any")
+    assert sizes(results) == [9] * 50_000
+    assert all(request.ByteSize() <= 2**20 for request in scripted.requests)
+    assert len(scripted.requests) == 2
+
+
+def test_messages_of_more_than_grpcs_four_mib_are_taken(scripted: ScriptedServer) -> None:
+    """In both directions: sixty MiB there, eight MiB of logits back."""
+    logits = [1.0] * (2 * 2**20)
+    scripted.classify = lambda request, _context: pb.ClassifyResponse(
+        results=[pb.ImageResult(classification=pb.Classification(logits=logits)) for _ in request.images]
+    )
+    with Client(scripted.address) as client:
+        (result,) = client.classify(bytes(60 * 2**20), model="any")
+    assert isinstance(result, Classification)
+    assert len(result.logits) == len(logits)
+
+
+def meeting(scripted: ScriptedServer, parties: int) -> threading.Barrier:
+    """Let no call be answered before so many of them are there."""
+    barrier = threading.Barrier(parties)
+
+    def wait(request: pb.ClassifyRequest, context: Any) -> pb.ClassifyResponse:
+        barrier.wait(30)
+        return echo(request, context)
+
+    scripted.classify = wait
+    return barrier
+
+
+def test_several_calls_are_under_way_at_once(scripted: ScriptedServer) -> None:
+    barrier = meeting(scripted, 4)
+    with Client(scripted.address, max_call_images=1, calls_in_flight=4) as client:
+        results = client.classify([bytes(size) for size in range(1, 9)], model="any")
+    assert sizes(results) == list(range(1, 9))
+    assert not barrier.broken
+
+
+def test_several_calls_of_the_asynchronous_client_are_under_way_at_once(scripted: ScriptedServer) -> None:
+    meeting(scripted, 4)
+
+    async def ask() -> list[Any]:
+        async with AsyncClient(scripted.address, max_call_images=1, calls_in_flight=4) as client:
+            return list(await client.classify([bytes(size) for size in range(1, 9)], model="any"))
+
+    assert sizes(asyncio.run(ask())) == list(range(1, 9))
+
+
+def abandoned(scripted: ScriptedServer) -> threading.Event:
+    """Fail the first call once the second is there; tell when the second has been given up."""
+    second_came, given_up = threading.Event(), threading.Event()
+
+    def classify(request: pb.ClassifyRequest, context: Any) -> pb.ClassifyResponse:
+        if len(request.images[0].encoded) == 1:
+            second_came.wait(30)
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first is wrong")
+        context.add_callback(given_up.set)
+        second_came.set()
+        given_up.wait(30)
+        return echo(request, context)
+
+    scripted.classify = classify
+    return given_up
+
+
+def test_one_failed_call_gives_up_the_others(scripted: ScriptedServer) -> None:
+    """The server learns at once that nobody waits for the second call."""
+    given_up = abandoned(scripted)
+    with Client(scripted.address, max_call_images=1) as client:
+        with pytest.raises(RequestRefused, match="the first is wrong"):
+            client.classify([b"1", b"22"], model="any")
+        assert given_up.wait(10)
+
+
+def test_one_failed_call_of_the_asynchronous_client_gives_up_the_others(scripted: ScriptedServer) -> None:
+    given_up = abandoned(scripted)
+
+    async def ask() -> None:
+        async with AsyncClient(scripted.address, max_call_images=1) as client:
+            with pytest.raises(RequestRefused, match="the first is wrong"):
+                await client.classify([b"1", b"22"], model="any")
+            assert await asyncio.to_thread(given_up.wait, 10)
+
+    asyncio.run(ask())
+
+
+def test_a_cancelled_task_gives_up_its_calls(scripted: ScriptedServer) -> None:
+    given_up = threading.Event()
+
+    def classify(request: pb.ClassifyRequest, context: Any) -> pb.ClassifyResponse:
+        context.add_callback(given_up.set)
+        given_up.wait(30)
+        return echo(request, context)
+
+    scripted.classify = classify
+
+    async def ask() -> None:
+        async with AsyncClient(scripted.address) as client:
+            task = asyncio.create_task(client.classify(b"1", model="any"))
+            assert await asyncio.to_thread(scripted.arrived.wait, 30)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await asyncio.to_thread(given_up.wait, 10)
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("name", ["timeout_s", "max_message_mib", "max_call_images", "calls_in_flight"])
+def test_numbers_must_be_above_zero(name: str) -> None:
+    settings: dict[str, Any] = {name: 0}
+    with pytest.raises(ValueError, match=f"{name} must be a number above 0, not 0"):
+        Client(**settings)
+
+
+@pytest.mark.parametrize(
+    "target", ["", "localhost", "127.0.0.1:", ":8001", "127.0.0.1:99999", "127.0.0.1:0", "http://127.0.0.1:8001"]
+)
+def test_an_address_names_host_and_port(target: str) -> None:
+    """Where gRPC would guess, and tell of a port that nobody has named."""
+    with pytest.raises(ValueError, match=f"expected an address such as .*, not '{target}'"):
+        Client(target)
+
+
+def test_a_server_behind_a_unix_socket_is_reached(tmp_path: Path) -> None:
+    script = ScriptedServer()
+    with ThreadPoolExecutor(2) as threads:
+        server = grpc.server(threads)
+        server.add_generic_rpc_handlers((script.handlers(),))
+        server.add_insecure_port(f"unix:{tmp_path / 'socket'}")
+        server.start()
+        with Client(f"unix:{tmp_path / 'socket'}") as client:
+            assert sizes(client.classify(b"12345", model="any")) == [5]
+        server.stop(0).wait()
+
+
+def test_top_k_must_be_one_or_more(scripted: ScriptedServer) -> None:
+    with Client(scripted.address) as client, pytest.raises(ValueError, match="top_k must be 1 or more, not 0"):
+        client.classify(b"1", model="any", top_k=0)
+
+
+def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ClientError, match=r"gone\.pem' cannot be read: No such file"):
+        Client(tls=tmp_path / "gone.pem")
+    other = tmp_path / "other.pem"
+    other.write_text("no certificate")
+    with pytest.raises(ClientError, match=r"other\.pem' holds no certificate: expected a PEM file"):
+        Client(tls=other)
+
+
+def test_tls_with_an_authority_of_ones_own(scripted: ScriptedServer, tmp_path: Path) -> None:
+    """The server proves itself with a certificate for 127.0.0.1; without trust in it there is no answer."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-days", "2", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+    with ThreadPoolExecutor(2) as threads:
+        server = grpc.server(threads)
+        server.add_generic_rpc_handlers((scripted.handlers(),))
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+        server.start()
+        target = f"127.0.0.1:{port}"
+        for trusting in (certificate, str(certificate), grpc.ssl_channel_credentials(certificate.read_bytes())):
+            with Client(target, tls=trusting) as client:
+                assert sizes(client.classify(b"12345", model="any")) == [5]
+
+        async def ask() -> list[Any]:
+            async with AsyncClient(target, tls=certificate) as client:
+                return list(await client.classify(b"12345", model="any"))
+
+        assert sizes(asyncio.run(ask())) == [5]
+        for trust in (True, False):
+            with Client(target, tls=trust) as client, pytest.raises(ServerUnavailable):
+                client.list_models()
+        server.stop(0).wait()

@@ -1,0 +1,78 @@
+"""What all tests share: the real data, the bundled models, and running servers on both transports."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from onnx import TensorProto
+
+from tests import onnx_models
+from tests.servers import ROOT, ServerProcess
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Real MNIST and CIFAR-10 in torchvision's layout: CONVSERVE_DATA_DIR, or data/ in the repository."""
+    return Path(os.environ.get("CONVSERVE_DATA_DIR", ROOT / "data")).resolve()
+
+
+@pytest.fixture(scope="session")
+def models_dir() -> Path:
+    """The bundled models."""
+    return ROOT / "models"
+
+
+@pytest.fixture(scope="session", params=["native", "grpcio"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """Both transports, one after the other."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def server(transport: str, models_dir: Path) -> Iterator[ServerProcess]:
+    """The bundled models, served."""
+    with ServerProcess(models_dir, transport=transport) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def odd_models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models of every form the protocol allows, and some that must be refused."""
+    folder = tmp_path_factory.mktemp("odd-models")
+    for element in ("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"):
+        onnx_models.identity(folder, f"identity-{element.lower()}", getattr(TensorProto, element))
+    onnx_models.identity(folder, "identity-fp16", TensorProto.FLOAT16)
+    onnx_models.identity(folder, "identity-fp32", TensorProto.FLOAT)
+    onnx_models.identity(folder, "identity-fp64", TensorProto.DOUBLE)
+    onnx_models.identity(folder, "identity-bf16", TensorProto.BFLOAT16)
+    onnx_models.identity(folder, "identity-bytes", TensorProto.STRING)
+    onnx_models.identity(folder, "ragged", TensorProto.FLOAT, ("batch", "length"))
+    onnx_models.two_inputs(folder)
+    onnx_models.unbatched(folder)
+    onnx_models.reducing(folder)
+    onnx_models.laborious(folder)
+    onnx_models.classifier(folder, "linear", version=1)
+    onnx_models.classifier(folder, "linear", version=3)
+    onnx_models.classifier(folder, "linear", version=4, shift=0.5)
+    onnx_models.classifier(folder, "colour", channels=3)
+    broken = folder / "broken" / "1" / "model.onnx"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"this is no model")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def odd_server(transport: str, odd_models_dir: Path) -> Iterator[ServerProcess]:
+    """The odd models, served with small limits: 64 rows a batch, 1 MiB a message, 100,000 pixels a picture."""
+    options = ("--max-batch-rows", "64", "--max-queue-rows", "256", "--max-message-mib", "1")
+    with ServerProcess(odd_models_dir, *options, "--max-image-pixels", "100000", transport=transport) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def patient_server(transport: str, odd_models_dir: Path) -> Iterator[ServerProcess]:
+    """One model, whose requests wait ten seconds for company unless 64 rows are there; 80 may wait."""
+    limits = ("--max-batch-rows", "64", "--max-queue-rows", "80", "--max-queue-delay-us", "10000000")
+    with ServerProcess(odd_models_dir, "--models", "laborious", *limits, transport=transport) as process:
+        yield process

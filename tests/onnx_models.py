@@ -1,0 +1,192 @@
+"""Small ONNX files of odd forms, for what the bundled classifiers do not have."""
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+LABELS = [f"class {index}" for index in range(10)]
+
+
+def save(
+    folder: Path,
+    name: str,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+    weights: Sequence[onnx.TensorProto] = (),
+    metadata: dict[str, str] | None = None,
+    version: int = 1,
+) -> Path:
+    """Write ``folder/name/version/model.onnx``."""
+    graph = helper.make_graph(list(nodes), name, list(inputs), list(outputs), list(weights))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    helper.set_model_props(model, metadata or {})
+    path = folder / name / str(version) / "model.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def value(name: str, element: int, shape: Sequence[str | int]) -> onnx.ValueInfoProto:
+    """One input or output; axes that are strings are free."""
+    return helper.make_tensor_value_info(name, element, list(shape))
+
+
+def identity(folder: Path, name: str, element: int, shape: Sequence[str | int] = ("batch", 2)) -> Path:
+    """``y = x`` in any datatype."""
+    return save(
+        folder,
+        name,
+        [helper.make_node("Identity", ["x"], ["y"])],
+        [value("x", element, shape)],
+        [value("y", element, shape)],
+    )
+
+
+def two_inputs(folder: Path, name: str = "sum") -> Path:
+    """``total = left + right`` and ``difference = left - right``, FP32 [batch, 16]."""
+    return save(
+        folder,
+        name,
+        [
+            helper.make_node("Add", ["left", "right"], ["total"]),
+            helper.make_node("Sub", ["left", "right"], ["difference"]),
+        ],
+        [value("left", TensorProto.FLOAT, ["batch", 16]), value("right", TensorProto.FLOAT, ["batch", 16])],
+        [value("total", TensorProto.FLOAT, ["batch", 16]), value("difference", TensorProto.FLOAT, ["batch", 16])],
+    )
+
+
+def unbatched(folder: Path, name: str = "fixed") -> Path:
+    """``y = 2 x``, FP32 [3]: no batch axis."""
+    return save(
+        folder,
+        name,
+        [helper.make_node("Add", ["x", "x"], ["y"])],
+        [value("x", TensorProto.FLOAT, [3])],
+        [value("y", TensorProto.FLOAT, [3])],
+    )
+
+
+def reducing(folder: Path, name: str = "mean") -> Path:
+    """Free axes, yet no batch axis: the output is the mean over all rows, whatever it declares."""
+    return save(
+        folder,
+        name,
+        [helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=1)],
+        [value("x", TensorProto.FLOAT, ["batch", 2])],
+        [value("y", TensorProto.FLOAT, ["rows", 2])],
+        [numpy_helper.from_array(np.array([0]), "axes")],
+    )
+
+
+def laborious(folder: Path, name: str = "laborious") -> Path:
+    """``value = table[index]``: fails for an index outside 0…9, and first does ``work`` matrix products.
+
+    index, work: INT64 [batch]; value: FP32 [batch]. A run does the largest ``work`` of its rows.
+    """
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["matrix_in", "rotation"], ["matrix_out"]),
+            helper.make_node("Identity", ["go_on_in"], ["go_on_out"]),
+        ],
+        "body",
+        [
+            value("step", TensorProto.INT64, []),
+            value("go_on_in", TensorProto.BOOL, []),
+            value("matrix_in", TensorProto.FLOAT, [512, 512]),
+        ],
+        [value("go_on_out", TensorProto.BOOL, []), value("matrix_out", TensorProto.FLOAT, [512, 512])],
+    )
+    return save(
+        folder,
+        name,
+        [
+            helper.make_node("ReduceMax", ["work"], ["steps"], keepdims=0),
+            helper.make_node("Loop", ["steps", "", "rotation"], ["matrix"], body=body),
+            helper.make_node("ReduceMax", ["matrix"], ["largest"], keepdims=0),
+            helper.make_node("Mul", ["largest", "nothing"], ["zero"]),
+            helper.make_node("Gather", ["table", "index"], ["picked"]),
+            helper.make_node("Add", ["picked", "zero"], ["value"]),
+        ],
+        [value("index", TensorProto.INT64, ["batch"]), value("work", TensorProto.INT64, ["batch"])],
+        [value("value", TensorProto.FLOAT, ["batch"])],
+        [
+            numpy_helper.from_array(np.eye(512, dtype=np.float32), "rotation"),
+            numpy_helper.from_array(np.float32(0), "nothing"),
+            numpy_helper.from_array(np.arange(10, dtype=np.float32) * 10, "table"),
+        ],
+    )
+
+
+def classifier(
+    folder: Path,
+    name: str = "linear",
+    *,
+    channels: int = 1,
+    size: int = 8,
+    version: int = 1,
+    shift: float = 0.0,
+    probe_tolerance: float | None = 1e-4,
+    labels: Sequence[str] = LABELS,
+) -> Path:
+    """A linear image classifier with the whole contract; ``shift`` moves its logits away from its probe's."""
+    generator = np.random.default_rng(size)
+    weights = generator.normal(size=(size * size * channels, 10)).astype(np.float32) / 1000
+    images = generator.integers(0, 256, (4, size, size, channels), dtype=np.uint8)
+    logits = images.reshape(4, -1).astype(np.float32) @ weights
+    metadata = {
+        "convserve.format": "1",
+        "convserve.labels": json.dumps(list(labels)),
+        "convserve.dataset": "random",
+        "convserve.test_accuracy": "0.5",
+        "convserve.parameters": str(weights.size),
+        "convserve.precision": "fp32",
+    }
+    if probe_tolerance is not None:
+        metadata["convserve.probe"] = probe(images, logits, probe_tolerance)
+    return save(
+        folder,
+        name,
+        [
+            helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+            helper.make_node("Flatten", ["floats"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "weights"], ["products"]),
+            helper.make_node("Add", ["products", "shift"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["probabilities"]),
+        ],
+        [value("images", TensorProto.UINT8, ["batch", size, size, channels])],
+        [value("logits", TensorProto.FLOAT, ["batch", 10]), value("probabilities", TensorProto.FLOAT, ["batch", 10])],
+        [
+            numpy_helper.from_array(weights, "weights"),
+            numpy_helper.from_array(np.array([shift], dtype=np.float32), "shift"),
+        ],
+        metadata,
+        version,
+    )
+
+
+def probe(images: NDArray[np.uint8], logits: NDArray[np.float32], tolerance: float) -> str:
+    """The probe entry of the metadata."""
+    return json.dumps(
+        {
+            "images": {
+                "datatype": "uint8",
+                "shape": images.shape,
+                "data": base64.b64encode(images.tobytes()).decode(),
+            },
+            "logits": {
+                "datatype": "float32",
+                "shape": logits.shape,
+                "data": base64.b64encode(logits.astype("<f4").tobytes()).decode(),
+            },
+            "tolerance": tolerance,
+        }
+    )

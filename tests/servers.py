@@ -1,0 +1,89 @@
+"""The real server as a subprocess, and what a test asks of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+ROOT = Path(__file__).parent.parent
+START_S = 60
+"""Bound on a start; a healthy one takes a second."""
+
+
+class ServerProcess:
+    """``python -m service`` with these options on a free port, started on entry and ended on exit."""
+
+    def __init__(self, models_dir: Path, *options: str, transport: str = "native", env: dict[str, str] | None = None):
+        self.transport = transport
+        self.events: list[dict[str, Any]] = []
+        self.address = ""
+        self._command = [
+            *(sys.executable, "-W", "error", "-m", "service", "--models-dir", str(models_dir), "--port", "0"),
+            *("--transport", transport, "--log-format", "json", *options),
+        ]
+        self._env = os.environ | (env or {})
+        self._listening = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> Self:
+        """Wait until it listens, or has ended."""
+        self.process = subprocess.Popen(
+            self._command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=self._env, cwd=ROOT
+        )
+        self._reader.start()
+        if not self._listening.wait(START_S):
+            self.process.kill()
+        if not self.address:
+            raise AssertionError(f"the server did not start: {self.events}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it, by force if it must be."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(START_S)
+        finally:
+            self.process.kill()
+            self._reader.join()
+            assert self.process.stderr is not None
+            self.process.stderr.close()
+
+    def terminate(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(START_S)
+
+    def channel(self, options: Sequence[tuple[str, Any]] = ()) -> grpc.Channel:
+        """A plain channel that takes answers of any size."""
+        return grpc.insecure_channel(self.address, [("grpc.max_receive_message_length", -1), *options])
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                event = {"event": "not json", "line": line}
+            self.events.append(event)
+            if event.get("event") == "listening":
+                self.address = event["address"]
+                self._listening.set()
+        self._listening.set()
+
+
+def run_until_exit(models_dir: Path, *options: str) -> tuple[int, str]:
+    """Exit code and standard error of a server that is expected to refuse to start."""
+    command = [sys.executable, "-W", "error", "-m", "service", "--models-dir", str(models_dir), "--port", "0", *options]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=START_S, cwd=ROOT, check=False)
+    return ended.returncode, ended.stderr

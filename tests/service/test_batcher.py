@@ -1,0 +1,232 @@
+"""The batcher with a recording fake in place of the model."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.batcher import Batcher, Request, Rows
+from service.errors import Cancelled, Expired, ModelFailed, Overloaded, Stopping
+
+POISON = -1
+WAIT_S = 30
+
+
+class RecordingModel:
+    """Doubles its rows, writes down what each run got, and waits while it is held."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.entered = threading.Semaphore(0)
+        self._free = threading.Event()
+        self._free.set()
+
+    @contextmanager
+    def held(self, batcher: Batcher) -> Iterator[Future[Rows]]:
+        """A first request is running, and the model does not end until the block does."""
+        self._free.clear()
+        try:
+            first = submit(batcher, [1000])
+            assert self.entered.acquire(timeout=WAIT_S)
+            yield first
+        finally:
+            self._free.set()
+
+    def __call__(self, inputs: Rows) -> Rows:
+        rows = inputs["x"]
+        self.batches.append(rows.reshape(len(rows), -1)[:, 0].tolist())
+        if not self._free.is_set():
+            self.entered.release()
+        assert self._free.wait(WAIT_S)
+        if (rows == POISON).any():
+            raise ModelFailed("poisoned")
+        return {"y": rows * 2}
+
+
+def make_request(rows: list[int], width: int = 1, **options: float) -> tuple[Request, Future[Rows]]:
+    """A request of these rows, and the future of its answer."""
+    answer: Future[Rows] = Future()
+
+    def done(outcome: Rows | Exception) -> None:
+        if isinstance(outcome, Exception):
+            answer.set_exception(outcome)
+        else:
+            answer.set_result(outcome)
+
+    array = np.repeat(np.array(rows)[:, None], width, axis=1)
+    return Request({"x": array}, len(rows), done, **options), answer  # type: ignore[arg-type]
+
+
+def submit(batcher: Batcher, rows: list[int], width: int = 1, **options: float) -> Future[Rows]:
+    """Queue a request of these rows."""
+    request, answer = make_request(rows, width, **options)
+    batcher.submit(request)
+    return answer
+
+
+def rows_of(answer: Future[Rows]) -> list[int]:
+    """The rows of an answer; raises its error."""
+    return [int(row) for row in answer.result(WAIT_S)["y"][:, 0]]
+
+
+@pytest.fixture
+def model() -> RecordingModel:
+    return RecordingModel()
+
+
+@pytest.fixture
+def batcher(model: RecordingModel) -> Iterator[Batcher]:
+    with Batcher(model, max_batch_rows=8, max_queue_rows=16) as batcher:
+        yield batcher
+
+
+def test_lone_requests_run_alone_and_at_once(batcher: Batcher, model: RecordingModel) -> None:
+    assert rows_of(submit(batcher, [1, 2])) == [2, 4]
+    assert rows_of(submit(batcher, [3])) == [6]
+    assert model.batches == [[1, 2], [3]]
+
+
+def test_requests_that_come_during_a_run_share_the_next_up_to_the_limit_in_rows(
+    batcher: Batcher, model: RecordingModel
+) -> None:
+    with model.held(batcher):
+        answers = [submit(batcher, [i, i + 1, i + 2]) for i in (10, 20, 30, 40, 50)]
+    assert [rows_of(answer)[0] for answer in answers] == [20, 40, 60, 80, 100]
+    assert model.batches == [[1000], [10, 11, 12, 20, 21, 22], [30, 31, 32, 40, 41, 42], [50, 51, 52]]
+
+
+def test_a_batch_can_be_filled_to_the_last_row(batcher: Batcher, model: RecordingModel) -> None:
+    with model.held(batcher):
+        answers = [submit(batcher, [i] * 4) for i in (1, 2, 3)]
+    assert [rows_of(answer) for answer in answers] == [[2] * 4, [4] * 4, [6] * 4]
+    assert [len(batch) for batch in model.batches] == [1, 8, 4]
+
+
+def test_requests_of_different_shapes_never_share_a_run(batcher: Batcher, model: RecordingModel) -> None:
+    with model.held(batcher):
+        answers = [submit(batcher, [1]), submit(batcher, [2], width=3), submit(batcher, [3], width=3)]
+    assert [rows_of(answer) for answer in answers] == [[2], [4], [6]]
+    assert model.batches == [[1000], [1], [2, 3]]
+
+
+def test_cancelled_requests_never_run_and_free_their_place(batcher: Batcher, model: RecordingModel) -> None:
+    with model.held(batcher):
+        gone, gone_answer = make_request([1] * 16)
+        batcher.submit(gone)
+        with pytest.raises(Overloaded):
+            submit(batcher, [2])
+        batcher.cancel(gone)
+        stays = submit(batcher, [3])
+    assert rows_of(stays) == [6]
+    assert isinstance(gone_answer.exception(WAIT_S), Cancelled)
+    assert model.batches == [[1000], [3]]
+
+
+def test_cancelling_what_runs_or_is_answered_changes_nothing(batcher: Batcher, model: RecordingModel) -> None:
+    request, answer = make_request([5])
+    batcher.submit(request)
+    assert rows_of(answer) == [10]
+    batcher.cancel(request)
+    with model.held(batcher):
+        fills = submit(batcher, [1] * 16)
+        with pytest.raises(Overloaded):
+            submit(batcher, [1])
+    assert rows_of(fills) == [2] * 16
+
+
+def test_expired_requests_never_run(batcher: Batcher, model: RecordingModel) -> None:
+    with model.held(batcher):
+        late = submit(batcher, [1], deadline=0.0)
+        stays = submit(batcher, [2], deadline=float("inf"))
+    assert isinstance(late.exception(WAIT_S), Expired)
+    assert rows_of(stays) == [4]
+    assert model.batches == [[1000], [2]]
+
+
+def test_a_request_that_fails_leaves_its_neighbours_unharmed(batcher: Batcher, model: RecordingModel) -> None:
+    with model.held(batcher):
+        good, bad, other = submit(batcher, [1]), submit(batcher, [POISON]), submit(batcher, [2])
+    assert rows_of(good) == [2]
+    assert rows_of(other) == [4]
+    assert isinstance(bad.exception(WAIT_S), ModelFailed)
+    assert model.batches == [[1000], [1, POISON, 2], [1], [POISON], [2]]
+    assert rows_of(submit(batcher, [7])) == [14]
+
+
+def test_a_full_queue_refuses_and_takes_again_when_there_is_room(batcher: Batcher, model: RecordingModel) -> None:
+    with model.held(batcher):
+        queued = [submit(batcher, [i] * 4) for i in range(4)]
+        with pytest.raises(Overloaded, match="Exceeds maximum queue size: 16 rows wait"):
+            submit(batcher, [9])
+    assert [rows_of(answer)[0] for answer in queued] == [0, 2, 4, 6]
+    assert rows_of(submit(batcher, [9])) == [18]
+
+
+def test_requests_of_higher_priority_run_first(batcher: Batcher, model: RecordingModel) -> None:
+    with model.held(batcher):
+        answers = [
+            submit(batcher, [1] * 8),
+            submit(batcher, [2] * 4, priority=2),
+            submit(batcher, [3] * 4, priority=1),
+        ]
+    for answer in answers:
+        answer.result(WAIT_S)
+    assert [sorted(set(batch)) for batch in model.batches] == [[1000], [2, 3], [1]]
+    assert model.batches[1] == [3] * 4 + [2] * 4
+
+
+def test_with_a_delay_a_request_waits_for_others_until_the_batch_is_full(model: RecordingModel) -> None:
+    with Batcher(model, max_batch_rows=4, max_queue_rows=16, max_queue_delay_s=3600) as batcher:
+        answers = [submit(batcher, [i]) for i in range(4)]
+        assert [rows_of(answer) for answer in answers] == [[0], [2], [4], [6]]
+    assert model.batches == [[0, 1, 2, 3]]
+
+
+def test_a_delay_that_has_passed_ends_the_wait(model: RecordingModel) -> None:
+    with Batcher(model, max_batch_rows=4, max_queue_rows=16, max_queue_delay_s=1e-3) as batcher:
+        assert rows_of(submit(batcher, [1])) == [2]
+
+
+def test_closing_answers_what_still_waits(model: RecordingModel) -> None:
+    batcher = Batcher(model, max_batch_rows=4, max_queue_rows=16, max_queue_delay_s=3600)
+    with batcher:
+        waiting = submit(batcher, [1])
+    assert isinstance(waiting.exception(WAIT_S), Stopping)
+    with pytest.raises(Stopping):
+        submit(batcher, [2])
+    assert model.batches == []
+
+
+def test_an_answer_that_cannot_be_delivered_harms_nobody_else(batcher: Batcher, model: RecordingModel) -> None:
+    def gone(_outcome: Rows | Exception) -> None:
+        raise ConnectionError("the caller hung up")
+
+    with model.held(batcher):
+        batcher.submit(Request({"x": np.array([[1]])}, 1, gone))
+        stays = submit(batcher, [2])
+    assert rows_of(stays) == [4]
+
+
+def test_an_answer_is_given_once() -> None:
+    request, answer = make_request([1])
+    assert request.answer(Cancelled("first"))
+    assert not request.answer({"y": np.array([[1]])})
+    assert isinstance(answer.exception(WAIT_S), Cancelled)
+
+
+@settings(max_examples=50, deadline=None)
+@given(sizes=st.lists(st.integers(1, 8), max_size=30), limit=st.integers(8, 20))
+def test_everybody_gets_their_own_rows(sizes: list[int], limit: int) -> None:
+    model = RecordingModel()
+    with Batcher(model, max_batch_rows=limit, max_queue_rows=1000) as batcher:
+        with model.held(batcher):
+            answers = [submit(batcher, list(range(100 * i, 100 * i + size))) for i, size in enumerate(sizes)]
+        for i, (answer, size) in enumerate(zip(answers, sizes, strict=True)):
+            assert rows_of(answer) == [2 * row for row in range(100 * i, 100 * i + size)]
+    assert max(len(batch) for batch in model.batches) <= limit
+    assert sum(len(batch) for batch in model.batches) == sum(sizes) + 1

@@ -1,0 +1,197 @@
+"""The Open Inference Protocol over both transports: every datatype and form, and what is told of models."""
+
+import struct
+from typing import Any
+
+import grpc
+import ml_dtypes
+import numpy as np
+import pytest
+
+from service import __version__
+from service.pb import open_inference_pb2 as pb
+from tests.servers import ServerProcess
+from tests.wire import TIMEOUT_S, ask, infer, infer_request, model_infer
+
+NUMERIC = ["bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"]
+FLOATS = {"fp16": "float16", "fp32": "float32", "fp64": "float64"}
+TYPED = {
+    "BOOL": ("bool_contents", [True, False]),
+    "UINT8": ("uint_contents", [0, 255]),
+    "UINT16": ("uint_contents", [0, 65535]),
+    "UINT32": ("uint_contents", [0, 2**32 - 1]),
+    "UINT64": ("uint64_contents", [0, 2**64 - 1]),
+    "INT8": ("int_contents", [-128, 127]),
+    "INT16": ("int_contents", [-32768, 32767]),
+    "INT32": ("int_contents", [-(2**31), 2**31 - 1]),
+    "INT64": ("int64_contents", [-(2**63), 2**63 - 1]),
+    "FP32": ("fp32_contents", [1.5, float("inf")]),
+    "FP64": ("fp64_contents", [1e300, -0.0]),
+}
+
+
+def extremes(dtype: str) -> Any:
+    if dtype == "bool":
+        return np.array([[True, False], [False, False], [True, True]])
+    limits: Any = np.finfo(dtype) if dtype.startswith("float") else np.iinfo(dtype)
+    return np.array([[limits.min, limits.max], [0, 1], [limits.max, limits.min]], dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("model", "dtype"), [(f"identity-{dtype}", dtype) for dtype in NUMERIC] + [(f"identity-{k}", v) for k, v in FLOATS.items()]
+)
+def test_every_numeric_datatype_makes_the_round_trip(odd_server: ServerProcess, model: str, dtype: str) -> None:
+    array = extremes(dtype)
+    outputs = infer(odd_server, infer_request(model, x=array))
+    assert outputs["y"].dtype == array.dtype
+    assert np.array_equal(outputs["y"], array)
+
+
+def test_bfloat16_makes_the_round_trip(odd_server: ServerProcess) -> None:
+    array = np.array([[1.5, -2.0], [float("inf"), 3e38]], dtype=ml_dtypes.bfloat16)
+    request = pb.ModelInferRequest(model_name="identity-bf16", raw_input_contents=[array.tobytes()])
+    request.inputs.add(name="x", datatype="BF16", shape=array.shape)
+    with odd_server.channel() as channel:
+        response = model_infer(channel)(request, timeout=TIMEOUT_S)
+    assert response.outputs[0].datatype == "BF16"
+    assert response.raw_output_contents[0] == array.tobytes()
+
+
+def test_strings_make_the_round_trip(odd_server: ServerProcess) -> None:
+    texts = ["", "Straße", "日本", "a\0b"]
+    array = np.array([text.encode() for text in texts], dtype=object).reshape(2, 2)
+    with odd_server.channel() as channel:
+        response = model_infer(channel)(infer_request("identity-bytes", x=array), timeout=TIMEOUT_S)
+    assert (response.outputs[0].datatype, list(response.outputs[0].shape)) == ("BYTES", [2, 2])
+    assert response.raw_output_contents[0] == b"".join(
+        struct.pack("<I", len(text.encode())) + text.encode() for text in texts
+    )
+
+
+@pytest.mark.parametrize("datatype", TYPED)
+def test_typed_contents_are_as_good_as_raw(odd_server: ServerProcess, datatype: str) -> None:
+    field, elements = TYPED[datatype]
+    request = pb.ModelInferRequest(model_name=f"identity-{datatype.lower()}")
+    tensor = request.inputs.add(name="x", datatype=datatype, shape=[1, 2])
+    getattr(tensor.contents, field).extend(elements)
+    assert infer(odd_server, request)["y"].tolist() == [elements]
+
+
+def test_typed_strings_are_as_good_as_raw(odd_server: ServerProcess) -> None:
+    request = pb.ModelInferRequest(model_name="identity-bytes")
+    request.inputs.add(name="x", datatype="BYTES", shape=[1, 2]).contents.bytes_contents.extend([b"one", b"zwei"])
+    with odd_server.channel() as channel:
+        response = model_infer(channel)(request, timeout=TIMEOUT_S)
+    assert response.raw_output_contents[0] == b"\3\0\0\0one\4\0\0\0zwei"
+
+
+def test_several_inputs_in_any_order_and_several_outputs(odd_server: ServerProcess) -> None:
+    left, right = np.arange(32, dtype=np.float32).reshape(2, 16), np.ones((2, 16), np.float32)
+    outputs = infer(odd_server, infer_request("sum", right=right, left=left))
+    assert np.array_equal(outputs["total"], left + right)
+    assert np.array_equal(outputs["difference"], left - right)
+
+
+def test_only_the_outputs_asked_for_come_back_in_their_order(odd_server: ServerProcess) -> None:
+    arrays = {"left": np.ones((1, 16), np.float32), "right": np.ones((1, 16), np.float32)}
+    assert list(infer(odd_server, infer_request("sum", outputs=["difference"], **arrays))) == ["difference"]
+    both = infer(odd_server, infer_request("sum", outputs=["difference", "total"], **arrays))
+    assert list(both) == ["difference", "total"]
+
+
+def test_a_model_without_a_batch_axis_runs_unbatched(odd_server: ServerProcess) -> None:
+    outputs = infer(odd_server, infer_request("fixed", x=np.array([1, 2, 3], np.float32)))
+    assert outputs["y"].tolist() == [2, 4, 6]
+    assert ask(odd_server, "ModelConfig", pb.ModelConfigRequest(name="fixed")).config.max_batch_size == 0
+
+
+def test_a_model_whose_rows_depend_on_each_other_is_never_batched(odd_server: ServerProcess) -> None:
+    """``mean`` declares free axes, but mixes its rows: joined, one caller would see another's data."""
+    request = infer_request("mean", x=np.array([[1, 2], [3, 4]], np.float32))
+    assert infer(odd_server, request)["y"].tolist() == [[2, 3]]
+    assert ask(odd_server, "ModelConfig", pb.ModelConfigRequest(name="mean")).config.max_batch_size == 0
+
+
+def test_free_axes_take_any_length(odd_server: ServerProcess) -> None:
+    for length in (1, 5, 17):
+        array = np.arange(2 * length, dtype=np.float32).reshape(2, length)
+        assert np.array_equal(infer(odd_server, infer_request("ragged", x=array))["y"], array)
+
+
+def test_the_id_and_the_chosen_version_are_echoed(odd_server: ServerProcess) -> None:
+    request = infer_request("linear", images=np.zeros((1, 8, 8, 1), np.uint8))
+    request.id = "request 7"
+    with odd_server.channel() as channel:
+        response = model_infer(channel)(request, timeout=TIMEOUT_S)
+        assert (response.id, response.model_name, response.model_version) == ("request 7", "linear", "3")
+        request.model_version = "1"
+        assert model_infer(channel)(request, timeout=TIMEOUT_S).model_version == "1"
+
+
+def test_the_classification_extension_gives_value_index_and_label(odd_server: ServerProcess) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (3, 8, 8, 1), dtype=np.uint8)
+    probabilities = infer(odd_server, infer_request("linear", images=images))["probabilities"]
+    request = infer_request("linear", images=images)
+    request.outputs.add(name="probabilities").parameters["classification"].int64_param = 2
+    with odd_server.channel() as channel:
+        response = model_infer(channel)(request, timeout=TIMEOUT_S)
+    assert (response.outputs[0].datatype, list(response.outputs[0].shape)) == ("BYTES", [3, 2])
+    texts = []
+    raw = response.raw_output_contents[0]
+    while raw:
+        length = struct.unpack("<I", raw[:4])[0]
+        texts.append(raw[4 : 4 + length].decode())
+        raw = raw[4 + length :]
+    best = np.argsort(-probabilities, axis=1)[:, :2]
+    assert texts == [
+        f"{probabilities[row, index]:.6f}:{index}:class {index}" for row in range(3) for index in best[row]
+    ]
+
+
+def test_the_server_tells_that_it_lives_and_is_ready(odd_server: ServerProcess) -> None:
+    assert ask(odd_server, "ServerLive", pb.ServerLiveRequest()).live
+    assert ask(odd_server, "ServerReady", pb.ServerReadyRequest()).ready
+    metadata = ask(odd_server, "ServerMetadata", pb.ServerMetadataRequest())
+    assert (metadata.name, metadata.version) == ("convserve", __version__)
+    assert "classification" in metadata.extensions
+
+
+def test_model_ready_tells_of_each_version(odd_server: ServerProcess) -> None:
+    assert ask(odd_server, "ModelReady", pb.ModelReadyRequest(name="linear")).ready
+    assert ask(odd_server, "ModelReady", pb.ModelReadyRequest(name="linear", version="1")).ready
+    assert not ask(odd_server, "ModelReady", pb.ModelReadyRequest(name="linear", version="4")).ready
+    assert not ask(odd_server, "ModelReady", pb.ModelReadyRequest(name="broken")).ready
+
+
+def test_metadata_has_the_batch_axis_and_config_has_not(odd_server: ServerProcess) -> None:
+    metadata = ask(odd_server, "ModelMetadata", pb.ModelMetadataRequest(name="linear"))
+    assert list(metadata.versions) == ["1", "3"]
+    assert metadata.platform == "onnxruntime_onnx"
+    assert [(t.name, t.datatype, list(t.shape)) for t in metadata.inputs] == [("images", "UINT8", [-1, 8, 8, 1])]
+    assert [(t.name, t.datatype, list(t.shape)) for t in metadata.outputs] == [
+        ("logits", "FP32", [-1, 10]),
+        ("probabilities", "FP32", [-1, 10]),
+    ]
+    assert metadata.properties["convserve.dataset"] == "random"
+    assert "convserve.probe" not in metadata.properties
+    config = ask(odd_server, "ModelConfig", pb.ModelConfigRequest(name="linear")).config
+    assert config.max_batch_size == 64
+    assert (list(config.input[0].dims), config.input[0].format) == ([8, 8, 1], pb.ModelInput.FORMAT_NHWC)
+    assert config.input[0].data_type == pb.TYPE_UINT8
+
+
+def test_the_index_lists_what_is_served_and_why_the_rest_is_not(odd_server: ServerProcess) -> None:
+    index = ask(odd_server, "RepositoryIndex", pb.RepositoryIndexRequest())
+    states = {(model.name, model.version): (model.state, model.reason) for model in index.models}
+    assert states["linear", "3"] == ("READY", "")
+    assert states["broken", "1"][0] == "UNAVAILABLE"
+    assert "ONNX Runtime cannot open it" in states["broken", "1"][1]
+    assert "logits are off by 0.5, 0.0001 is allowed" in states["linear", "4"][1]
+    ready = ask(odd_server, "RepositoryIndex", pb.RepositoryIndexRequest(ready=True))
+    assert {model.state for model in ready.models} == {"READY"}
+
+
+def test_a_model_that_takes_no_part_in_an_extension_says_unimplemented(odd_server: ServerProcess) -> None:
+    with odd_server.channel() as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary("/inference.GRPCInferenceService/SystemSharedMemoryStatus")(b"", timeout=TIMEOUT_S)
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED

@@ -1,0 +1,204 @@
+"""From start to SIGTERM: what stops a start, what readiness tells, and that nothing in flight is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests import onnx_models
+from tests.servers import ROOT, START_S, ServerProcess, run_until_exit
+from tests.wire import TIMEOUT_S, infer, infer_request, model_infer, refusal
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+ROW = np.zeros((1, 200_000), np.float32)
+
+
+@pytest.fixture(scope="module")
+def ragged_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models that echo rows of any length."""
+    folder = tmp_path_factory.mktemp("ragged")
+    onnx_models.identity(folder, "ragged", onnx_models.TensorProto.FLOAT, ("batch", "length"))
+    return folder
+
+
+@pytest.fixture
+def waiting_server(transport: str, ragged_dir: Path) -> Iterator[ServerProcess]:
+    """Requests wait four seconds for company, which is how a test has them in flight."""
+    limits = ("--max-batch-rows", "64", "--max-queue-rows", "64", "--max-queue-delay-us", "4000000")
+    with ServerProcess(ragged_dir, *limits, transport=transport) as process:
+        yield process
+
+
+def wait_until_queued(call: Any, rows: int) -> None:
+    """Returns when that many rows wait: then there is room for no more than 64 less."""
+    probe = infer_request("ragged", x=np.zeros((65 - rows, 1), np.float32))
+    while True:
+        try:
+            call(probe, timeout=0.1)
+        except grpc.RpcError as error:
+            if refusal(error)[0] == grpc.StatusCode.RESOURCE_EXHAUSTED:
+                return
+
+
+def test_sigterm_turns_readiness_first_answers_all_in_flight_and_exits_with_0(waiting_server: ServerProcess) -> None:
+    """Forty answers of 0.8 MB: more than sockets hold, so none of them may be dropped at the end."""
+    with waiting_server.channel() as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
+        assert next(watch).status == SERVING
+        call = model_infer(channel)
+        in_flight = [call.future(infer_request("ragged", x=ROW + i), timeout=TIMEOUT_S) for i in range(40)]
+        wait_until_queued(call, 40)
+        waiting_server.process.send_signal(signal.SIGTERM)
+        assert next(watch).status == NOT_SERVING
+        assert not any(future.done() for future in in_flight)
+        code = grpc.StatusCode.DEADLINE_EXCEEDED
+        while code == grpc.StatusCode.DEADLINE_EXCEEDED:  # not ready any more is a moment before no more requests
+            with pytest.raises(grpc.RpcError) as caught:
+                call(infer_request("ragged", x=ROW), timeout=0.2)
+            code = refusal(caught.value)[0]
+        assert code == grpc.StatusCode.UNAVAILABLE
+        for i, future in enumerate(in_flight):
+            assert future.result().raw_output_contents[0] == (ROW + i).tobytes()
+    assert waiting_server.process.wait(START_S) == 0
+
+
+def test_an_idle_server_ends_at_once_on_sigint(transport: str, ragged_dir: Path) -> None:
+    with ServerProcess(ragged_dir, transport=transport) as process:
+        process.process.send_signal(signal.SIGINT)
+        assert process.process.wait(START_S) == 0
+    assert [event["event"] for event in process.events][-2:] == ["draining", "stopped"]
+
+
+def test_what_outlasts_the_grace_period_is_told_and_the_exit_code_is_1(transport: str, ragged_dir: Path) -> None:
+    options = ("--max-queue-delay-us", "10000000", "--max-queue-rows", "256", "--grace-s", "0.1")
+    with ServerProcess(ragged_dir, *options, "--max-batch-rows", "64", transport=transport) as process:
+        with process.channel() as channel:
+            future = model_infer(channel).future(infer_request("ragged", x=ROW), timeout=TIMEOUT_S)
+            call = model_infer(channel)
+            with pytest.raises(grpc.RpcError):  # it has arrived when a second one, sent later, has timed out
+                call(infer_request("ragged", x=ROW), timeout=1)
+            assert process.terminate() == 1
+            assert isinstance(future.exception(), grpc.RpcError)
+    assert any("still in flight" in event["event"] for event in process.events)
+
+
+def test_health_follows_the_server_and_each_model(odd_server: ServerProcess) -> None:
+    with odd_server.channel() as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+
+        def check(name: str) -> int:
+            status: int = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=TIMEOUT_S).status
+            return status
+
+        for name in ("", "inference.GRPCInferenceService", "convserve.v1.ImageClassifier", "model/linear"):
+            assert check(name) == SERVING
+        assert check("model/broken") == NOT_SERVING
+        with pytest.raises(grpc.RpcError) as caught:
+            check("model/nix")
+        assert refusal(caught.value)[0] == grpc.StatusCode.NOT_FOUND
+
+
+def test_a_tampered_file_is_refused_with_its_deviation_and_the_others_serve(odd_server: ServerProcess) -> None:
+    rejected = {
+        (event["model"], event["version"]): event["reason"]
+        for event in odd_server.events
+        if event["event"] == "model rejected"
+    }
+    assert rejected.keys() == {("linear", 4), ("broken", 1)}
+    assert "the logits are off by 0.5, 0.0001 is allowed" in rejected["linear", 4]
+    images = np.zeros((1, 8, 8, 1), np.uint8)
+    assert infer(odd_server, infer_request("linear", images=images))["logits"].shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--providers", "cuda"), "the execution provider 'cuda' was asked for and does not run here"),
+        (("--providers", "cuda,cpu"), "the execution provider 'cuda' was asked for and does not run here"),
+        (("--providers", "tpu"), "no execution provider ['tpu']; there are auto, cuda, openvino, cpu"),
+        (("--models", "ragged,nix"), "there is no model 'nix' in"),
+        (("--models-dir", "nowhere"), "the models folder nowhere cannot be read"),
+        (("--host", "192.0.2.1"), "cannot listen on 192.0.2.1:0"),
+    ],
+)
+def test_a_start_that_cannot_be_is_one_sentence_and_exit_code_1(
+    transport: str, ragged_dir: Path, options: tuple[str, ...], words: str
+) -> None:
+    code, stderr = run_until_exit(ragged_dir, "--transport", transport, *options)
+    assert code == 1
+    assert words in stderr
+    assert "Traceback" not in stderr
+
+
+def test_a_provider_that_is_asked_for_and_missing_is_never_replaced_silently(odd_models_dir: Path) -> None:
+    """No fallback: the server does not even listen."""
+    code, stderr = run_until_exit(odd_models_dir, "--providers", "cuda", "--log-format", "json")
+    assert code == 1
+    assert '"listening"' not in stderr
+
+
+def test_a_model_that_must_be_served_and_cannot_be_stops_the_start(odd_models_dir: Path) -> None:
+    code, stderr = run_until_exit(odd_models_dir, "--models", "linear,broken")
+    assert code == 1
+    assert "the model 'broken' must be served and cannot be: ONNX Runtime cannot open it" in stderr
+
+
+def test_a_folder_without_a_model_that_can_be_served_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "empty" / "1").mkdir(parents=True)
+    code, stderr = run_until_exit(tmp_path)
+    assert code == 1
+    assert f"no model in {tmp_path} can be served; it has none" in stderr
+
+
+def test_a_port_that_is_taken_is_told(transport: str, ragged_dir: Path) -> None:
+    with ServerProcess(ragged_dir, transport=transport) as process:
+        port = process.address.rpartition(":")[2]
+        code, stderr = run_until_exit(ragged_dir, "--transport", transport, "--port", port)
+    assert code == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--port", "99999"), "--port Input should be less than or equal to 65535"),
+        (("--tls-key-file", __file__), "TLS needs both --tls-certificate-file and --tls-key-file"),
+        (
+            ("--tls-key-file", __file__, "--tls-certificate-file", __file__),
+            "the native transport has no TLS: add --transport grpcio",
+        ),
+        (("--max-batch-rows", "64", "--max-queue-rows", "8"), "--max-queue-rows must be at least --max-batch-rows"),
+        (("--max-batch-row", "64"), "unrecognized arguments"),
+    ],
+)
+def test_bad_settings_are_one_sentence_and_exit_code_2(
+    ragged_dir: Path, options: tuple[str, ...], words: str
+) -> None:
+    code, stderr = run_until_exit(ragged_dir, *options)
+    assert code == 2
+    assert words in stderr
+    assert "Traceback" not in stderr
+
+
+def test_every_option_is_an_environment_variable(ragged_dir: Path) -> None:
+    with ServerProcess(ragged_dir, env={"CONVSERVE_SERVER_NAME": "triton", "CONVSERVE_MAX_BATCH_ROWS": "7"}) as process:
+        with process.channel() as channel, pytest.raises(grpc.RpcError) as caught:
+            infer(process, infer_request("ragged", x=np.zeros((8, 1), np.float32)), channel)
+    assert "batch-size must be <= 7" in refusal(caught.value)[1]
+
+
+def test_help_explains_every_option() -> None:
+    command = [sys.executable, "-m", "service", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=os.environ | {"COLUMNS": "200"})
+    options = [line for line in shown.stdout.splitlines() if line.strip().startswith("--")]
+    assert len(options) >= 20
+    assert "Most rows (images) in one run" in shown.stdout

@@ -1,0 +1,87 @@
+"""The served function is the trained one: over the wire, in any company, over the whole test sets."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from service.client import Classification, Client
+from service.client.dataset import READERS, Dataset
+from service.cores import usable_cores
+from tests.servers import ROOT, ServerProcess
+from tests.wire import infer, infer_request
+
+MODELS = sorted(path.parts[-3] for path in (ROOT / "models").glob("*/1/model.onnx"))
+COMPANY_TOLERANCE = 1e-5
+"""How far a row's logits may move with its neighbours. The rows of a run never mix, but ONNX Runtime's matrix
+kernels may take other block sizes, and so another order of summation, for other numbers of rows. Measured on
+AVX-512: none at all; float32 sums of the 2,048 products of the largest layer here leave 1e-5 of room."""
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def session(model: str, models_dir: Path) -> ort.InferenceSession:
+    """A session made without any of our code, with the server's number of threads."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = usable_cores()
+    return ort.InferenceSession(models_dir / model / "1" / "model.onnx", options)
+
+
+@pytest.fixture(scope="module")
+def test_set(session: ort.InferenceSession, data_dir: Path) -> Dataset:
+    """The whole test set of the model's data set."""
+    dataset = session.get_modelmeta().custom_metadata_map["convserve.dataset"]
+    return READERS[dataset](data_dir)
+
+
+def logits_of(session: ort.InferenceSession, pictures: Any) -> Any:
+    return session.run(["logits"], {"images": pictures})[0]
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64, 256])
+def test_served_logits_are_the_sessions_bit_for_bit(
+    server: ServerProcess, model: str, session: ort.InferenceSession, test_set: Dataset, rows: int
+) -> None:
+    pictures = test_set.pictures[:rows]
+    outputs = infer(server, infer_request(model, images=pictures))
+    expected = session.run(["logits", "probabilities"], {"images": pictures})
+    assert outputs["logits"].tobytes() == expected[0].tobytes()
+    assert outputs["probabilities"].tobytes() == expected[1].tobytes()
+
+
+def test_an_answer_does_not_depend_on_who_shares_the_run(
+    server: ServerProcess, model: str, session: ort.InferenceSession, test_set: Dataset
+) -> None:
+    """Requests of one to nine rows from sixteen threads at once, so that runs are made up at random."""
+    generator = np.random.default_rng(0)
+    starts = generator.integers(0, 9_000, 300)
+    sizes = generator.integers(1, 10, 300)
+    with server.channel() as channel, ThreadPoolExecutor(16) as pool:
+
+        def ask(start: int, size: int) -> Any:
+            return infer(server, infer_request(model, images=test_set.pictures[start : start + size]), channel)["logits"]
+
+        answers = list(pool.map(ask, starts, sizes))
+    for start, size, answer in zip(starts, sizes, answers, strict=True):
+        alone = logits_of(session, test_set.pictures[start : start + size])
+        assert np.abs(answer - alone).max() <= COMPANY_TOLERANCE
+
+
+def test_the_whole_test_set_gets_as_many_right_answers_as_pytorch_counted(
+    server: ServerProcess, model: str, session: ort.InferenceSession, test_set: Dataset
+) -> None:
+    """The count in the file is that of the exported file, which the export requires to be PyTorch's own."""
+    with Client(server.address) as client:
+        results = client.classify(list(test_set.pictures), model=model)
+    classes = [result.classes[0].index for result in results if isinstance(result, Classification)]
+    assert len(classes) == 10_000
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata["convserve.test_images"] == "10000"
+    assert int((np.array(classes) == test_set.labels).sum()) == int(metadata["convserve.test_correct"])
