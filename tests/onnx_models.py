@@ -120,7 +120,7 @@ def laborious(folder: Path, name: str = "laborious") -> Path:
         [value("value", TensorProto.FLOAT, ["batch"])],
         [
             numpy_helper.from_array(np.eye(512, dtype=np.float32), "rotation"),
-            numpy_helper.from_array(np.float32(0), "nothing"),
+            numpy_helper.from_array(np.array(0, np.float32), "nothing"),
             numpy_helper.from_array(np.arange(10, dtype=np.float32) * 10, "table"),
         ],
     )
@@ -141,7 +141,7 @@ def classifier(
     generator = np.random.default_rng(size)
     weights = generator.normal(size=(size * size * channels, 10)).astype(np.float32) / 1000
     images = generator.integers(0, 256, (4, size, size, channels), dtype=np.uint8)
-    logits = images.reshape(4, -1).astype(np.float32) @ weights
+    logits = (images.reshape(4, -1).astype(np.float32) @ weights).astype(np.float32)
     metadata = {
         "convserve.format": "1",
         "convserve.labels": json.dumps(list(labels)),

@@ -26,7 +26,9 @@ WIRE = {
     ),
     "ModelInferRequest.InferInputTensor": "name=1:9 datatype=2:9 shape=3:3* parameters=4:11* contents=5:11",
     "ModelInferRequest.InferRequestedOutputTensor": "name=1:9 parameters=2:11*",
-    "ModelInferResponse": "model_name=1:9 model_version=2:9 id=3:9 parameters=4:11* outputs=5:11* raw_output_contents=6:12*",
+    "ModelInferResponse": (
+        "model_name=1:9 model_version=2:9 id=3:9 parameters=4:11* outputs=5:11* raw_output_contents=6:12*"
+    ),
     "ModelInferResponse.InferOutputTensor": "name=1:9 datatype=2:9 shape=3:3* parameters=4:11* contents=5:11",
     "ModelConfigResponse": "config=1:11",
     "ModelInput": "name=1:9 data_type=2:14 format=3:14 dims=4:3*",

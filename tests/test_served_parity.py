@@ -66,7 +66,8 @@ def test_an_answer_does_not_depend_on_who_shares_the_run(
     with server.channel() as channel, ThreadPoolExecutor(16) as pool:
 
         def ask(start: int, size: int) -> Any:
-            return infer(server, infer_request(model, images=test_set.pictures[start : start + size]), channel)["logits"]
+            request = infer_request(model, images=test_set.pictures[start : start + size])
+            return infer(server, request, channel)["logits"]
 
         answers = list(pool.map(ask, starts, sizes))
     for start, size, answer in zip(starts, sizes, answers, strict=True):

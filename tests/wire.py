@@ -1,5 +1,6 @@
 """Building protocol messages, and asking a server over a plain channel."""
 
+import contextlib
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +31,7 @@ TIMEOUT_S = 60
 Array = NDArray[Any]
 
 
-def infer_request(model: str, version: str = "", outputs: Sequence[str] = (), **inputs: Array) -> pb.ModelInferRequest:
+def infer_request(model: str, version: str = "", outputs: Sequence[str] = (), **inputs: Any) -> pb.ModelInferRequest:
     """A request with raw contents; object arrays become BYTES."""
     request = pb.ModelInferRequest(model_name=model, model_version=version)
     for name, array in inputs.items():
@@ -49,12 +50,12 @@ def raw_bytes(array: Array) -> bytes:
     return array.tobytes()
 
 
-def infer(server: ServerProcess, request: pb.ModelInferRequest, channel: grpc.Channel | None = None) -> dict[str, Array]:
-    """The outputs by name; raises grpc.RpcError."""
-    if channel is None:
-        with server.channel() as own:
-            return infer(server, request, own)
-    return arrays(model_infer(channel)(request, timeout=TIMEOUT_S))
+def infer(
+    server: ServerProcess, request: pb.ModelInferRequest, channel: grpc.Channel | None = None
+) -> dict[str, Array]:
+    """The outputs by name, over a channel of its own if none is given; raises grpc.RpcError."""
+    with contextlib.nullcontext(channel) if channel is not None else server.channel() as used:
+        return arrays(model_infer(used)(request, timeout=TIMEOUT_S))
 
 
 def arrays(response: pb.ModelInferResponse) -> dict[str, Array]:
@@ -64,6 +65,14 @@ def arrays(response: pb.ModelInferResponse) -> dict[str, Array]:
         output.name: np.frombuffer(raw, numpy[output.datatype]).reshape(tuple(output.shape))
         for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
     }
+
+
+def send_bytes(server: ServerProcess, path: str, payload: bytes) -> bytes:
+    """Any bytes to any method; raises grpc.RpcError."""
+    with server.channel() as channel:
+        call = channel.unary_unary(path, request_serializer=None, response_deserializer=None)
+        answer: bytes = call(payload, timeout=TIMEOUT_S)
+        return answer
 
 
 def model_infer(channel: grpc.Channel) -> Any:
@@ -98,7 +107,6 @@ def classify(server: ServerProcess, request: ic.ClassifyRequest) -> ic.ClassifyR
         return response
 
 
-def refusal(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
+def refusal(error: Any) -> tuple[grpc.StatusCode, str]:
     """Status code and message of a refused call."""
-    assert isinstance(error, grpc.Call)
     return error.code(), error.details() or ""

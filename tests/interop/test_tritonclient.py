@@ -31,7 +31,7 @@ def seen(server: ServerProcess, images: Any, tmp_path_factory: pytest.TempPathFa
     np.save(path, images)
     script = Path(__file__).with_name("triton_session.py")
     # By file name, so that our packages are not on its path.
-    command = [TRITON_PYTHON, script, server.address, MODEL, path]
+    command = [str(part) for part in (TRITON_PYTHON, script, server.address, MODEL, path)]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=path.parent, timeout=120, check=False)
     assert ran.returncode == 0, ran.stderr
     document: dict[str, Any] = json.loads(ran.stdout)

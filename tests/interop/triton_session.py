@@ -7,10 +7,11 @@ of ours. Prints one JSON object of what it saw.
 import json
 import queue
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton
-import tritonclient.grpc.aio
 from tritonclient.utils import InferenceServerException
 
 address, model, images_path = sys.argv[1:]
@@ -18,13 +19,13 @@ images = np.load(images_path)
 client = triton.InferenceServerClient(address)
 
 
-def as_input(array: "np.ndarray") -> "triton.InferInput":
+def as_input(array: Any) -> Any:
     tensor = triton.InferInput("images", list(array.shape), "UINT8")
     tensor.set_data_from_numpy(array)
     return tensor
 
 
-def refusal(call) -> list:
+def refusal(call: Callable[[], object]) -> list[str]:
     try:
         call()
     except InferenceServerException as error:
@@ -41,7 +42,7 @@ many = client.infer(
 best = client.infer(
     model, [as_input(images)], outputs=[triton.InferRequestedOutput("probabilities", class_count=1)], priority=1
 )
-answers: "queue.Queue" = queue.Queue()
+answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
 for image in images:
     client.async_infer(
         model, [as_input(image[None])], callback=lambda result, error: answers.put((result, error)), client_timeout=60

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from service import providers
 from service.card import Card, Probe, read_card
@@ -80,8 +80,8 @@ def test_tensors_the_protocol_has_no_name_for_are_refused(tmp_path: Path) -> Non
         tmp_path,
         "sequence",
         [helper.make_node("SequenceLength", ["x"], ["y"])],
-        [helper.make_tensor_sequence_value_info("x", onnx_models.TensorProto.FLOAT, None)],
-        [onnx_models.value("y", onnx_models.TensorProto.INT64, [])],
+        [helper.make_tensor_sequence_value_info("x", TensorProto.FLOAT, None)],
+        [onnx_models.value("y", TensorProto.INT64, [])],
     )
     with pytest.raises(ModelRejected, match=r"'x' is a seq\(tensor\(float\)\), which the protocol has no datatype for"):
         Session(path, providers.choose(["cpu"]), threads=1, max_batch_rows=8)

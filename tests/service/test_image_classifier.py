@@ -10,7 +10,7 @@ from PIL import Image
 from service.pb import image_classifier_pb2 as ic
 from tests.onnx_models import LABELS
 from tests.servers import ServerProcess
-from tests.wire import TIMEOUT_S, Array, classify, infer, infer_request, refusal
+from tests.wire import TIMEOUT_S, Array, classify, infer, infer_request, refusal, send_bytes
 
 IMAGES = np.random.default_rng(2).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
 
@@ -101,7 +101,7 @@ def test_a_picture_above_the_limit_in_pixels_is_refused_alone(odd_server: Server
             "INVALID_ARGUMENT",
             "the model 'sum' does not classify images",
         ),
-        (ic.ClassifyRequest(model_name="broken", images=[ic.Image()]), "UNAVAILABLE", "Request for unknown model: 'bro"),
+        (ic.ClassifyRequest(model_name="broken", images=[ic.Image()]), "UNAVAILABLE", "Request for unknown model"),
         (
             ic.ClassifyRequest(model_name="linear", model_version="x", images=[ic.Image()]),
             "INVALID_ARGUMENT",
@@ -120,8 +120,8 @@ def test_calls_that_make_no_sense_are_refused(
 
 
 def test_bytes_that_are_no_message_are_refused(odd_server: ServerProcess) -> None:
-    with odd_server.channel() as channel, pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary("/convserve.v1.ImageClassifier/Classify")(b"\xff" * 9, timeout=TIMEOUT_S)
+    with pytest.raises(grpc.RpcError) as caught:
+        send_bytes(odd_server, "/convserve.v1.ImageClassifier/Classify", b"\xff" * 9)
     assert refusal(caught.value) == (grpc.StatusCode.INVALID_ARGUMENT, "the message is not a ClassifyRequest")
 
 

@@ -11,7 +11,7 @@ import pytest
 from service import __version__
 from service.pb import open_inference_pb2 as pb
 from tests.servers import ServerProcess
-from tests.wire import TIMEOUT_S, ask, infer, infer_request, model_infer
+from tests.wire import TIMEOUT_S, ask, infer, infer_request, model_infer, refusal, send_bytes
 
 NUMERIC = ["bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"]
 FLOATS = {"fp16": "float16", "fp32": "float32", "fp64": "float64"}
@@ -38,7 +38,8 @@ def extremes(dtype: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("model", "dtype"), [(f"identity-{dtype}", dtype) for dtype in NUMERIC] + [(f"identity-{k}", v) for k, v in FLOATS.items()]
+    ("model", "dtype"),
+    [(f"identity-{dtype}", dtype) for dtype in NUMERIC] + [(f"identity-{name}", FLOATS[name]) for name in FLOATS],
 )
 def test_every_numeric_datatype_makes_the_round_trip(odd_server: ServerProcess, model: str, dtype: str) -> None:
     array = extremes(dtype)
@@ -93,9 +94,10 @@ def test_several_inputs_in_any_order_and_several_outputs(odd_server: ServerProce
 
 
 def test_only_the_outputs_asked_for_come_back_in_their_order(odd_server: ServerProcess) -> None:
-    arrays = {"left": np.ones((1, 16), np.float32), "right": np.ones((1, 16), np.float32)}
-    assert list(infer(odd_server, infer_request("sum", outputs=["difference"], **arrays))) == ["difference"]
-    both = infer(odd_server, infer_request("sum", outputs=["difference", "total"], **arrays))
+    ones = np.ones((1, 16), np.float32)
+    one = infer(odd_server, infer_request("sum", outputs=["difference"], left=ones, right=ones))
+    assert list(one) == ["difference"]
+    both = infer(odd_server, infer_request("sum", outputs=["difference", "total"], left=ones, right=ones))
     assert list(both) == ["difference", "total"]
 
 
@@ -191,7 +193,7 @@ def test_the_index_lists_what_is_served_and_why_the_rest_is_not(odd_server: Serv
     assert {model.state for model in ready.models} == {"READY"}
 
 
-def test_a_model_that_takes_no_part_in_an_extension_says_unimplemented(odd_server: ServerProcess) -> None:
-    with odd_server.channel() as channel, pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary("/inference.GRPCInferenceService/SystemSharedMemoryStatus")(b"", timeout=TIMEOUT_S)
-    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+def test_an_extension_we_do_not_have_is_unimplemented(odd_server: ServerProcess) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        send_bytes(odd_server, "/inference.GRPCInferenceService/SystemSharedMemoryStatus", b"")
+    assert refusal(caught.value)[0] == grpc.StatusCode.UNIMPLEMENTED

@@ -12,10 +12,12 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from onnx import TensorProto
 
+from service.pb import open_inference_pb2 as pb
 from tests import onnx_models
 from tests.servers import ROOT, START_S, ServerProcess, run_until_exit
-from tests.wire import TIMEOUT_S, infer, infer_request, model_infer, refusal
+from tests.wire import TIMEOUT_S, ask, infer, infer_request, model_infer, refusal
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -26,7 +28,7 @@ ROW = np.zeros((1, 200_000), np.float32)
 def ragged_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models that echo rows of any length."""
     folder = tmp_path_factory.mktemp("ragged")
-    onnx_models.identity(folder, "ragged", onnx_models.TensorProto.FLOAT, ("batch", "length"))
+    onnx_models.identity(folder, "ragged", TensorProto.FLOAT, ("batch", "length"))
     return folder
 
 
@@ -80,14 +82,14 @@ def test_an_idle_server_ends_at_once_on_sigint(transport: str, ragged_dir: Path)
 
 def test_what_outlasts_the_grace_period_is_told_and_the_exit_code_is_1(transport: str, ragged_dir: Path) -> None:
     options = ("--max-queue-delay-us", "10000000", "--max-queue-rows", "256", "--grace-s", "0.1")
-    with ServerProcess(ragged_dir, *options, "--max-batch-rows", "64", transport=transport) as process:
-        with process.channel() as channel:
-            future = model_infer(channel).future(infer_request("ragged", x=ROW), timeout=TIMEOUT_S)
-            call = model_infer(channel)
-            with pytest.raises(grpc.RpcError):  # it has arrived when a second one, sent later, has timed out
-                call(infer_request("ragged", x=ROW), timeout=1)
-            assert process.terminate() == 1
-            assert isinstance(future.exception(), grpc.RpcError)
+    process = ServerProcess(ragged_dir, *options, "--max-batch-rows", "64", transport=transport)
+    with process, process.channel() as channel:
+        call = model_infer(channel)
+        future = call.future(infer_request("ragged", x=ROW), timeout=TIMEOUT_S)
+        with pytest.raises(grpc.RpcError):  # it has arrived when a second one, sent later, has timed out
+            call(infer_request("ragged", x=ROW), timeout=1)
+        assert process.terminate() == 1
+        assert isinstance(future.exception(), grpc.RpcError)
     assert any("still in flight" in event["event"] for event in process.events)
 
 
@@ -180,9 +182,7 @@ def test_a_port_that_is_taken_is_told(transport: str, ragged_dir: Path) -> None:
         (("--max-batch-row", "64"), "unrecognized arguments"),
     ],
 )
-def test_bad_settings_are_one_sentence_and_exit_code_2(
-    ragged_dir: Path, options: tuple[str, ...], words: str
-) -> None:
+def test_bad_settings_are_one_sentence_and_exit_code_2(ragged_dir: Path, options: tuple[str, ...], words: str) -> None:
     code, stderr = run_until_exit(ragged_dir, *options)
     assert code == 2
     assert words in stderr
@@ -190,15 +190,18 @@ def test_bad_settings_are_one_sentence_and_exit_code_2(
 
 
 def test_every_option_is_an_environment_variable(ragged_dir: Path) -> None:
-    with ServerProcess(ragged_dir, env={"CONVSERVE_SERVER_NAME": "triton", "CONVSERVE_MAX_BATCH_ROWS": "7"}) as process:
-        with process.channel() as channel, pytest.raises(grpc.RpcError) as caught:
-            infer(process, infer_request("ragged", x=np.zeros((8, 1), np.float32)), channel)
+    env = {"CONVSERVE_SERVER_NAME": "triton", "CONVSERVE_MAX_BATCH_ROWS": "7"}
+    with ServerProcess(ragged_dir, env=env) as process:
+        assert ask(process, "ServerMetadata", pb.ServerMetadataRequest()).name == "triton"
+        with pytest.raises(grpc.RpcError) as caught:
+            infer(process, infer_request("ragged", x=np.zeros((8, 1), np.float32)))
     assert "batch-size must be <= 7" in refusal(caught.value)[1]
 
 
 def test_help_explains_every_option() -> None:
     command = [sys.executable, "-m", "service", "--help"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=os.environ | {"COLUMNS": "200"})
+    env = os.environ | {"COLUMNS": "200"}
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=env)
     options = [line for line in shown.stdout.splitlines() if line.strip().startswith("--")]
     assert len(options) >= 20
     assert "Most rows (images) in one run" in shown.stdout

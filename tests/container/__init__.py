@@ -1,0 +1,1 @@
+"""The container: its health check, and a script that builds and runs the image."""

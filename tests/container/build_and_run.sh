@@ -1,0 +1,245 @@
+#!/usr/bin/env bash
+# Builds the image and runs it as a real container, on a machine that has no Docker engine. --help says more.
+set -euo pipefail
+
+usage() {
+    cat <<'USAGE'
+Usage: tests/container/build_and_run.sh [OPTION...]
+
+Builds the Dockerfile with buildah, runs the image with podman (root file system read-only and no tmpfs, no
+capabilities, 1 GiB, 1.5 cores), and checks what the Dockerfile promises. Needs root, buildah, podman, runc,
+debootstrap, and a Python with pip and this project's dependencies for the client.
+
+  --base IMAGE     base image (default: a Debian made with debootstrap, once)
+  --suite NAME     Debian's release for that base image (default: bookworm)
+  --extra NAME     cpu, gpu or openvino: which onnxruntime is built in (default: cpu)
+  --build-only     build, print the sizes, run nothing (for an image whose hardware is not here)
+  --python FILE    Python for the client (default: python3)
+  --work-dir DIR   images and caches (default: $WORK_DIR, else ${XDG_CACHE_HOME:-~/.cache}/convserve)
+  --help           this text
+
+pip in the build gets this machine's pip configuration. Exit codes: 0 all holds; 1 something does not; 2 wrong options.
+USAGE
+}
+
+say() { printf '%s\n' "$*"; }
+fail() { printf 'build_and_run.sh: %s\n' "$*" >&2; exit 1; }
+
+base="" suite=bookworm extra=cpu build_only=false python=python3
+work=${WORK_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/convserve}
+while (($#)); do
+    case $1 in
+        --help) usage; exit 0 ;;
+        --build-only) build_only=true; shift; continue ;;
+        --base | --suite | --extra | --python | --work-dir) ;;
+        *) printf 'build_and_run.sh: %s is no option; --help lists them\n' "$1" >&2; exit 2 ;;
+    esac
+    (($# > 1)) || { printf 'build_and_run.sh: %s needs a value\n' "$1" >&2; exit 2; }
+    case $1 in
+        --base) base=$2 ;;
+        --suite) suite=$2 ;;
+        --extra) extra=$2 ;;
+        --python) python=$2 ;;
+        --work-dir) work=$2 ;;
+    esac
+    shift 2
+done
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+((EUID == 0)) || fail "it must run as root: it makes a base image and runs containers"
+tools=(buildah podman runc)
+[[ -n $base ]] || tools+=(debootstrap)
+for tool in "${tools[@]}"; do
+    command -v "$tool" >/dev/null || fail "$tool is not installed; on Debian: apt-get install --no-install-recommends ${tools[*]}"
+done
+
+mkdir -p "$work/run"
+work=$(cd "$work" && pwd)
+exec 9>"$work/lock"
+flock --nonblock 9 || fail "another run uses $work; wait for its end, or choose another --work-dir"
+scratch=$(mktemp -d)
+storage=(--root "$work/storage" --runroot "$work/run" --storage-driver vfs)
+containers=()
+
+buildah() { command buildah "${storage[@]}" "$@"; }
+podman() { command podman "${storage[@]}" --runtime runc "$@"; }
+
+cleanup() {
+    for container in "${containers[@]}"; do
+        podman rm --force --time 0 "$container" >/dev/null 2>&1 || true
+    done
+    buildah rm --all >/dev/null 2>&1 || true
+    buildah rmi --prune >/dev/null 2>&1 || true # the images that the new ones took the names of
+    rm -rf "$scratch"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# A Debian with Python and nothing else, as a base image.
+make_base() {
+    local container
+    base=localhost/convserve-base:$suite
+    if buildah inspect --type image "$base" >/dev/null 2>&1; then
+        return
+    fi
+    say "making the base image $base ..."
+    debootstrap --variant=minbase --include=python3,python3-venv "$suite" "$scratch/debian" >"$scratch/debootstrap.log" 2>&1 ||
+        { tail -n 5 "$scratch/debootstrap.log" >&2; fail "debootstrap failed"; }
+    # What debootstrap leaves of its downloads, and of this machine; and, as python:*-slim has none, the bytecode.
+    find "$scratch/debian/var/cache/apt" "$scratch/debian/var/lib/apt/lists" -type f -delete
+    find "$scratch/debian/usr/lib/python3"* -name '*.pyc' -delete
+    rm -f "$scratch/debian/etc/resolv.conf" "$scratch/debian/etc/hostname"
+    container=$(buildah from scratch)
+    buildah add --quiet "$container" "$scratch/debian" / >/dev/null
+    buildah config --env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$container"
+    buildah commit --quiet --rm --format docker "$container" "$base" >/dev/null
+    rm -rf "$scratch/debian"
+}
+
+# Writes pip's configuration here to a file for the build; prints the volumes that bring it and what it names in.
+pip_volumes() {
+    python3 - "$scratch/pip.conf" <<'PYTHON'
+import ast, pathlib, subprocess, sys
+
+target = pathlib.Path(sys.argv[1])
+listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True)
+options, volumes = {}, {f"{target}:/etc/pip.conf:ro"}
+for line in listed.stdout.splitlines():
+    key, _, quoted = line.partition("=")
+    name = key.rpartition(".")[2]
+    if name == "config-file":
+        continue
+    words = str(ast.literal_eval(quoted)).split()
+    options[name] = " ".join(words)
+    # An index on disk keeps its files beside the folder of its pages.
+    paths = [pathlib.Path(word[7:]).parent if word.startswith("file://") else pathlib.Path(word) for word in words]
+    volumes |= {f"{path}:{path}:ro" for path in paths if path.is_absolute() and path.exists()}
+target.write_text("[global]\n" + "".join(f"{name} = {value}\n" for name, value in options.items()))
+print(*sorted(volumes), sep="\n")
+PYTHON
+}
+
+build() {
+    local volumes=() volume
+    while read -r volume; do
+        volumes+=(--volume "$volume")
+    done < <(pip_volumes)
+    # One layer: the vfs driver would copy the whole image for each.
+    buildah build --isolation chroot --format docker --layers=false "${volumes[@]}" \
+        --build-arg "BASE=$base" --build-arg "EXTRA=$extra" --tag "$image" "$root" >"$scratch/build.log" 2>&1 ||
+        { tail -n 30 "$scratch/build.log" >&2; fail "the build failed"; }
+}
+
+megabytes() { say $(($(podman image inspect --format '{{.Size}}' "$1") / 1000000)); }
+
+tell_sizes() {
+    local mounted
+    say "size: $(megabytes "$image") MB, of which the base image $(megabytes "$base") MB; by folder:"
+    mounted=$(podman image mount "$image")
+    (cd "$mounted" && du --block-size=MB --summarize opt/convserve/lib opt/convserve/pycache models)
+    podman image unmount "$image" >/dev/null
+}
+
+# Starts the image with further options of podman run; sets container, address and started_ms.
+start() {
+    local before limit
+    limit=$(ulimit -Hn)
+    [[ $limit != unlimited ]] && ((limit < 65536)) || limit=65536
+    container=$(podman create --read-only --read-only-tmpfs=false --cap-drop all --security-opt no-new-privileges \
+        --memory 1g --cpus 1.5 --ulimit "nofile=$limit:$limit" --ulimit nproc=4096:4096 \
+        --publish 127.0.0.1::8001 "$@" "$image")
+    containers+=("$container")
+    before=$(date +%s%3N)
+    # Without systemd, podman complains that it cannot repeat the health check by itself; we ask for it below.
+    podman start "$container" >"$scratch/start.log" 2>&1 || { cat "$scratch/start.log" >&2; fail "it cannot be started"; }
+    until podman healthcheck run "$container" >/dev/null 2>&1; do
+        [[ $(podman inspect --format '{{.State.Running}}' "$container") == true ]] ||
+            { podman logs "$container" >&2; fail "the server ended by itself"; }
+        (($(date +%s%3N) - before < 60000)) || { podman logs "$container" >&2; fail "not healthy after 60 s"; }
+    done
+    started_ms=$(($(date +%s%3N) - before))
+    address=$(podman port "$container" 8001/tcp)
+}
+
+inside() { podman exec "$container" "$@"; }
+client() { (cd "$root" && "$python" -m service.client --address "$address" "$@"); }
+
+# check SENTENCE COMMAND...: the sentence holds if the command succeeds.
+check() {
+    local sentence=$1
+    shift
+    if "$@" >"$scratch/output" 2>&1; then
+        say "ok: $sentence"
+    else
+        cat "$scratch/output" >&2
+        fail "it does not hold that $sentence"
+    fi
+}
+
+not() { ! "$@"; }
+equal() { [[ $1 == "$2" ]] || { say "'$1' is not '$2'"; return 1; }; }
+lists() { client list --json | grep --quiet "\"$1\""; }
+top_label() {
+    client classify "$root/tests/pictures/$2" --model "$1" --json |
+        python3 -c 'import json, sys; print(json.load(sys.stdin)["pictures"][0]["classes"][0]["label"])'
+}
+configured() { podman image inspect --format "{{$1}}" "$image"; }
+
+stop_and_check() {
+    check "SIGTERM to process 1 ends it" podman stop --time 40 "$container" # then SIGKILL, and 137
+    check "it exits with 0" equal "$(podman inspect --format '{{.State.ExitCode}}' "$container")" 0
+    check "it drained before it stopped" grep --quiet '"event": "stopped"' <(podman logs "$container" 2>&1)
+}
+
+image=localhost/convserve:$extra
+[[ -n $base ]] || make_base
+say "building $image from $base ..."
+SECONDS=0
+build
+say "built in $SECONDS s"
+
+check "its user is a number, and not root" equal "$(configured .Config.User)" 10001:10001
+check "it stops by SIGTERM" equal "$(configured .Config.StopSignal)" SIGTERM
+check "it has a health check" grep --quiet service.health_check <(configured .Config.Healthcheck.Test)
+tell_sizes
+if $build_only; then
+    exit 0
+fi
+
+say "starting it ..."
+start
+say "healthy after $started_ms ms; once imported, the server itself took:"
+podman logs "$container" 2>&1 | grep '"event": "ready"'
+say "memory of the server: $(inside grep VmHWM /proc/1/status)"
+check "process 1 is the server" grep --quiet --text 'python.-m.service' <(inside cat /proc/1/cmdline)
+check "it runs as user 10001" equal "$(inside python -c 'import os; print(os.getuid(), os.getgid())')" "10001 10001"
+check "its root cannot be written" not inside python -c 'open("/models/new", "w")'
+check "torch, pip and training are not in it" inside python -c '
+import importlib.util, sys
+sys.exit(any(importlib.util.find_spec(name) for name in ("torch", "torchvision", "onnx", "pip", "training")))'
+check "no compiler is in it" inside python -c '
+import shutil, sys
+sys.exit(any(map(shutil.which, ("cc", "gcc", "c++", "g++", "clang", "make", "ld"))))'
+check "every module it loads is there as bytecode" inside python -c '
+import pathlib, sys, service.server
+cached = [module.__spec__.cached for module in sys.modules.values() if getattr(module, "__spec__", None)]
+sys.exit(not all(pathlib.Path(file).exists() for file in cached if file))'
+check "the health check passes" podman healthcheck run "$container"
+check "the health check fails for a model that is not there" not inside python -m service.health_check model/nothing
+for model in "$root"/models/*/; do
+    check "the model $(basename "$model") is listed" lists "$(basename "$model")"
+done
+check "mnist-tiny takes seven.png for a 7" equal "$(top_label mnist-tiny seven.png)" 7
+stop_and_check
+
+say "starting it with other models on /models ..."
+mkdir "$scratch/models"
+cp -r "$root/models/mnist-tiny" "$scratch/models/mounted"
+chmod -R a+rX "$scratch"
+start --volume "$scratch/models:/models:ro"
+check "the mounted model is listed" lists mounted
+check "the bundled ones are not" not lists mnist-tiny
+check "the mounted model takes seven.png for a 7" equal "$(top_label mounted seven.png)" 7
+stop_and_check
+say "all holds, in $SECONDS s"

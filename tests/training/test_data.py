@@ -1,0 +1,109 @@
+"""The data sets are whole and right, and what is wrong with them is said in one sentence."""
+
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision import datasets
+
+from training.data import LABELS, Dataset, default_data_dir, load, main
+from training.errors import DataError
+
+from .samples import run
+
+
+def test_mnist_is_whole(mnist: Dataset) -> None:
+    assert (mnist.train_images.shape, mnist.test_images.shape) == ((60_000, 28, 28, 1), (10_000, 28, 28, 1))
+    assert mnist.test_labels[:5].tolist() == [7, 2, 1, 0, 4]
+    check_kind(mnist)
+
+
+def test_cifar10_is_whole(cifar10: Dataset) -> None:
+    assert (cifar10.train_images.shape, cifar10.test_images.shape) == ((50_000, 32, 32, 3), (10_000, 32, 32, 3))
+    assert torch.bincount(cifar10.test_labels).tolist() == [1000] * 10
+    assert [LABELS["cifar10"][i] for i in cifar10.test_labels[:4]] == ["cat", "ship", "ship", "airplane"]
+    check_kind(cifar10)
+
+
+def check_kind(data: Dataset) -> None:
+    """Images are whole pixels, labels are classes."""
+    assert data.train_images.dtype == data.test_images.dtype == torch.uint8
+    assert data.train_labels.dtype == data.test_labels.dtype == torch.int64
+    assert set(data.train_labels.tolist()) == set(range(10))
+    assert len(LABELS[data.name]) == 10
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_a_missing_data_set_is_named_with_its_folder_and_the_remedy(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        load(name, tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert f"python -m training.data {name} --data-dir {tmp_path}" in str(caught.value)
+
+
+def test_a_damaged_mnist_file_is_found_and_named(data_dir: Path, tmp_path: Path) -> None:
+    """PyTorch's torchvision itself does not check these files; one changed byte is enough."""
+    raw = tmp_path / "MNIST" / "raw"
+    shutil.copytree(data_dir / "MNIST" / "raw", raw, copy_function=shutil.copyfile)
+    raw.chmod(0o755)
+    damaged = raw / "t10k-labels-idx1-ubyte"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte is damaged .* remove it and run"):
+        load("mnist", tmp_path)
+
+
+def test_a_truncated_mnist_file_is_an_error_sentence_too(data_dir: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    shutil.copytree(data_dir / "MNIST" / "raw", raw, copy_function=shutil.copyfile)
+    raw.chmod(0o755)
+    (raw / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03")
+    with pytest.raises(DataError, match="damaged"):
+        load("mnist", tmp_path)
+
+
+def test_a_damaged_cifar10_batch_is_found(data_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    shutil.copytree(data_dir / "cifar-10-batches-py", folder, copy_function=shutil.copyfile)
+    folder.chmod(0o755)
+    (folder / "data_batch_3").write_bytes(b"not a batch")
+    with pytest.raises(DataError, match="cifar10 was not found, or is damaged"):
+        load("cifar10", tmp_path)
+
+
+def test_the_command_verifies_what_is_there(data_dir: Path) -> None:
+    finished = run("training.data", "all", "--data-dir", data_dir)
+    assert finished.returncode == 0, finished.stderr
+    assert "mnist: 60,000 + 10,000 images, verified" in finished.stdout
+    assert "cifar10: 50,000 + 10,000 images, verified" in finished.stdout
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file stands where the folder should be, so nothing is fetched."""
+    (tmp_path / "data").write_text("not a folder")
+    assert main(["mnist", "--data-dir", str(tmp_path / "data")]) == 1
+    assert capsys.readouterr().err.startswith("error: mnist could not be downloaded to")
+
+
+def test_a_network_that_does_not_answer_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The only mirror is a port of this machine on which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{port}/"])
+    assert main(["mnist", "--data-dir", str(tmp_path)]) == 1
+    text = capsys.readouterr().err
+    assert f"error: mnist could not be downloaded to {tmp_path}" in text
+    assert "check the network" in text
+
+
+def test_the_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVSERVE_DATA_DIR", "/somewhere")
+    assert default_data_dir() == Path("/somewhere")
+    monkeypatch.delenv("CONVSERVE_DATA_DIR")
+    assert default_data_dir() == Path("data")

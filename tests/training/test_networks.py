@@ -1,0 +1,67 @@
+"""The networks are those of the documents."""
+
+import pytest
+import torch
+from torch import nn
+
+from training.networks import NETWORKS, Classifier, Preprocess, count_parameters
+from training.recipes import RECIPES
+
+# mnist-deep's document gives no number; by hand it is 200 + 2 x 3,620 for the first three convolutions, 7,240 +
+# 2 x 14,440 for the next, 21,660 + 2,440 + 820 for the last, 600 for batch norm, and 210.
+PARAMETERS = {
+    "mnist-tiny": 13_610,
+    "mnist-deep": 69_290,
+    "cifar10-tiny": 41_418,
+    "cifar10-lenet": 62_006,
+    "cifar10-cnn": 1_147_466,
+    "cifar10-vgg": 35_339_082,
+}
+SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_parameter_counts_are_the_documents(name: str) -> None:
+    assert count_parameters(NETWORKS[name].build()) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_gives_ten_logits_for_each_image(name: str) -> None:
+    height, width, channels = SHAPES[RECIPES[name].dataset]
+    assert NETWORKS[name].build()(torch.zeros(2, channels, height, width)).shape == (2, 10)
+
+
+def test_every_network_has_a_recipe_and_nothing_else_has() -> None:
+    assert list(RECIPES) == list(NETWORKS)
+    assert all(recipe.network == name for name, recipe in RECIPES.items())
+
+
+def test_mnist_deep_shrinks_as_its_document_says() -> None:
+    """28x28 → 14x14 → 7x7 → 5x5 → 1x1."""
+    values = torch.zeros(1, 1, 28, 28)
+    sizes = []
+    for layer in NETWORKS["mnist-deep"].build()[:-2]:
+        values = layer(values)
+        if values.shape[2] not in sizes:
+            sizes.append(values.shape[2])
+    assert sizes == [28, 14, 7, 5, 1]
+
+
+def test_document_002_counts_weights() -> None:
+    """A Linear layer from 3x32x32 to 100 has 307,200 weights; sixteen 3x3x3 filters have 432."""
+    assert nn.Linear(3 * 32 * 32, 100).weight.numel() == 307_200
+    assert nn.Conv2d(3, 16, 3).weight.numel() == 432
+
+
+def test_preprocessing_scales_normalises_and_moves_channels_first() -> None:
+    preprocess = Preprocess((0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
+    images = torch.tensor([[[[0, 0, 0], [255, 255, 255], [51, 102, 204]]]], dtype=torch.uint8)
+    expected = torch.tensor([[[[-1.0, 1.0, -0.6]], [[-1.0, 3.0, 0.6]], [[0.0, 1.0, 0.8]]]])
+    torch.testing.assert_close(preprocess(images), expected)
+
+
+def test_a_classifier_gives_logits_and_their_softmax() -> None:
+    torch.manual_seed(0)
+    classifier = Classifier(Preprocess((0.0,), (1.0,)), NETWORKS["mnist-tiny"].build())
+    logits, probabilities = classifier(torch.randint(0, 256, (3, 28, 28, 1), dtype=torch.uint8))
+    torch.testing.assert_close(probabilities, logits.exp() / logits.exp().sum(1, keepdim=True))

@@ -1,0 +1,132 @@
+"""The exported file keeps its contract, and the same weights give the same bytes."""
+
+import base64
+import json
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from training import onnx_file
+from training.data import LABELS
+from training.errors import ModelFileError
+from training.networks import NETWORKS, Classifier, Preprocess, count_parameters
+from training.recipes import RECIPES
+
+from .samples import ROOT, SHIPPED
+
+UINT8, FLOAT = onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT
+
+
+def shape_of(value: onnx.ValueInfoProto) -> list[str | int]:
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_inputs_and_outputs_are_those_of_the_contract(name: str) -> None:
+    model = onnx.load(ROOT / "models" / name / "1" / "model.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    (images,) = model.graph.input
+    logits, probabilities = model.graph.output
+    side, channels = (28, 1) if RECIPES[name].dataset == "mnist" else (32, 3)
+    assert (images.name, images.type.tensor_type.elem_type) == ("images", UINT8)
+    assert shape_of(images) == ["batch", side, side, channels]
+    assert [logits.name, probabilities.name] == ["logits", "probabilities"]
+    for output in (logits, probabilities):
+        assert output.type.tensor_type.elem_type == FLOAT
+        assert shape_of(output) == ["batch", 10]
+    assert all(initializer.data_location == onnx.TensorProto.DEFAULT for initializer in model.graph.initializer)
+    assert next(entry.version for entry in model.opset_import if entry.domain == "") >= 18
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_fact_of_the_contract_is_there(name: str) -> None:
+    facts = onnx_file.read_metadata(ROOT / "models" / name / "1" / "model.onnx")
+    recipe = RECIPES[name]
+    assert facts["format"] == "1"
+    assert json.loads(facts["labels"]) == list(LABELS[recipe.dataset])
+    assert (facts["dataset"], facts["network"]) == (recipe.dataset, name)
+    assert facts["architecture"] == NETWORKS[name].architecture
+    assert int(facts["parameters"]) == count_parameters(NETWORKS[name].build())
+    assert (facts["precision"], facts["seed"]) == ("fp32", str(recipe.seed))
+    assert json.loads(facts["versions"]).keys() == {"python", "torch", "torchvision", "onnx", "onnxruntime"}
+    assert facts["commit"]
+    probe = json.loads(facts["probe"])
+    assert probe["tolerance"] == 1e-4
+    assert probe["images"]["datatype"] == "uint8"
+    assert probe["images"]["shape"] == ([8, 28, 28, 1] if recipe.dataset == "mnist" else [8, 32, 32, 3])
+    assert len(base64.b64decode(probe["images"]["data"])) == np.prod(probe["images"]["shape"])
+    assert (probe["logits"]["datatype"], probe["logits"]["shape"]) == ("float32", [8, 10])
+    assert len(base64.b64decode(probe["logits"]["data"])) == 8 * 10 * 4
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_file_names_no_folder_of_the_machine_that_made_it(name: str) -> None:
+    content = (ROOT / "models" / name / "1" / "model.onnx").read_bytes()
+    for trace in (b".py", b"stack_trace", os.fsencode(ROOT)):
+        assert trace not in content
+
+
+def test_the_same_weights_and_facts_give_the_same_bytes(tmp_path: Path) -> None:
+    contents = []
+    for attempt in ("one", "two"):
+        torch.manual_seed(0)
+        classifier = Classifier(Preprocess((0.0,), (1.0,)), NETWORKS["mnist-deep"].build())
+        path = tmp_path / attempt
+        facts = {"format": "1", "network": "mnist-deep"}
+        onnx_file.write(onnx_file.build(classifier, (28, 28, 1)), facts, path)
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1]
+    assert onnx_file.read_metadata(tmp_path / "one") == facts
+
+
+def test_a_file_of_others_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"not an ONNX file")
+    with pytest.raises(ModelFileError, match="cannot be read as an ONNX file"):
+        onnx_file.read_metadata(path)
+    graph = onnx.helper.make_graph([], "empty", [], [])
+    onnx.save(onnx.helper.make_model(graph), path)
+    with pytest.raises(ModelFileError, match="was not written by this program; move it away"):
+        onnx_file.read_metadata(path)
+
+
+def test_versions_are_those_that_run() -> None:
+    versions = json.loads(onnx_file.versions())
+    assert (versions["python"], versions["torch"]) == (platform.python_version(), torch.__version__)
+
+
+def test_the_commit_is_that_of_the_code_and_tells_whether_it_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a real repository made for the purpose: untracked, committed, changed, and without git at all."""
+    git = shutil.which("git")
+    assert git is not None
+    folder = tmp_path / "training"
+    folder.mkdir()
+    source = folder / "onnx_file.py"
+    source.write_text("# a copy\n")
+    monkeypatch.setattr(onnx_file, "__file__", str(source))
+    assert onnx_file.commit() == "unknown"
+
+    def run(*arguments: str) -> str:
+        identity = ["-c", "user.name=Test", "-c", "user.email=test@example.com"]
+        line = [git, *identity, *arguments]
+        return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+
+    run("init", "--quiet")
+    assert onnx_file.commit() == "unknown"
+    run("add", ".")
+    run("commit", "--quiet", "--message", "first")
+    head = run("rev-parse", "HEAD")
+    assert onnx_file.commit() == head
+    source.write_text("# a changed copy\n")
+    assert onnx_file.commit() == f"{head}+changes"
+    monkeypatch.setenv("PATH", "")
+    assert onnx_file.commit() == "unknown"

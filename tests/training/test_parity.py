@@ -1,0 +1,164 @@
+"""NumPy float64, PyTorch and ONNX Runtime agree about every network, and a disagreement is never let through."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from rich.console import Console
+from torch import nn
+
+from training import onnx_file, parity
+from training.data import Dataset
+from training.errors import ParityError
+from training.evaluate import OnnxFile, answers_of_onnx, count_correct
+from training.networks import NETWORKS, Classifier, Preprocess
+from training.publication import publish
+from training.recipes import RECIPES
+from training.train import Training, train
+
+from .samples import CPU, ROOT, SHIPPED, part
+
+
+def shipped(name: str) -> Path:
+    return ROOT / "models" / name / "1" / "model.onnx"
+
+
+def classifier_of(name: str) -> Classifier:
+    """Build the PyTorch network anew, with the weights that the shipped file holds.
+
+    The exporter folds batch norm into the convolution before it, so there the file has no weights for it, and a batch
+    norm that changes nothing takes its place: mean 0, variance 1 − ε, weight 1, bias 0.
+    """
+    network = NETWORKS[name].build()
+    for layer in network:
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.get_buffer("running_var").fill_(1 - layer.eps)
+    graph = onnx.load(shipped(name)).graph
+    held = {
+        i.name.removeprefix("network."): torch.from_numpy(numpy_helper.to_array(i).copy()) for i in graph.initializer
+    }
+    missing = {key for key in network.state_dict() if key not in held}
+    assert all(key.startswith("norm") for key in missing)
+    network.load_state_dict({key: held.get(key, value) for key, value in network.state_dict().items()})
+    return Classifier(Preprocess(RECIPES[name].mean, RECIPES[name].std), network).eval()
+
+
+def images_for(name: str, mnist: Dataset, cifar10: Dataset) -> NDArray[np.uint8]:
+    return (mnist if RECIPES[name].dataset == "mnist" else cifar10).test_images[:128].numpy()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_all_three_agree_about_a_shipped_file(name: str, mnist: Dataset, cifar10: Dataset) -> None:
+    differences = parity.compare(name, classifier_of(name), OnnxFile(shipped(name)), images_for(name, mnist, cifar10))
+    assert 0 < differences.largest <= onnx_file.TOLERANCE
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_probe_of_a_shipped_file_passes(name: str) -> None:
+    parity.check_probe(name, onnx_file.read_metadata(shipped(name))["probe"], OnnxFile(shipped(name)))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_accuracy_in_a_shipped_file_is_what_it_has(name: str, mnist: Dataset, cifar10: Dataset) -> None:
+    """Counted anew over the whole test set."""
+    facts = onnx_file.read_metadata(shipped(name))
+    data = mnist if facts["dataset"] == "mnist" else cifar10
+    correct = count_correct(answers_of_onnx(OnnxFile(shipped(name)), data.test_images), data.test_labels)
+    assert facts["test_correct"] == str(correct)
+    assert facts["test_images"] == str(len(data.test_images))
+    assert facts["test_accuracy"] == f"{correct / len(data.test_images):.4f}"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_file_was_made_by_its_recipe(name: str) -> None:
+    facts = onnx_file.read_metadata(shipped(name))
+    assert facts["recipe"] == onnx_file.to_json(RECIPES[name].numbers())
+    assert len(json.loads(facts["epoch_losses"])) == RECIPES[name].epochs
+
+
+@pytest.fixture(scope="module")
+def tiny(mnist: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """A mnist-tiny that has seen 2,000 images."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.pt"
+    return train(RECIPES["mnist-tiny"], part(mnist, 2000, 0), CPU, path, Console(quiet=True))
+
+
+def altered(training: Training, name: str, layer: nn.Module) -> Training:
+    """Give the same training with one layer put in another's place."""
+    network = nn.Sequential()
+    for key, module in training.network.named_children():
+        network.add_module(key, layer if key == name else module)
+    return Training(network.eval(), training.history)
+
+
+def test_cifar10_vgg_agrees_too(cifar10: Dataset, tmp_path: Path, console: Console) -> None:
+    """Its file is not kept in the repository, so it is trained for one step, exported and compared here."""
+    few = part(cifar10, 64, 64)
+    recipe = RECIPES["cifar10-vgg"]
+    training = train(dataclasses.replace(recipe, epochs=1), few, CPU, tmp_path / "one.pt", console)
+    path = tmp_path / "model.onnx"
+    facts, differences = publish(recipe, training, few, path)
+    assert 0 < differences.largest <= onnx_file.TOLERANCE
+    assert facts["test_images"] == "64"
+    assert path.stat().st_size > 141_000_000
+
+
+@pytest.mark.parametrize(("name", "layer"), [("relu", nn.LeakyReLU(0.1)), ("pool", nn.AvgPool2d(2))])
+def test_a_network_that_the_reference_contradicts_is_not_put_in_place(
+    tiny: Training, mnist: Dataset, tmp_path: Path, name: str, layer: nn.Module
+) -> None:
+    with pytest.raises(
+        ParityError, match=r"PyTorch and NumPy differ by .*, allowed is 0.0001; the file was not put in"
+    ):
+        publish(RECIPES["mnist-tiny"], altered(tiny, name, layer), mnist, tmp_path / "mnist-tiny" / "1" / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_export_leaves_the_file_before_it_alone(tiny: Training, mnist: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    publish(RECIPES["mnist-tiny"], tiny, part(mnist, 0, 200), path)
+    content = path.read_bytes()
+    with pytest.raises(ParityError):
+        publish(RECIPES["mnist-tiny"], altered(tiny, "relu", nn.Tanh()), part(mnist, 0, 200), path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
+    assert path.read_bytes() == content
+
+
+def test_weights_that_are_no_numbers_are_refused(tiny: Training, mnist: Dataset, tmp_path: Path) -> None:
+    spoiled = nn.Linear(1352, 10)
+    nn.init.constant_(spoiled.weight, float("nan"))
+    with pytest.raises(ParityError, match="differ by nan"):
+        publish(RECIPES["mnist-tiny"], altered(tiny, "linear", spoiled), part(mnist, 0, 200), tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_probe_that_does_not_fit_is_refused(tiny: Training, mnist: Dataset, tmp_path: Path) -> None:
+    """Logits one thousandth off, ten times the tolerance."""
+    path = tmp_path / "model.onnx"
+    publish(RECIPES["mnist-tiny"], tiny, part(mnist, 0, 200), path)
+    file, images = OnnxFile(path), mnist.test_images[:8].numpy()
+    logits, _ = file.run(images)
+    parity.check_probe("mnist-tiny", onnx_file.probe(images, logits), file)
+    with pytest.raises(ParityError, match=r"the probe's logits and ONNX Runtime differ by 0\.001"):
+        parity.check_probe("mnist-tiny", onnx_file.probe(images, logits + np.float32(0.001)), file)
+
+
+def test_answers_may_differ_only_where_two_logits_tie(tiny: Training, mnist: Dataset) -> None:
+    images = mnist.test_images[:20].numpy()
+    answers = np.zeros(20, np.int64)
+    others = answers.copy()
+    others[3] = 1
+    preprocess = Preprocess((0.0,), (1.0,))
+    with pytest.raises(ParityError, match="answer 1 of 20 images differently"):
+        parity.check_answers("mnist-tiny", Classifier(preprocess, tiny.network), images, answers, others)
+    tied = nn.Linear(1352, 10)
+    nn.init.zeros_(tied.weight)
+    nn.init.zeros_(tied.bias)
+    network = altered(tiny, "linear", tied).network
+    parity.check_answers("mnist-tiny", Classifier(preprocess, network), images, answers, others)
