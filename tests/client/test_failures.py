@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+import trustme
 
 from service.client import (
     AnswerLate,
@@ -330,17 +330,11 @@ def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 def test_tls_with_an_authority_of_ones_own(scripted: ScriptedServer, tmp_path: Path) -> None:
     """The server proves itself with a certificate for 127.0.0.1; without trust in it there is no answer."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-days", "2", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"),
-            *("-keyout", str(key), "-out", str(certificate)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+    authority = trustme.CA()
+    certificate = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(certificate)
+    own = authority.issue_cert("127.0.0.1")
+    credentials = grpc.ssl_server_credentials([(own.private_key_pem.bytes(), own.cert_chain_pems[0].bytes())])
     with ThreadPoolExecutor(2) as threads:
         server = grpc.server(threads)
         server.add_generic_rpc_handlers((scripted.handlers(),))

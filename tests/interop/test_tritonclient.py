@@ -80,4 +80,3 @@ def test_it_reads_our_refusals(seen: dict[str, Any]) -> None:
         "StatusCode.INVALID_ARGUMENT",
         f"unexpected shape for input 'images' for model '{MODEL}'. Expected [-1,28,28,1], got [8,27,28,1]",
     ]
-    assert seen["timeout"][0] == "StatusCode.DEADLINE_EXCEEDED"

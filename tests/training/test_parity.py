@@ -120,6 +120,23 @@ def test_a_network_that_the_reference_contradicts_is_not_put_in_place(
     assert list(tmp_path.iterdir()) == []
 
 
+class Sigmoids(Classifier):
+    """Gives the right logits, but no softmax of them."""
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the network."""
+        logits, _ = super().forward(images)
+        return logits, logits.sigmoid()
+
+
+def test_probabilities_that_are_no_softmax_are_refused(tiny: Training, mnist: Dataset, tmp_path: Path) -> None:
+    classifier = Sigmoids(Preprocess((0.0,), (1.0,)), tiny.network)
+    path = tmp_path / "model.onnx"
+    onnx_file.write(onnx_file.build(classifier, (28, 28, 1)), {"network": "mnist-tiny"}, path)
+    with pytest.raises(ParityError, match="probabilities and the softmax of logits differ by"):
+        parity.compare("mnist-tiny", classifier, OnnxFile(path), mnist.test_images[:64].numpy())
+
+
 def test_a_failed_export_leaves_the_file_before_it_alone(tiny: Training, mnist: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     publish(RECIPES["mnist-tiny"], tiny, part(mnist, 0, 200), path)

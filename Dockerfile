@@ -1,0 +1,97 @@
+# The service and its models, without training code, PyTorch, compilers or pip's cache.
+#
+#   docker build -t convserve .                                CPU
+#   docker build -t convserve:gpu --build-arg EXTRA=gpu .      NVIDIA GPU: CUDA and cuDNN come as wheels
+#   docker run --rm --read-only -p 8001:8001 convserve
+#   docker run --rm --read-only -p 8001:8001 -v "$PWD/models:/models:ro" convserve    other models
+#
+# Nothing here needs BuildKit: buildah builds it as well (--format docker keeps the health check).
+
+# Any image with glibc 2.28 or later, and Python 3.11 or later, with its venv module, as python3.
+ARG BASE=python:3.12-slim
+# Which onnxruntime: cpu, gpu or openvino, an extra of pyproject.toml.
+ARG EXTRA=cpu
+
+
+FROM ${BASE} AS dependencies
+
+ARG EXTRA
+WORKDIR /build
+COPY pyproject.toml constraints.txt ./
+# pip stays outside the environment that is shipped. Only wheels: nothing downloaded runs here, nothing is compiled.
+# Bytecode goes to a tree of its own, the standard library's too: python:*-slim ships none of it, a read-only root
+# cannot gain any, and each health check would compile anew what it imports (0.10 s of a core with all bytecode, 0.23 s
+# without the library's, 0.40 s without any). It is not checked against its source, so it holds whatever happens to the
+# files' times on their way.
+RUN set -eu; \
+    case "${EXTRA}" in \
+        cpu | gpu | openvino) ;; \
+        *) echo "EXTRA is '${EXTRA}'; it must be cpu, gpu or openvino" >&2; exit 2 ;; \
+    esac; \
+    python3 -m venv /opt/pip; \
+    python3 -m venv --without-pip /opt/convserve; \
+    python3 -c "import tomllib; \
+        project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+        print(*project['dependencies'], *project['optional-dependencies']['${EXTRA}'], sep='\n')" > requirements.txt; \
+    /opt/pip/bin/pip --python /opt/convserve/bin/python install \
+        --no-cache-dir --no-compile --only-binary :all: -c constraints.txt -r requirements.txt; \
+    PYTHONPYCACHEPREFIX=/opt/convserve/pycache python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash \
+        -x '/(test|tests|idlelib|lib2to3|tkinter|turtledemo|ensurepip|site-packages|dist-packages)/' \
+        "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"; \
+    PYTHONPYCACHEPREFIX=/opt/convserve/pycache python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash \
+        /opt/convserve/lib
+
+
+FROM dependencies AS package
+
+COPY pyproject.toml README.md LICENSE ./
+COPY service/ service/
+COPY models/ /models/
+# A prefix of its own, so that a change of code changes a small layer. The check-out's file modes may keep others out,
+# and the image's user is one of them.
+RUN set -eu; \
+    /opt/pip/bin/pip --python /opt/convserve/bin/python install \
+        --no-cache-dir --no-compile --no-deps --prefix /package .; \
+    rm /package/bin/convserve-export; \
+    cp -r /package/lib /opt/convserve/; \
+    PYTHONPYCACHEPREFIX=/package/pycache python3 -m compileall -q --invalidation-mode unchecked-hash \
+        /opt/convserve/lib/python*/site-packages/service; \
+    chmod -R a+rX,go-w /package /models
+
+
+FROM ${BASE}
+
+ARG BASE
+ARG EXTRA
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="convserve" \
+      org.opencontainers.image.description="Image classifiers as ONNX files, served over gRPC (onnxruntime: ${EXTRA})" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="${BASE}"
+
+COPY --from=dependencies /opt/convserve /opt/convserve
+COPY --from=package /package /opt/convserve
+# The bundled models; a volume on /models takes their place.
+COPY --from=package /models /models
+
+# PYTHONSAFEPATH: `python -m service` never takes a `service` from the working folder.
+# NVIDIA_DRIVER_CAPABILITIES: by default, older NVIDIA runtimes leave out what computes; others do not read it.
+ENV PATH="/opt/convserve/bin:${PATH}" \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONPYCACHEPREFIX=/opt/convserve/pycache \
+    PYTHONUNBUFFERED=1 \
+    PYTHONSAFEPATH=1 \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    CONVSERVE_HOST=0.0.0.0 \
+    CONVSERVE_MODELS_DIR=/models
+
+# A number, not a name: Kubernetes can tell that it is not root (runAsNonRoot).
+USER 10001:10001
+EXPOSE 8001
+STOPSIGNAL SIGTERM
+# Settings given as environment variables reach this check too; options after the image's name do not.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-m", "service.health_check"]
+ENTRYPOINT ["python", "-m", "service"]

@@ -1,0 +1,39 @@
+"""The bare ONNX Runtime session: the model's own ceiling, with as many threads as the server uses."""
+
+import time
+
+from benchmarks.samples import Figures, latencies
+from benchmarks.workload import Model
+
+BATCHES = (1, 8, 32, 64, 128, 256)
+"""Tried to find the best; the last is the server's default limit of one run."""
+TRY_S = 0.2
+"""Spent on each of them."""
+
+
+def run(model: Model, batch: int, seconds: float) -> Figures:
+    """Images per second, and microseconds a run, of one run after the other for about that long."""
+    durations = _durations(model, batch, seconds)
+    return {"images_per_s": len(durations) * batch / sum(durations) * 1e6, **latencies(durations)}
+
+
+def best_batch(model: Model) -> int:
+    """The batch size with the most images per second.
+
+    Judged by its fastest run: where the machine has other work, long runs are interrupted more often
+    than short ones, and their median would speak against large batches.
+    """
+    return max(BATCHES, key=lambda batch: batch / min(_durations(model, batch, TRY_S)))
+
+
+def _durations(model: Model, batch: int, seconds: float) -> list[float]:
+    """Microseconds of each run."""
+    feed = {model.input_name: model.pictures[:batch]}
+    model.session.run(None, feed)  # the first run of a shape plans its memory
+    durations: list[float] = []
+    started = time.perf_counter()
+    while not durations or time.perf_counter() - started < seconds:
+        before = time.perf_counter_ns()
+        model.session.run(None, feed)
+        durations.append((time.perf_counter_ns() - before) / 1e3)
+    return durations

@@ -1,0 +1,47 @@
+"""A server without a model: the transport's own ceiling.
+
+``python -m benchmarks.empty --transport native --answer FILE`` answers every ModelInfer with the bytes
+of the file, through the service's transport, and does nothing else. SIGTERM ends it.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from service.transport import Call, GrpcioTransport, Methods, NativeTransport
+
+TRANSPORTS = {"native": NativeTransport, "grpcio": GrpcioTransport}
+MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+MAX_MESSAGE_BYTES = 64 * 2**20
+"""As the server's default."""
+
+
+def main() -> None:
+    """Serves until it is told to stop."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.empty", description=__doc__)
+    parser.add_argument("--transport", choices=TRANSPORTS, required=True)
+    parser.add_argument("--answer", type=Path, required=True, help="a serialised ModelInferResponse")
+    options = parser.parse_args()
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the benchmark stops it
+    methods = Methods({MODEL_INFER: _answer(options.answer.read_bytes())}, {})
+    with TRANSPORTS[options.transport]("127.0.0.1:0", methods, max_message_bytes=MAX_MESSAGE_BYTES) as transport:
+        line = json.dumps({"event": "listening", "address": f"127.0.0.1:{transport.port}"})
+        print(line, file=sys.stderr, flush=True)
+        stop.wait()
+
+
+def _answer(payload: bytes) -> Callable[[Call], None]:
+    def respond(call: Call) -> None:
+        call.respond(payload)
+
+    return respond
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""What ends a benchmark early."""
+
+
+class BenchmarkError(Exception):
+    """It cannot be measured, or the answers are wrong: one sentence with the remedy."""

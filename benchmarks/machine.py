@@ -1,0 +1,58 @@
+"""Where a benchmark ran: figures without it mean nothing."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.load import find
+from service import __version__
+from service.cores import usable_cores
+
+PACKAGES = ("grpcio", "numpy", "onnxruntime", "protobuf", "pygrpc-native", "uvloop")
+BUSY_LOAD = 0.5
+"""Load average above which other work is sure to disturb the figures."""
+
+
+def describe(program: str) -> dict[str, Any]:
+    """Machine, cores, load, date, versions and command, ready for JSON; call it before the work begins.
+
+    Raises BenchmarkError where h2load is missing.
+    """
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": _processor(),
+        "cores": usable_cores(),
+        "load_average": round(os.getloadavg()[0], 2),
+        "system": f"{platform.system()} {platform.release()}",
+        "versions": {
+            "convserve": __version__,
+            "python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+            "h2load": _h2load(),
+        },
+        "command": f"{program} {shlex.join(sys.argv[1:])}".strip(),
+        "environment": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name.startswith("CONVSERVE_") and name != "CONVSERVE_DATA_DIR"
+        },
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _h2load() -> str:
+    return subprocess.run([find(), "--version"], capture_output=True, text=True, check=True).stdout.strip()

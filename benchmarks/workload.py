@@ -1,0 +1,133 @@
+"""What is asked: real test pictures in one request, and the answer that a direct run of the model gives."""
+
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.errors import BenchmarkError
+from service.client.dataset import READERS
+from service.client.errors import UnusableDataset
+from service.errors import StartError
+from service.pb import open_inference_pb2 as pb
+from service.providers import choose, open_session
+from service.tensors import BY_ONNX, Array
+
+DATASETS = {(28, 28, 1): "mnist", (32, 32, 3): "cifar10"}
+"""Which test pictures a model takes, by height, width and channels."""
+TOLERANCE = 1e-5
+"""Largest deviation of a served output from a direct run, as a share of its largest value: the same
+numbers, with room for an execution provider that sums in another order."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model file, opened just as the server opens it."""
+
+    name: str
+    version: str
+    session: Any
+    pictures: Array
+    """uint8 [10000, height, width, channels], the test set that it takes."""
+
+    @property
+    def input_name(self) -> str:
+        """The name of its one input."""
+        return str(self.session.get_inputs()[0].name)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One kind of request: a model, and how many pictures it is asked about at once."""
+
+    model: Model
+    images: int
+
+    @cached_property
+    def pictures(self) -> Array:
+        """uint8 [images, height, width, channels]: the first of the test set."""
+        return self.model.pictures[: self.images]
+
+    @cached_property
+    def request(self) -> bytes:
+        """The serialised ModelInferRequest."""
+        message = pb.ModelInferRequest(model_name=self.model.name)
+        message.inputs.add(name=self.model.input_name, datatype="UINT8", shape=self.pictures.shape)
+        message.raw_input_contents.append(self.pictures.tobytes())
+        return message.SerializeToString()
+
+    @property
+    def frame(self) -> bytes:
+        """The request as gRPC puts it on the wire: not compressed, its length, itself."""
+        return struct.pack(">BI", 0, len(self.request)) + self.request
+
+    @cached_property
+    def outputs(self) -> dict[str, Array]:
+        """What a direct run of the session gives for the pictures."""
+        names = [output.name for output in self.model.session.get_outputs()]
+        arrays = self.model.session.run(names, {self.model.input_name: self.pictures})
+        return dict(zip(names, arrays, strict=True))
+
+    @cached_property
+    def answer(self) -> bytes:
+        """The serialised ModelInferResponse that the server must give, floats within ``TOLERANCE``."""
+        message = pb.ModelInferResponse(model_name=self.model.name, model_version=self.model.version)
+        for output in self.model.session.get_outputs():
+            array = self.outputs[output.name]
+            message.outputs.add(name=output.name, datatype=BY_ONNX[output.type].name, shape=array.shape)
+            message.raw_output_contents.append(array.tobytes())
+        return message.SerializeToString()
+
+    def check(self, served: bytes) -> None:
+        """Raises BenchmarkError unless this ModelInferResponse holds the outputs of the direct run."""
+        message = pb.ModelInferResponse.FromString(served)
+        tensors = dict(zip((output.name for output in message.outputs), message.raw_output_contents, strict=True))
+        if set(tensors) != set(self.outputs) or len(served) != len(self.answer):
+            raise BenchmarkError(
+                f"the server's answer for '{self.model.name}' has the outputs {', '.join(tensors)} in "
+                f"{len(served)} bytes; expected were {', '.join(self.outputs)} in {len(self.answer)} bytes"
+            )
+        for name, expected in self.outputs.items():
+            self.check_output(name, np.frombuffer(tensors[name], expected.dtype).reshape(expected.shape))
+
+    def check_output(self, name: str, served: Array) -> None:
+        """Raises BenchmarkError unless this output is that of the direct run."""
+        expected = self.outputs[name]
+        allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+        deviation = float(np.abs(served - expected).max())
+        if not deviation <= allowed:  # NaN must fail too
+            raise BenchmarkError(
+                f"'{name}' of '{self.model.name}' as served is off by {deviation:.3g} from a direct run of "
+                f"the same file ({allowed:.3g} is allowed): there is nothing to measure while answers are wrong"
+            )
+
+
+def open_model(models_dir: Path, name: str, data_dir: Path, *, providers: str, threads: int) -> Model:
+    """Opens the highest version and reads its test pictures; raises BenchmarkError."""
+    versions = [int(path.parent.name) for path in models_dir.glob(f"{name}/*/model.onnx") if path.parent.name.isdigit()]
+    if not versions:
+        found = sorted({path.parent.parent.name for path in models_dir.glob("*/*/model.onnx")})
+        raise BenchmarkError(
+            f"there is no model '{name}' in {models_dir}, which has {', '.join(found) or 'none'}: build it with "
+            f"`python -m training.export`, or name others with --models and --models-dir"
+        )
+    version = str(max(versions))
+    try:
+        session = open_session(models_dir / name / version / "model.onnx", choose(providers.split(",")), threads)
+    except StartError as error:
+        raise BenchmarkError(f"the model '{name}' cannot be opened: {error}") from error
+    inputs = session.get_inputs()
+    shape = tuple(inputs[0].shape[1:])
+    if len(inputs) != 1 or inputs[0].type != "tensor(uint8)" or shape not in DATASETS:
+        raise BenchmarkError(
+            f"'{name}' takes {inputs[0].type} of shape {inputs[0].shape}; there are pictures for one uint8 input "
+            "of 28 x 28 x 1 (MNIST) or 32 x 32 x 3 (CIFAR-10), behind a batch axis"
+        )
+    try:
+        pictures = READERS[DATASETS[shape]](data_dir).pictures
+    except UnusableDataset as error:
+        raise BenchmarkError(f"{error}. The folder is --data-dir, or CONVSERVE_DATA_DIR") from error
+    return Model(name, version, session, pictures)

@@ -1,0 +1,38 @@
+"""What can go wrong in training and export, drawn as a tree; each message is one sentence that names the remedy.
+
+TrainingError
+├── DataError        a data set is missing, damaged or cannot be downloaded
+├── DeviceError      the device that was asked for is not there
+├── CheckpointError  a checkpoint is damaged, or belongs to another network or recipe
+├── DivergedError    the loss is no longer a finite number
+├── ModelFileError   a file in models/ is not one that this package wrote
+└── ParityError      NumPy, PyTorch and ONNX Runtime do not compute the same function
+"""
+
+
+class TrainingError(Exception):
+    """Anything that a command of this package reports in one sentence, with a non-zero exit."""
+
+
+class DataError(TrainingError):
+    """A data set is missing, damaged or cannot be downloaded."""
+
+
+class DeviceError(TrainingError):
+    """The device that was asked for is not there."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint is damaged, or belongs to another network or recipe."""
+
+
+class DivergedError(TrainingError):
+    """The loss is no longer a finite number."""
+
+
+class ModelFileError(TrainingError):
+    """A file in models/ is not one that this package wrote."""
+
+
+class ParityError(TrainingError):
+    """NumPy, PyTorch and ONNX Runtime do not compute the same function."""

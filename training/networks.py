@@ -1,0 +1,188 @@
+"""The networks, as plain sequences of named layers; the names are the keys of the saved weights.
+
+A network takes normalised float32 images [batch, channels, height, width] and gives logits float32 [batch, 10].
+How images are normalised, and how a network is trained, is not known here (see `recipes`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+def mnist_tiny() -> nn.Sequential:
+    """Document 000: one convolution and one linear layer; 13,610 parameters."""
+    network = nn.Sequential()
+    network.add_module("conv", nn.Conv2d(1, 8, 3))
+    network.add_module("relu", nn.ReLU())
+    network.add_module("pool", nn.MaxPool2d(2))
+    network.add_module("flatten", nn.Flatten())
+    network.add_module("linear", nn.Linear(8 * 13 * 13, 10))
+    return network
+
+
+def cifar10_cnn() -> nn.Sequential:
+    """Document 001: three convolutions and two linear layers; 1,147,466 parameters.
+
+    The document prints 1,081,930, which its own layers do not give.
+    """
+    network = nn.Sequential()
+    channels = 3
+    for stage, width in enumerate((32, 64, 128), start=1):
+        network.add_module(f"conv{stage}", nn.Conv2d(channels, width, 3, padding=1))
+        network.add_module(f"relu{stage}", nn.ReLU())
+        network.add_module(f"pool{stage}", nn.MaxPool2d(2))
+        channels = width
+    network.add_module("flatten", nn.Flatten())
+    network.add_module("linear1", nn.Linear(128 * 4 * 4, 512))
+    network.add_module("relu4", nn.ReLU())
+    network.add_module("dropout", nn.Dropout(0.5))
+    network.add_module("linear2", nn.Linear(512, 10))
+    return network
+
+
+def mnist_deep() -> nn.Sequential:
+    """Document 002: nine convolutions with batch norm, then one linear layer; 28x28 → 14x14 → 7x7 → 5x5 → 1x1.
+
+    The convolutions keep their biases, as in the document, though the batch norm after each makes them redundant.
+    """
+    network = nn.Sequential()
+    shapes = [(1, 20, 3, 1), (20, 20, 3, 1), (20, 20, 3, 1), (20, 40, 3, 1), (40, 40, 3, 1), (40, 40, 3, 1)]
+    shapes += [(40, 60, 3, 0), (60, 40, 1, 0), (40, 20, 1, 0)]
+    for layer, (channels, width, kernel, padding) in enumerate(shapes, start=1):
+        network.add_module(f"conv{layer}", nn.Conv2d(channels, width, kernel, padding=padding))
+        network.add_module(f"norm{layer}", nn.BatchNorm2d(width))
+        network.add_module(f"relu{layer}", nn.ReLU())
+        if layer in (3, 6):
+            network.add_module(f"pool{layer // 3}", nn.MaxPool2d(2))
+    network.add_module("average", nn.AvgPool2d(5))
+    network.add_module("flatten", nn.Flatten())
+    network.add_module("linear", nn.Linear(20, 10))
+    return network
+
+
+def cifar10_tiny() -> nn.Sequential:
+    """Document 003: one convolution and one linear layer; 41,418 parameters."""
+    network = nn.Sequential()
+    network.add_module("conv", nn.Conv2d(3, 16, 3, padding=1))
+    network.add_module("relu", nn.ReLU())
+    network.add_module("pool", nn.MaxPool2d(2))
+    network.add_module("flatten", nn.Flatten())
+    network.add_module("linear", nn.Linear(16 * 16 * 16, 10))
+    return network
+
+
+def cifar10_lenet() -> nn.Sequential:
+    """Document 004, first network: LeNet's shape on colour images; 62,006 parameters."""
+    network = nn.Sequential()
+    network.add_module("conv1", nn.Conv2d(3, 6, 5))
+    network.add_module("relu1", nn.ReLU())
+    network.add_module("pool1", nn.MaxPool2d(2))
+    network.add_module("conv2", nn.Conv2d(6, 16, 5))
+    network.add_module("relu2", nn.ReLU())
+    network.add_module("pool2", nn.MaxPool2d(2))
+    network.add_module("flatten", nn.Flatten())
+    network.add_module("linear1", nn.Linear(16 * 5 * 5, 120))
+    network.add_module("relu3", nn.ReLU())
+    network.add_module("linear2", nn.Linear(120, 84))
+    network.add_module("relu4", nn.ReLU())
+    network.add_module("linear3", nn.Linear(84, 10))
+    return network
+
+
+def cifar10_vgg() -> nn.Sequential:
+    """Document 004, second network: seven convolutions and three wide linear layers; 35,339,082 parameters."""
+    network = nn.Sequential()
+    channels = 3
+    for layer, width in enumerate((64, 64, 128, 128, 256, 256, 256), start=1):
+        network.add_module(f"conv{layer}", nn.Conv2d(channels, width, 3, padding=1))
+        network.add_module(f"relu{layer}", nn.ReLU())
+        if layer in (2, 4, 7):
+            network.add_module(f"pool{layer}", nn.MaxPool2d(2))
+        channels = width
+    network.add_module("flatten", nn.Flatten())
+    network.add_module("linear1", nn.Linear(256 * 4 * 4, 4096))
+    network.add_module("relu8", nn.ReLU())
+    network.add_module("dropout1", nn.Dropout(0.5))
+    network.add_module("linear2", nn.Linear(4096, 4096))
+    network.add_module("relu9", nn.ReLU())
+    network.add_module("dropout2", nn.Dropout(0.5))
+    network.add_module("linear3", nn.Linear(4096, 10))
+    return network
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network: how to build it with fresh weights, and one line that describes it."""
+
+    build: Callable[[], nn.Sequential]
+    architecture: str
+
+
+NETWORKS = {
+    "mnist-tiny": Network(mnist_tiny, "Conv 1→8 3x3, ReLU, MaxPool 2, Linear 1352→10"),
+    "mnist-deep": Network(
+        mnist_deep,
+        "3 x (Conv 3x3 20, BatchNorm, ReLU), MaxPool 2, 3 x (Conv 3x3 40, BatchNorm, ReLU), MaxPool 2, "
+        "Conv 40→60 3x3 without padding, 60→40 1x1, 40→20 1x1 (each BatchNorm, ReLU), AvgPool 5, Linear 20→10",
+    ),
+    "cifar10-tiny": Network(cifar10_tiny, "Conv 3→16 3x3 pad 1, ReLU, MaxPool 2, Linear 4096→10"),
+    "cifar10-lenet": Network(
+        cifar10_lenet,
+        "Conv 3→6 5x5, ReLU, MaxPool 2, Conv 6→16 5x5, ReLU, MaxPool 2, "
+        "Linear 400→120, ReLU, Linear 120→84, ReLU, Linear 84→10",
+    ),
+    "cifar10-cnn": Network(
+        cifar10_cnn,
+        "Conv 3→32, 32→64, 64→128 (each 3x3 pad 1, ReLU, MaxPool 2), Linear 2048→512, ReLU, Dropout 0.5, Linear 512→10",
+    ),
+    "cifar10-vgg": Network(
+        cifar10_vgg,
+        "Conv 64, 64, MaxPool 2, 128, 128, MaxPool 2, 256, 256, 256, MaxPool 2 (each 3x3 pad 1, ReLU), "
+        "Linear 4096→4096, ReLU, Dropout 0.5, Linear 4096→4096, ReLU, Dropout 0.5, Linear 4096→10",
+    ),
+}
+
+
+class Preprocess(nn.Module):
+    """Pixels as any image library decodes them → what a network takes: the only place where this is written.
+
+    uint8 [batch, height, width, channels] → float32 [batch, channels, height, width], (pixel / 255 − mean) / std,
+    computed as one multiplication and one subtraction, because the served graph repeats it for every image.
+    Training runs it, and the exported graph contains it, so the two cannot disagree.
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        scale = [1 / (255 * deviation) for deviation in std]
+        shift = [centre / deviation for centre, deviation in zip(mean, std, strict=True)]
+        self.register_buffer("scale", torch.tensor(scale).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("shift", torch.tensor(shift).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:  # noqa: D102 -- the class docstring says it
+        return images.permute(0, 3, 1, 2).float() * self.scale - self.shift
+
+
+class Classifier(nn.Module):
+    """What is exported: preprocessing, a network, and softmax.
+
+    uint8 [batch, height, width, channels] → logits and probabilities, both float32 [batch, 10].
+    """
+
+    def __init__(self, preprocess: Preprocess, network: nn.Module) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: D102 -- as above
+        logits = self.network(self.preprocess(images))
+        return logits, logits.softmax(1)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """How many trained numbers a network has (batch norm's running statistics are not trained)."""
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,135 @@
+"""The exported file: its graph as PyTorch's exporter gives it, and its facts as metadata, one key each.
+
+The same weights and facts give the same bytes: no timestamps, and none of the exporter's notes, which name source
+files of the machine that exported.
+"""
+
+import base64
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+import torchvision
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from training.errors import ModelFileError
+from training.networks import Classifier
+
+PREFIX = "convserve."
+FORMAT = "1"
+# Largest difference of logits allowed for fp32, everywhere: NumPy, PyTorch, ONNX Runtime, and the probe at load time.
+# Measured differences are 1e-5 and less, wrong graphs differ by 0.1 and more.
+TOLERANCE = 1e-4
+
+
+def build(classifier: Classifier, shape: tuple[int, int, int]) -> onnx.ModelProto:
+    """Export a classifier for evaluation: `images` uint8 [batch, *shape] → `logits`, `probabilities` [batch, 10]."""
+    program = torch.onnx.export(
+        classifier.eval(),
+        # Two images: the exporter would take a batch of one for a constant.
+        (torch.zeros((2, *shape), dtype=torch.uint8),),
+        input_names=["images"],
+        output_names=["logits", "probabilities"],
+        dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+        opset_version=20,  # the exporter's own default, named so that another version of it gives the same
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    if program is None:  # its type says so, for other settings than these
+        raise ModelFileError("PyTorch's exporter gave no program")
+    model: onnx.ModelProto = program.model_proto
+    model.graph.ClearField("metadata_props")
+    for part in (
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.node,
+        *model.graph.initializer,
+        *model.graph.value_info,
+    ):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    return model
+
+
+def write(model: onnx.ModelProto, metadata: dict[str, str], path: Path) -> None:
+    """Write the graph with these facts, and no others, to `path`."""
+    model.ClearField("metadata_props")
+    for key in sorted(metadata):
+        model.metadata_props.add(key=PREFIX + key, value=metadata[key])
+    model.graph.name = metadata["network"]
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the facts of a file, without their prefix; raises ModelFileError when `write` did not make it."""
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, OSError) as error:
+        raise ModelFileError(f"{path} cannot be read as an ONNX file ({error}); remove it and export again") from error
+    facts = {p.key.removeprefix(PREFIX): p.value for p in model.metadata_props if p.key.startswith(PREFIX)}
+    if facts.get("format") != FORMAT:
+        raise ModelFileError(f"{path} was not written by this program; move it away, or name another --models-dir")
+    return facts
+
+
+def probe(images: NDArray[np.uint8], logits: NDArray[np.float32]) -> str:
+    """Describe a few images [N, H, W, C] and the logits [N, 10] that PyTorch gives for them, as JSON."""
+    return to_json(
+        {
+            "images": _tensor("uint8", images),
+            "logits": _tensor("float32", logits.astype("<f4")),
+            "tolerance": TOLERANCE,
+        }
+    )
+
+
+def versions() -> str:
+    """Name the libraries that made the file, as JSON."""
+    return to_json(
+        {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+        }
+    )
+
+
+def commit() -> str:
+    """Name the commit of the code that exports, "+changes" added when training/ differs from it; else "unknown"."""
+    here = Path(__file__)
+    git = shutil.which("git")
+    # A copy installed inside some other repository must not take that one's commit: this very file has to be tracked.
+    if git is None or _run(git, here.parent, ("ls-files", "--error-unmatch", here.name)) is None:
+        return "unknown"
+    head = _run(git, here.parent, ("rev-parse", "HEAD"))
+    if head is None:
+        return "unknown"
+    return head + ("+changes" if _run(git, here.parent, ("status", "--porcelain", "--", ".")) else "")
+
+
+def to_json(value: object) -> str:
+    """Write JSON in one fixed form."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _tensor(datatype: str, array: NDArray[Any]) -> dict[str, object]:
+    return {"datatype": datatype, "shape": list(array.shape), "data": base64.b64encode(array.tobytes()).decode()}
+
+
+def _run(git: str, folder: Path, arguments: Iterable[str]) -> str | None:
+    """Give what a git command prints, or None when it fails."""
+    # S603: the program is git as found on PATH, and the arguments are those written above.
+    finished = subprocess.run([git, *arguments], cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
+    return finished.stdout.strip() if finished.returncode == 0 else None

@@ -1,0 +1,53 @@
+"""What a training shows: a bar on a terminal, one line for each epoch everywhere."""
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class TrainingProgress:
+    """Shows loss, accuracy, images/s and time left while a training runs; use it as a context manager."""
+
+    def __init__(self, name: str, epochs: int, images: int, console: Console) -> None:
+        self._name = name
+        self._epochs = epochs
+        self._images = images
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(name, total=epochs * images, figures="")
+
+    def __enter__(self) -> "TrainingProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def advance(self, epoch: int, seen: int, loss: float, accuracy: float, images_per_s: float) -> None:
+        """Show the figures of `epoch` (from 0) after `seen` of its images."""
+        self._bar.update(
+            self._task,
+            completed=epoch * self._images + seen,
+            description=f"{self._name} {epoch + 1}/{self._epochs}",
+            figures=f"loss {loss:.4f}  accuracy {accuracy:.2%}  {images_per_s:,.0f} images/s",
+        )
+
+    def end_epoch(self, epoch: int, loss: float, accuracy: float, images_per_s: float) -> None:
+        """Print the line of a finished epoch (from 0), once its checkpoint is on disk."""
+        self._console.print(
+            f"{self._name}: epoch {epoch + 1}/{self._epochs}  loss {loss:.4f}  train accuracy {accuracy:.2%}  "
+            f"{images_per_s:,.0f} images/s",
+            highlight=False,
+            soft_wrap=True,
+        )

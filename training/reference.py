@@ -1,0 +1,187 @@
+"""The independent reference: every network's forward pass in float64 NumPy, from its weights alone.
+
+Documents 000 to 003 write these operations as plain NumPy loops; here they are array expressions, so that whole test
+batches take seconds. The module shares no code with PyTorch or ONNX Runtime and imports neither, and it describes the
+networks and their preprocessing in its own words, so that three-way agreement (see `parity`) is evidence.
+
+Images and feature maps are [batch, channels, height, width] throughout.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def conv2d(images: Array, kernels: Array, bias: Array | None = None, *, padding: int = 0, stride: int = 1) -> Array:
+    """Cross-correlate (the kernel is not flipped) with zero padding: what all frameworks call a convolution.
+
+    images [N, C, H, W], kernels [K, C, h, w], bias [K] → [N, K, (H + 2 padding − h) // stride + 1, … likewise].
+    """
+    padded = np.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    windows = sliding_window_view(padded, kernels.shape[2:], axis=(2, 3))[:, :, ::stride, ::stride]
+    maps = np.tensordot(windows, kernels, axes=((1, 4, 5), (1, 2, 3)))  # [N, H', W', K]
+    if bias is not None:
+        maps = maps + bias
+    return np.moveaxis(maps, 3, 1)
+
+
+def batch_norm(images: Array, mean: Array, variance: Array, weight: Array, bias: Array, epsilon: float = 1e-5) -> Array:
+    """Normalise each channel by its running statistics, then scale and shift it; every statistic is [C]."""
+    scale = weight / np.sqrt(variance + epsilon)
+    return images * scale[:, None, None] + (bias - mean * scale)[:, None, None]
+
+
+def relu(values: Array) -> Array:
+    """Replace what is negative by zero."""
+    positive: Array = np.maximum(values, 0)
+    return positive
+
+
+def max_pool(images: Array, size: int) -> Array:
+    """Keep the largest value of each size x size block; rows and columns that fill no block are left out."""
+    largest: Array = _blocks(images, size).max(axis=(3, 5))
+    return largest
+
+
+def average_pool(images: Array, size: int) -> Array:
+    """Keep the mean of each size x size block; rows and columns that fill no block are left out."""
+    mean: Array = _blocks(images, size).mean(axis=(3, 5))
+    return mean
+
+
+def linear(vectors: Array, weight: Array, bias: Array) -> Array:
+    """Multiply vectors [N, in] by weight [out, in] and add bias [out] → [N, out]."""
+    return vectors @ weight.T + bias
+
+
+def softmax(logits: Array) -> Array:
+    """Turn logits [N, classes] into probabilities; the row's largest logit is taken off first, against overflow."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: Array = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def cross_entropy(logits: Array, labels: NDArray[np.int64]) -> float:
+    """Mean over the rows of −log(probability of the label)."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    logarithms = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return float(-logarithms[np.arange(len(labels)), labels].mean())
+
+
+def cross_entropy_gradient(logits: Array, labels: NDArray[np.int64]) -> Array:
+    """Gradient of `cross_entropy` at the logits: (probabilities − one-hot) / N (document 003)."""
+    one_hot = np.eye(logits.shape[1])[labels]
+    return (softmax(logits) - one_hot) / len(labels)
+
+
+@dataclass(frozen=True)
+class Description:
+    """A network in the reference's own words.
+
+    `layers` are tuples: ("conv", name of its weights, padding), ("norm", name), ("relu",), ("max pool", size),
+    ("average pool", size), ("flatten",), ("linear", name).
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    layers: tuple[tuple[Any, ...], ...]
+
+
+RELU = ("relu",)
+FLATTEN = ("flatten",)
+HALVE = ("max pool", 2)
+
+
+def _norm_block(number: int, padding: int) -> tuple[tuple[Any, ...], ...]:
+    return (("conv", f"conv{number}", padding), ("norm", f"norm{number}"), RELU)
+
+
+DESCRIPTIONS = {
+    "mnist-tiny": Description((0,), (1,), (("conv", "conv", 0), RELU, HALVE, FLATTEN, ("linear", "linear"))),
+    "mnist-deep": Description(
+        (0.1307,),
+        (0.3081,),
+        (
+            *(*_norm_block(1, 1), *_norm_block(2, 1), *_norm_block(3, 1), HALVE),
+            *(*_norm_block(4, 1), *_norm_block(5, 1), *_norm_block(6, 1), HALVE),
+            *(*_norm_block(7, 0), *_norm_block(8, 0), *_norm_block(9, 0)),
+            *(("average pool", 5), FLATTEN, ("linear", "linear")),
+        ),
+    ),
+    "cifar10-tiny": Description(
+        (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (("conv", "conv", 1), RELU, HALVE, FLATTEN, ("linear", "linear"))
+    ),
+    "cifar10-lenet": Description(
+        (0.5, 0.5, 0.5),
+        (0.5, 0.5, 0.5),
+        (
+            *(("conv", "conv1", 0), RELU, HALVE, ("conv", "conv2", 0), RELU, HALVE, FLATTEN),
+            *(("linear", "linear1"), RELU, ("linear", "linear2"), RELU, ("linear", "linear3")),
+        ),
+    ),
+    "cifar10-cnn": Description(
+        (0.4914, 0.4822, 0.4465),
+        (0.2470, 0.2435, 0.2616),
+        (
+            *(("conv", "conv1", 1), RELU, HALVE, ("conv", "conv2", 1), RELU, HALVE, ("conv", "conv3", 1), RELU, HALVE),
+            *(FLATTEN, ("linear", "linear1"), RELU, ("linear", "linear2")),
+        ),
+    ),
+    "cifar10-vgg": Description(
+        (0.5, 0.5, 0.5),
+        (0.5, 0.5, 0.5),
+        (
+            *(("conv", "conv1", 1), RELU, ("conv", "conv2", 1), RELU, HALVE),
+            *(("conv", "conv3", 1), RELU, ("conv", "conv4", 1), RELU, HALVE),
+            *(("conv", "conv5", 1), RELU, ("conv", "conv6", 1), RELU, ("conv", "conv7", 1), RELU, HALVE),
+            *(FLATTEN, ("linear", "linear1"), RELU, ("linear", "linear2"), RELU, ("linear", "linear3")),
+        ),
+    ),
+}
+
+
+def forward(network: str | Description, weights: Mapping[str, NDArray[Any]], images: NDArray[np.uint8]) -> Array:
+    """Run a whole network, preprocessing included: uint8 images [N, H, W, C] → logits float64 [N, 10].
+
+    `weights` maps "<layer>.weight" and so on to arrays, as a saved state dict does; they are computed with in float64.
+    """
+    description = DESCRIPTIONS[network] if isinstance(network, str) else network
+    scaled = images.astype(np.float64) / 255
+    values: Array = np.moveaxis((scaled - np.array(description.mean)) / np.array(description.std), 3, 1)
+    for kind, *details in description.layers:
+        if kind in ("conv", "linear", "norm"):
+            name = details[0]
+            weight, bias = (weights[f"{name}.{part}"].astype(np.float64) for part in ("weight", "bias"))
+        match kind:
+            case "conv":
+                values = conv2d(values, weight, bias, padding=details[1])
+            case "norm":
+                mean, variance = (weights[f"{name}.running_{part}"].astype(np.float64) for part in ("mean", "var"))
+                values = batch_norm(values, mean, variance, weight, bias)
+            case "linear":
+                values = linear(values, weight, bias)
+            case "relu":
+                values = relu(values)
+            case "max pool":
+                values = max_pool(values, details[0])
+            case "average pool":
+                values = average_pool(values, details[0])
+            case "flatten":
+                values = values.reshape(len(values), -1)
+            case _:
+                raise ValueError(f"the reference knows no layer of kind {kind!r}")
+    return values
+
+
+def _blocks(images: Array, size: int) -> Array:
+    """View images as [N, C, rows of blocks, size, columns of blocks, size]."""
+    batch, channels, height, width = images.shape
+    rows, columns = height // size, width // size
+    blocks: Array = images[:, :, : rows * size, : columns * size].reshape(batch, channels, rows, size, columns, size)
+    return blocks
