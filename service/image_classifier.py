@@ -196,8 +196,7 @@ def is_classifier(endpoint: Endpoint) -> bool:
     spec, labels = endpoint.session.spec, endpoint.session.card.labels
     if not spec.is_image_classifier or not labels:
         return False
-    classes = next(output.shape[1] for output in spec.outputs if output.name == "probabilities")
-    return classes == len(labels)
+    return spec.output_by_name["probabilities"].shape[1] == len(labels)
 
 
 def _is_ready_made(image: pb.Image, shape: ImageShape) -> bool:

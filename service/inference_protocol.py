@@ -147,10 +147,9 @@ def read_inputs(message: pb.ModelInferRequest, endpoint: Endpoint) -> tuple[Rows
             f"for model '{name}', got {len(raw)}"
         )
     tensors: dict[str, Array] = {}
-    known = {tensor.name: tensor for tensor in spec.inputs}
     rows = 1
     for position, tensor in enumerate(message.inputs):
-        wanted = known.get(tensor.name)
+        wanted = spec.input_by_name.get(tensor.name)
         if wanted is None:
             raise InvalidRequest(f"unexpected inference input '{tensor.name}' for model '{name}'")
         if tensor.name in tensors:
@@ -212,7 +211,7 @@ def _parse(payload: bytes) -> pb.ModelInferRequest:
 
 def _wanted_outputs(message: pb.ModelInferRequest, endpoint: Endpoint) -> list[tuple[TensorSpec, int]]:
     """The outputs to answer with, each with its k of the classification extension or 0."""
-    known = {tensor.name: tensor for tensor in endpoint.session.spec.outputs}
+    known = endpoint.session.spec.output_by_name
     if not message.outputs:
         return [(tensor, 0) for tensor in known.values()]
     wanted: dict[str, tuple[TensorSpec, int]] = {}

@@ -15,10 +15,12 @@ def configure(log_format: Literal["auto", "console", "json"], level: str) -> Non
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    # Never the values of local variables: they are the callers' data.
+    tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     ending: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if console
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, *ending],

@@ -6,6 +6,7 @@ Knows ONNX Runtime, and nothing of queues or gRPC.
 import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +31,28 @@ class ModelSpec:
     batches: bool
     """Whether axis 0 of every input and output counts rows that do not depend on each other."""
 
-    @property
+    @cached_property
+    def input_by_name(self) -> Mapping[str, TensorSpec]:
+        """The inputs by name."""
+        return {tensor.name: tensor for tensor in self.inputs}
+
+    @cached_property
+    def output_by_name(self) -> Mapping[str, TensorSpec]:
+        """The outputs by name."""
+        return {tensor.name: tensor for tensor in self.outputs}
+
+    @cached_property
     def is_image_classifier(self) -> bool:
         """Whether it takes ``images`` as uint8 [batch, height, width, channels] and gives ``probabilities``."""
-        outputs = {output.name: output for output in self.outputs}
         return (
             self.batches
             and [(image.name, image.datatype.name, len(image.shape)) for image in self.inputs]
             == [("images", "UINT8", 4)]
             and min(self.inputs[0].shape[1:]) > 0
             and self.inputs[0].shape[3] in (1, 3)
-            and "probabilities" in outputs
-            and outputs["probabilities"].datatype.name == "FP32"
-            and len(outputs["probabilities"].shape) == 2
+            and "probabilities" in self.output_by_name
+            and self.output_by_name["probabilities"].datatype.name == "FP32"
+            and len(self.output_by_name["probabilities"].shape) == 2
         )
 
 
