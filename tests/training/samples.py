@@ -6,14 +6,44 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import torch
+from onnx import numpy_helper
 from rich.console import Console
+from torch import nn
 
 from training.data import Dataset
+from training.networks import NETWORKS, Classifier, Preprocess
+from training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ("mnist-tiny", "mnist-deep", "cifar10-tiny", "cifar10-lenet", "cifar10-cnn")
 CPU = torch.device("cpu")
+
+
+def shipped(name: str) -> Path:
+    """Where the file of a bundled model is."""
+    return ROOT / "models" / name / "1" / "model.onnx"
+
+
+def classifier_of(name: str) -> Classifier:
+    """Build the PyTorch network anew, with the weights that the shipped file holds.
+
+    The exporter folds batch norm into the convolution before it, so there the file has no weights for it, and a batch
+    norm that changes nothing takes its place: mean 0, variance 1 − ε, weight 1, bias 0.
+    """
+    network = NETWORKS[name].build()
+    for layer in network:
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.get_buffer("running_var").fill_(1 - layer.eps)
+    graph = onnx.load(shipped(name)).graph
+    held = {
+        i.name.removeprefix("network."): torch.from_numpy(numpy_helper.to_array(i).copy()) for i in graph.initializer
+    }
+    missing = {key for key in network.state_dict() if key not in held}
+    assert all(key.startswith("norm") for key in missing)
+    network.load_state_dict({key: held.get(key, value) for key, value in network.state_dict().items()})
+    return Classifier(Preprocess(RECIPES[name].mean, RECIPES[name].std), network).eval()
 
 
 def part(data: Dataset, train: int, test: int) -> Dataset:

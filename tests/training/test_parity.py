@@ -5,11 +5,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
 from rich.console import Console
 from torch import nn
 
@@ -17,36 +15,12 @@ from training import onnx_file, parity
 from training.data import Dataset
 from training.errors import ParityError
 from training.evaluate import OnnxFile, answers_of_onnx, count_correct
-from training.networks import NETWORKS, Classifier, Preprocess
+from training.networks import Classifier, Preprocess
 from training.publication import publish
 from training.recipes import RECIPES
 from training.train import Training, train
 
-from .samples import CPU, ROOT, SHIPPED, part
-
-
-def shipped(name: str) -> Path:
-    return ROOT / "models" / name / "1" / "model.onnx"
-
-
-def classifier_of(name: str) -> Classifier:
-    """Build the PyTorch network anew, with the weights that the shipped file holds.
-
-    The exporter folds batch norm into the convolution before it, so there the file has no weights for it, and a batch
-    norm that changes nothing takes its place: mean 0, variance 1 − ε, weight 1, bias 0.
-    """
-    network = NETWORKS[name].build()
-    for layer in network:
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.get_buffer("running_var").fill_(1 - layer.eps)
-    graph = onnx.load(shipped(name)).graph
-    held = {
-        i.name.removeprefix("network."): torch.from_numpy(numpy_helper.to_array(i).copy()) for i in graph.initializer
-    }
-    missing = {key for key in network.state_dict() if key not in held}
-    assert all(key.startswith("norm") for key in missing)
-    network.load_state_dict({key: held.get(key, value) for key, value in network.state_dict().items()})
-    return Classifier(Preprocess(RECIPES[name].mean, RECIPES[name].std), network).eval()
+from .samples import CPU, SHIPPED, classifier_of, part, shipped
 
 
 def images_for(name: str, mnist: Dataset, cifar10: Dataset) -> NDArray[np.uint8]:
