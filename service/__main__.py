@@ -1,5 +1,6 @@
 """``python -m service``: settings → run until a signal → drain → exit."""
 
+import os
 import signal
 import sys
 import threading
@@ -58,8 +59,9 @@ class _Signals:
         self._received.wait()
 
     def _receive(self, number: int, _frame: object) -> None:
+        if self._received.is_set():
+            os._exit(128 + number)  # by ourselves: process 1 of a container cannot be ended by a signal's default
         self._received.set()
-        signal.signal(number, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def open_session(path: Path, providers: Sequence[Provider], threads: int) -> ort
     if "cpu" not in {provider.name for provider in providers}:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     for provider in providers:
-        provider.attach(options, provider)
+        _attach(provider, options)
     try:
         session = ort.InferenceSession(path, options)
     except Exception as error:
@@ -111,6 +111,15 @@ def open_session(path: Path, providers: Sequence[Provider], threads: int) -> ort
         raise ModelRejected(f"ONNX Runtime cannot open it: {first_line}") from error
     _verify(session, providers)
     return session
+
+
+def _attach(provider: Provider, options: ort.SessionOptions) -> None:
+    try:
+        provider.attach(options, provider)
+    except ProviderUnavailable:
+        raise
+    except Exception as error:  # no driver, a library that cannot be loaded: ONNX Runtime's errors share no base class
+        raise _unavailable(provider, str(error)) from error
 
 
 def _verify(session: ort.InferenceSession, providers: Sequence[Provider]) -> None:
@@ -134,6 +143,6 @@ def _has_cuda() -> bool:
 
 def _unavailable(provider: Provider, reason: Any) -> ProviderUnavailable:
     return ProviderUnavailable(
-        f"the execution provider '{provider.name}' was asked for and does not run here: {reason}. "
+        f"the execution provider '{provider.name}' was asked for and does not run here: {str(reason).rstrip('.')}. "
         f"Install it with the extra '{provider.extra}', or name another with --providers"
     )

@@ -84,7 +84,7 @@ def test_the_whole_test_set_gets_as_many_right_answers_as_from_pytorch_in_proces
     with Client(server.address) as client:
         results = client.classify(list(test_set.pictures), model=model)
     served = [result.classes[0].index for result in results if isinstance(result, Classification)]
-    trained = answers_of_torch(classifier_of(model), torch.from_numpy(test_set.pictures))
+    trained = answers_of_torch(classifier_of(model), torch.from_numpy(test_set.pictures.copy()))
     assert len(served) == len(trained) == 10_000
     correct = int((np.array(served) == test_set.labels).sum())
     assert correct == int((trained == test_set.labels).sum())

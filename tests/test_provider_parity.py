@@ -1,0 +1,60 @@
+"""NumPy float64, PyTorch and the service's own sessions agree, on every execution provider that runs here.
+
+A provider that does not run here must be refused by name: there is no third way.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from service import providers
+from service.client.dataset import READERS
+from service.errors import ProviderUnavailable
+from service.session import Session
+from tests.training.samples import SHIPPED, classifier_of, shipped
+from training.recipes import RECIPES
+from training.reference import forward
+
+TOLERANCE = 1e-4
+IMAGES = 100
+
+
+def open_on(provider: str, path: Path) -> Session | None:
+    """A session, or None where the provider was refused by name."""
+    try:
+        return Session(path, providers.choose([provider]), threads=2, max_batch_rows=128)
+    except ProviderUnavailable as refused:
+        reason = str(refused)
+    assert reason.startswith(f"the execution provider '{provider}' was asked for and does not run here: ")
+    return None
+
+
+@pytest.mark.parametrize("provider", providers.PROVIDERS)
+@pytest.mark.parametrize("name", SHIPPED)
+def test_all_three_agree_on_each_provider_or_it_is_refused(name: str, provider: str, data_dir: Path) -> None:
+    session = open_on(provider, shipped(name))
+    assert session is not None or provider != "cpu"
+    if session is not None:
+        images = READERS[RECIPES[name].dataset](data_dir).pictures[:IMAGES].copy()
+        classifier = classifier_of(name)
+        with torch.inference_mode():
+            trained = classifier(torch.from_numpy(images))[0].numpy()
+        weights = {key: value.numpy() for key, value in classifier.network.state_dict().items()}
+        independent = forward(name, weights, images)
+        served = session.run({"images": images})["logits"]
+        assert session.provider == provider
+        assert session.probe_deviation is not None
+        assert session.probe_deviation <= TOLERANCE
+        assert np.abs(served - trained).max() <= TOLERANCE
+        assert np.abs(served - independent).max() <= TOLERANCE
+
+
+def test_the_weights_compared_are_those_of_the_file() -> None:
+    """PyTorch's own copy would agree with itself: what it computes with is read from the file that is served."""
+    held = [numpy_helper.to_array(weight) for weight in onnx.load(shipped("cifar10-cnn")).graph.initializer]
+    for value in classifier_of("cifar10-cnn").network.state_dict().values():
+        assert any(weight.shape == value.shape and np.array_equal(weight, value.numpy()) for weight in held)
