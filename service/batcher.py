@@ -16,6 +16,7 @@ import numpy as np
 import structlog
 
 from service.errors import Cancelled, Expired, ModelFailed, Overloaded, Stopping
+from service.statistics import Statistics
 from service.tensors import Array
 
 log = structlog.get_logger(__name__)
@@ -29,7 +30,7 @@ LOWEST_PRIORITY = 2**32
 class Request:
     """One request in flight: its rows, and its answer, which is given once and only if nobody has."""
 
-    __slots__ = ("_done", "deadline", "inputs", "priority", "queued", "rows", "signature")
+    __slots__ = ("_done", "arrived_ns", "deadline", "inputs", "priority", "queued", "rows", "signature")
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Request:
         self.priority = priority
         self.signature = tuple(array.shape[1:] for array in inputs.values())
         self.queued = False
+        self.arrived_ns = time.monotonic_ns()
         self._done = [done]
 
     @property
@@ -86,6 +88,7 @@ class Batcher:
         self._max_queue_rows = max(max_queue_rows, max_batch_rows)
         self._max_queue_delay_s = max_queue_delay_s
         self._name = name
+        self.statistics = Statistics()
         self._queue: list[tuple[int, int, Request]] = []
         self._waiting_since = 0.0
         self._order = itertools.count()
@@ -151,8 +154,8 @@ class Batcher:
                 return None
             batch = self._take(expired)
         for request in expired:
-            request.answer(
-                Expired("Request timeout expired: it waited in the queue for longer than the caller allows.")
+            self._refuse(
+                request, Expired("Request timeout expired: it waited in the queue for longer than the caller allows.")
             )
         return batch
 
@@ -194,18 +197,29 @@ class Batcher:
 
     def _answer(self, batch: list[Request]) -> None:
         """Runs the batch and answers each request; if a joint run fails, each runs alone."""
+        began = time.monotonic_ns()
         try:
-            outputs = self._run(_join(batch))
+            inputs = _join(batch)
+            joined = time.monotonic_ns()
+            outputs = self._run(inputs)
+            ran = time.monotonic_ns()
             answers = _split(outputs, batch)
         except Exception as error:
             if len(batch) > 1:
                 for request in batch:
                     self._answer([request])
             else:
-                batch[0].answer(error)
+                self._refuse(batch[0], error)
             return
+        waited = [began - request.arrived_ns for request in batch]
+        rows = sum(request.rows for request in batch)
+        self.statistics.ran(waited, rows, (began, joined, ran, time.monotonic_ns()))
         for request, answer in zip(batch, answers, strict=True):
             request.answer(answer)
+
+    def _refuse(self, request: Request, error: Exception) -> None:
+        self.statistics.failed(time.monotonic_ns() - request.arrived_ns)
+        request.answer(error)
 
 
 def _join(batch: list[Request]) -> Rows:

@@ -3,6 +3,7 @@
 ServiceError
 ├── InvalidRequest        the caller sent something that can never be answered
 ├── UnknownModel          no such model, or no such version of it
+├── Unsupported           a part of the protocol that this server does not have
 ├── NotReady              the model is known but cannot be asked now
 ├── Stopping              the server is going away
 ├── Overloaded            a bound was reached: queue, message size
@@ -25,6 +26,10 @@ class InvalidRequest(ServiceError):
 
 class UnknownModel(ServiceError):
     """No model of that name, or no such version of it."""
+
+
+class Unsupported(ServiceError):
+    """A part of the protocol that this server does not have."""
 
 
 class NotReady(ServiceError):

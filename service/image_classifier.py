@@ -39,8 +39,8 @@ class ImageClassifier:
     def methods(self) -> Methods:
         """The RPCs by full name."""
         return Methods(
-            {f"/{SERVICE}/Classify": self.classify},
-            {f"/{SERVICE}/ListModels": ColdMethod(pb.ListModelsRequest, self._list_models)},
+            hot={f"/{SERVICE}/Classify": self.classify},
+            cold={f"/{SERVICE}/ListModels": ColdMethod(pb.ListModelsRequest, self._list_models)},
         )
 
     def classify(self, call: Call) -> None:

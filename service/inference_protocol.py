@@ -1,24 +1,19 @@
-"""The Open Inference Protocol: requests checked and turned into arrays, outputs into responses.
+"""The RPCs of the Open Inference Protocol, answered from the models of a repository."""
 
-Wording of errors follows Triton's, which clients look for.
-"""
-
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from service.batcher import LOWEST_PRIORITY, Request, Rows
-from service.errors import InvalidRequest, NotReady
+from service import inference
+from service.batcher import Request, Rows
+from service.errors import NotReady, Unsupported
 from service.pb import open_inference_pb2 as pb
 from service.repository import FILE_NAME, Endpoint, Repository
-from service.session import ModelSpec
-from service.tensors import DATATYPES, Array, TensorSpec, decode, encode
-from service.transport import Call, ColdMethod, Methods
+from service.statistics import Duration
+from service.tensors import DATATYPES, TensorSpec
+from service.transport import Call, ColdMethod, Methods, StreamMethod
 
 SERVICE = "inference.GRPCInferenceService"
-EXTENSIONS = ("classification", "model_configuration", "model_repository")
+EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
 PLATFORM = "onnxruntime_onnx"
 DATA_TYPES = {name: getattr(pb, f"TYPE_{'STRING' if name == 'BYTES' else name}") for name in DATATYPES}
 
@@ -44,26 +39,30 @@ class InferenceProtocol:
             "ServerMetadata": ColdMethod(pb.ServerMetadataRequest, self._server_metadata),
             "ModelMetadata": ColdMethod(pb.ModelMetadataRequest, self._model_metadata),
             "ModelConfig": ColdMethod(pb.ModelConfigRequest, self._model_config),
+            "ModelStatistics": ColdMethod(pb.ModelStatisticsRequest, self._model_statistics),
             "RepositoryIndex": ColdMethod(pb.RepositoryIndexRequest, self._repository_index),
+            "RepositoryModelLoad": ColdMethod(pb.RepositoryModelLoadRequest, _no_loading),
+            "RepositoryModelUnload": ColdMethod(pb.RepositoryModelUnloadRequest, _no_loading),
         }
         return Methods(
-            {f"/{SERVICE}/ModelInfer": self.model_infer},
-            {f"/{SERVICE}/{name}": method for name, method in cold.items()},
+            hot={f"/{SERVICE}/ModelInfer": self.model_infer},
+            cold={f"/{SERVICE}/{name}": method for name, method in cold.items()},
+            streams={f"/{SERVICE}/ModelStreamInfer": StreamMethod(self.model_infer, _stream_response)},
         )
 
     def model_infer(self, call: Call) -> None:
         """Parses, checks and queues; the endpoint's batcher answers."""
-        message = _parse(call.payload)
+        message = inference.parse(call.payload)
         endpoint = self._repository.find(message.model_name, message.model_version)
-        inputs, rows = read_inputs(message, endpoint)
-        wanted = _wanted_outputs(message, endpoint)
-        deadline, priority = _queue_parameters(message, call.deadline)
+        inputs, rows = inference.read_inputs(message, endpoint)
+        wanted = inference.wanted_outputs(message, endpoint)
+        deadline, priority = inference.queue_parameters(message, call.deadline)
 
         def answer(outcome: Rows | Exception) -> None:
             try:
                 if isinstance(outcome, Exception):
                     raise outcome
-                call.respond(_response(message.id, endpoint, outcome, wanted))
+                call.respond(inference.response(message.id, endpoint, outcome, wanted))
             except Exception as error:
                 call.fail(error)
 
@@ -121,6 +120,16 @@ class InferenceProtocol:
             config.dynamic_batching.SetInParent()
         return pb.ModelConfigResponse(config=config)
 
+    def _model_statistics(self, message: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
+        """Of one version, of all versions of a model, or of all models."""
+        if message.name:
+            chosen = [self._repository.find(message.name, message.version)]
+            if not message.version:
+                chosen = [endpoint for endpoint in self._repository if endpoint.name == message.name]
+        else:
+            chosen = list(self._repository)
+        return pb.ModelStatisticsResponse(model_stats=[_statistics(endpoint) for endpoint in chosen])
+
     def _repository_index(self, message: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
         models = [
             pb.RepositoryIndexResponse.ModelIndex(name=endpoint.name, version=endpoint.version, state="READY")
@@ -137,153 +146,43 @@ class InferenceProtocol:
         return pb.RepositoryIndexResponse(models=models)
 
 
-def read_inputs(message: pb.ModelInferRequest, endpoint: Endpoint) -> tuple[Rows, int]:
-    """The checked inputs in the model's order, and how many rows they have; raises InvalidRequest."""
-    name, spec = endpoint.name, endpoint.session.spec
-    raw = message.raw_input_contents
-    if raw and len(raw) != len(message.inputs):
-        raise InvalidRequest(
-            f"expected one entry of raw_input_contents for each of the {len(message.inputs)} inputs "
-            f"for model '{name}', got {len(raw)}"
-        )
-    tensors: dict[str, Array] = {}
-    rows = 1
-    for position, tensor in enumerate(message.inputs):
-        wanted = spec.input_by_name.get(tensor.name)
-        if wanted is None:
-            raise InvalidRequest(f"unexpected inference input '{tensor.name}' for model '{name}'")
-        if tensor.name in tensors:
-            raise InvalidRequest(f"input '{tensor.name}' for model '{name}' is given more than once")
-        if "shared_memory_region" in tensor.parameters:
-            raise InvalidRequest(
-                f"input '{tensor.name}' for model '{name}' is in shared memory, which is not supported"
-            )
-        if tensor.datatype != wanted.datatype.name:
-            raise InvalidRequest(
-                f"inference input '{tensor.name}' data-type is '{tensor.datatype}', "
-                f"but model '{name}' expects '{wanted.datatype.name}'"
-            )
-        count = _check_shape(tensor.shape, wanted, spec, endpoint)
-        if tensors and count != rows:
-            raise InvalidRequest(f"input '{tensor.name}' batch size does not match other inputs for '{name}'")
-        rows = count
-        if raw and tensor.HasField("contents"):
-            raise InvalidRequest(
-                f"contents field must not be specified when using raw_input_contents "
-                f"for input '{tensor.name}' for model '{name}'"
-            )
-        tensors[tensor.name] = decode(tensor, raw[position] if raw else None, wanted, name)
-    if len(tensors) != len(spec.inputs):
-        missing = ", ".join(f"'{tensor.name}'" for tensor in spec.inputs if tensor.name not in tensors)
-        raise InvalidRequest(
-            f"expected {len(spec.inputs)} inputs but got {len(tensors)} inputs for model '{name}'. Missing: {missing}"
-        )
-    return {tensor.name: tensors[tensor.name] for tensor in spec.inputs}, rows
-
-
-def _check_shape(shape: Any, wanted: TensorSpec, spec: ModelSpec, endpoint: Endpoint) -> int:
-    """The rows of an input of this shape; raises InvalidRequest."""
-    if not wanted.accepts(shape):
-        raise InvalidRequest(
-            f"unexpected shape for input '{wanted.name}' for model '{endpoint.name}'. "
-            f"Expected {_bracketed(wanted.shape)}, got {_bracketed(shape)}"
-        )
-    if not spec.batches:
-        return 1
-    limit = endpoint.batcher.max_batch_rows
-    if shape[0] > limit:
-        raise InvalidRequest(f"inference request batch-size must be <= {limit} for '{endpoint.name}', got {shape[0]}")
-    if shape[0] < 1:
-        raise InvalidRequest(f"inference request batch-size must be >= 1 for '{endpoint.name}'")
-    return int(shape[0])
-
-
-def _bracketed(shape: Any) -> str:
-    return f"[{','.join(str(axis) for axis in shape)}]"
-
-
-def _parse(payload: bytes) -> pb.ModelInferRequest:
-    try:
-        return pb.ModelInferRequest.FromString(payload)
-    except Exception as error:  # protobuf's DecodeError, whose module depends on the implementation
-        raise InvalidRequest("the message is not a ModelInferRequest") from error
-
-
-def _wanted_outputs(message: pb.ModelInferRequest, endpoint: Endpoint) -> list[tuple[TensorSpec, int]]:
-    """The outputs to answer with, each with its k of the classification extension or 0."""
-    known = endpoint.session.spec.output_by_name
-    if not message.outputs:
-        return [(tensor, 0) for tensor in known.values()]
-    wanted: dict[str, tuple[TensorSpec, int]] = {}
-    for output in message.outputs:
-        if output.name not in known:
-            raise InvalidRequest(f"unexpected inference output '{output.name}' for model '{endpoint.name}'")
-        if output.name in wanted:
-            raise InvalidRequest(f"output '{output.name}' for model '{endpoint.name}' is requested more than once")
-        if "shared_memory_region" in output.parameters:
-            raise InvalidRequest(
-                f"output '{output.name}' for model '{endpoint.name}' should go to shared memory, which is not supported"
-            )
-        classes = 0
-        if "classification" in output.parameters:
-            classes = _whole_number(output.parameters, "classification")
-            if classes < 1 or known[output.name].datatype.name in ("BYTES", "BF16", "BOOL"):
-                raise InvalidRequest(
-                    f"output '{output.name}' for model '{endpoint.name}': classification needs a number above zero "
-                    "and a numeric output"
-                )
-        wanted[output.name] = (known[output.name], classes)
-    return list(wanted.values())
-
-
-def _queue_parameters(message: pb.ModelInferRequest, deadline: float | None) -> tuple[float | None, int]:
-    """The time after which the request must not run any more, and its priority (1 is the highest)."""
-    priority = LOWEST_PRIORITY
-    if "timeout" in message.parameters:
-        timeout_us = _whole_number(message.parameters, "timeout")
-        if timeout_us < 0:
-            raise InvalidRequest(f"parameter 'timeout' must not be negative, got {timeout_us} microseconds")
-        if timeout_us:
-            ends = time.monotonic() + timeout_us / 1e6
-            deadline = ends if deadline is None else min(ends, deadline)
-    if "priority" in message.parameters:
-        priority = _whole_number(message.parameters, "priority") or LOWEST_PRIORITY
-        if priority < 1:
-            raise InvalidRequest(f"parameter 'priority' must be 1 (the highest) or more, got {priority}")
-    return deadline, priority
-
-
-def _whole_number(parameters: Mapping[str, pb.InferParameter], name: str) -> int:
-    choice = parameters[name].WhichOneof("parameter_choice")
-    if choice not in ("int64_param", "uint64_param"):
-        raise InvalidRequest(f"parameter '{name}' must be a whole number (int64_param), got {choice or 'nothing'}")
-    return int(getattr(parameters[name], choice))
-
-
-def _response(request_id: str, endpoint: Endpoint, outputs: Rows, wanted: list[tuple[TensorSpec, int]]) -> bytes:
-    response = pb.ModelInferResponse(model_name=endpoint.name, model_version=endpoint.version, id=request_id)
-    for spec, classes in wanted:
-        array, datatype = outputs[spec.name], spec.datatype
-        if classes:
-            array, datatype = _classification(array, classes, endpoint), DATATYPES["BYTES"]
-        response.outputs.add(name=spec.name, datatype=datatype.name, shape=array.shape)
-        response.raw_output_contents.append(encode(array, datatype))
-    return response.SerializeToString()
-
-
-def _classification(array: Array, count: int, endpoint: Endpoint) -> Array:
-    """The classification extension: ``"<value>:<index>:<label>"``, highest first, along the last axis."""
-    labels = endpoint.session.card.labels
-    flat = array.reshape(len(array), -1) if endpoint.session.spec.batches else array.reshape(1, -1)
-    order = np.argsort(-flat.astype(np.float64), axis=1, kind="stable")[:, :count]
-    named = len(labels) == flat.shape[1]
-    texts = np.empty(order.shape, dtype=object)
-    for row, column in np.ndindex(order.shape):
-        index = order[row, column]
-        label = f":{labels[index]}" if named else ""
-        texts[row, column] = f"{flat[row, index]:.6f}:{index}{label}"
-    return texts if endpoint.session.spec.batches else texts[0]
-
-
 def _tensor_metadata(tensor: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
     return pb.ModelMetadataResponse.TensorMetadata(name=tensor.name, datatype=tensor.datatype.name, shape=tensor.shape)
+
+
+def _stream_response(answer: bytes | str) -> bytes:
+    """A message of ModelStreamInfer: the response of ModelInfer, or what its error says."""
+    if isinstance(answer, str):
+        return pb.ModelStreamInferResponse(error_message=answer).SerializeToString()
+    return pb.ModelStreamInferResponse(infer_response=pb.ModelInferResponse.FromString(answer)).SerializeToString()
+
+
+def _no_loading(_message: Any) -> pb.RepositoryModelLoadResponse:
+    raise Unsupported("explicit model load / unload is not supported: the models are those of the folder at the start")
+
+
+def _statistics(endpoint: Endpoint) -> pb.ModelStatistics:
+    counted = endpoint.batcher.statistics
+    return pb.ModelStatistics(
+        name=endpoint.name,
+        version=endpoint.version,
+        last_inference=counted.last_run_ms,
+        inference_count=counted.rows,
+        execution_count=counted.runs,
+        inference_stats=pb.InferStatistics(
+            success=_duration(counted.success),
+            fail=_duration(counted.fail),
+            queue=_duration(counted.queue),
+            compute_input=_duration(counted.join),
+            compute_infer=_duration(counted.run),
+            compute_output=_duration(counted.split),
+        ),
+        batch_stats=[
+            pb.InferBatchStatistics(batch_size=rows, compute_infer=_duration(duration))
+            for rows, duration in sorted(counted.run_by_rows.copy().items())
+        ],
+    )
+
+
+def _duration(duration: Duration) -> pb.StatisticDuration:
+    return pb.StatisticDuration(count=duration.count, ns=duration.ns)

@@ -4,8 +4,18 @@
 ``grpcio`` carries everything. Nothing outside this package knows which one is in use.
 """
 
-from service.transport.call import Call, ColdMethod, HotMethod, Methods, Transport
+from service.transport.call import Call, ColdMethod, HotMethod, Methods, StreamMethod, Transport
 from service.transport.grpcio import GrpcioTransport, Tls
 from service.transport.native import NativeTransport
 
-__all__ = ["Call", "ColdMethod", "GrpcioTransport", "HotMethod", "Methods", "NativeTransport", "Tls", "Transport"]
+__all__ = [
+    "Call",
+    "ColdMethod",
+    "GrpcioTransport",
+    "HotMethod",
+    "Methods",
+    "NativeTransport",
+    "StreamMethod",
+    "Tls",
+    "Transport",
+]

@@ -4,7 +4,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.message import Message
@@ -58,19 +58,29 @@ class ColdMethod:
 
 
 @dataclass(frozen=True)
+class StreamMethod:
+    """A bidirectional stream: each message in is a call of a hot method, its answer, wrapped, a message out."""
+
+    method: HotMethod
+    wrap: Callable[[bytes | str], bytes]
+    """The message out: from the answer of the method, or from the message of its error."""
+
+
+@dataclass(frozen=True)
 class Methods:
     """What is served, by full method name (``/package.Service/Method``)."""
 
     hot: Mapping[str, HotMethod]
     cold: Mapping[str, ColdMethod]
+    streams: Mapping[str, StreamMethod] = field(default_factory=dict)
 
     def __or__(self, other: "Methods") -> "Methods":
-        return Methods({**self.hot, **other.hot}, {**self.cold, **other.cold})
+        return Methods({**self.hot, **other.hot}, {**self.cold, **other.cold}, {**self.streams, **other.streams})
 
     @property
     def services(self) -> tuple[str, ...]:
         """The names of the services these methods belong to."""
-        return tuple(sorted({path.split("/")[1] for path in (*self.hot, *self.cold)}))
+        return tuple(sorted({path.split("/")[1] for path in (*self.hot, *self.cold, *self.streams)}))
 
 
 class Traffic:

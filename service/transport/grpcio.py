@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,8 +17,10 @@ from grpc_reflection.v1alpha import reflection
 
 from service.errors import StartError
 from service.status import status_of
-from service.transport.call import Call, ColdMethod, HotMethod, Methods, Traffic, Transport
+from service.transport.call import Call, ColdMethod, HotMethod, Methods, StreamMethod, Traffic, Transport
 
+STREAM_AHEAD = 64
+"""Most requests of one stream in flight."""
 CLOSE_S = 1.0
 """How long what is not a hot call, an open health watch say, may hold up the end."""
 
@@ -122,6 +124,9 @@ class GrpcioTransport(Transport):
                 request_deserializer=cold.request.FromString,
                 response_serializer=lambda message: message.SerializeToString(),
             )
+        for path, stream in self._methods.streams.items():
+            _, service, name = path.split("/")
+            services.setdefault(service, {})[name] = grpc.stream_stream_rpc_method_handler(self._stream(stream))
         return tuple(grpc.method_handlers_generic_handler(service, methods) for service, methods in services.items())
 
     def _hot(self, method: HotMethod) -> Callable[[bytes, Any], Awaitable[bytes]]:
@@ -139,6 +144,38 @@ class GrpcioTransport(Transport):
                 return answer
             await context.abort(*status_of(answer))
             raise AssertionError("abort always raises")
+
+        return behaviour
+
+    def _stream(self, stream: StreamMethod) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
+        async def behaviour(payloads: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+            """Answers in the order of the requests, of which STREAM_AHEAD may be in flight."""
+            calls: asyncio.Queue[_AioCall | None] = asyncio.Queue(STREAM_AHEAD)
+
+            async def read() -> None:
+                try:
+                    async for payload in payloads:
+                        call = _AioCall(payload, context.time_remaining(), self._loop)
+                        await calls.put(call)
+                        self._traffic.serve(call, call, stream.method)
+                except Exception:
+                    await calls.put(None)
+                    raise
+                await calls.put(None)
+
+            reader = asyncio.create_task(read())
+            call: _AioCall | None = None
+            try:
+                while (call := await calls.get()) is not None:
+                    answer = await call.answer
+                    self._traffic.finished(call)
+                    yield stream.wrap(answer if isinstance(answer, bytes) else status_of(answer)[1])
+                await reader
+            finally:
+                reader.cancel()
+                for left in (call, *(calls.get_nowait() for _ in range(calls.qsize()))):
+                    if left is not None:
+                        self._traffic.cancel(left)
 
         return behaviour
 

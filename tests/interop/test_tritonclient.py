@@ -68,6 +68,15 @@ def test_it_gets_them_asynchronously(seen: dict[str, Any], logits: Any) -> None:
     assert np.allclose(seen["async"], sorted(logits.tolist()), atol=1e-5)
 
 
+def test_it_gets_them_from_a_stream_in_order(seen: dict[str, Any], logits: Any) -> None:
+    assert np.allclose(seen["stream"], logits, atol=1e-5)
+    assert seen["stream_errors"] == ["Request for unknown model: 'nix' is not found"]
+
+
+def test_it_reads_statistics(seen: dict[str, Any]) -> None:
+    assert seen["executions"] > 0
+
+
 def test_it_gets_classes_with_labels(seen: dict[str, Any], logits: Any) -> None:
     digits = np.argmax(logits, axis=1)
     assert [text.split(":")[1:] for text in seen["best"]] == [[str(digit)] * 2 for digit in digits]

@@ -49,6 +49,14 @@ for image in images:
     )
 asynchronous = [answers.get(timeout=60) for _ in images]
 
+streamed: queue.Queue[tuple[Any, Any]] = queue.Queue()
+client.start_stream(callback=lambda result, error: streamed.put((result, error)))
+for image in images:
+    client.async_stream_infer(model, [as_input(image[None])])
+client.async_stream_infer("nix", [as_input(images)])
+stream_answers = [streamed.get(timeout=60) for _ in range(len(images) + 1)]
+client.stop_stream()
+
 metadata = client.get_model_metadata(model)
 config = client.get_model_config(model).config
 print(
@@ -68,6 +76,9 @@ print(
             "best": [text.decode() for text in best.as_numpy("probabilities")[:, 0]],
             "async_errors": [str(error) for _, error in asynchronous if error],
             "async": sorted(result.as_numpy("logits")[0].tolist() for result, error in asynchronous if not error),
+            "stream": [result.as_numpy("logits")[0].tolist() for result, error in stream_answers if not error],
+            "stream_errors": [error.message() for _, error in stream_answers if error],
+            "executions": client.get_inference_statistics(model).model_stats[0].execution_count,
             "unknown_model": refusal(lambda: client.infer("nix", [as_input(images)])),
             "unknown_model_ready": refusal(lambda: client.get_model_metadata("nix")),
             "wrong_shape": refusal(lambda: client.infer(model, [as_input(images[:, :-1])])),

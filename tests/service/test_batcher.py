@@ -212,6 +212,20 @@ def test_an_answer_that_cannot_be_delivered_harms_nobody_else(batcher: Batcher, 
     assert rows_of(stays) == [4]
 
 
+def test_statistics_tell_what_was_done(batcher: Batcher, model: RecordingModel) -> None:
+    with model.held(batcher):
+        answers = [submit(batcher, [1, 2, 3]), submit(batcher, [4]), submit(batcher, [5], deadline=0.0)]
+    for answer in answers:
+        answer.exception(WAIT_S)
+    assert rows_of(submit(batcher, [6])) == [12]
+    assert isinstance(submit(batcher, [POISON]).exception(WAIT_S), ModelFailed)
+    counted = batcher.statistics
+    assert (counted.rows, counted.runs) == (6, 3)
+    assert (counted.success.count, counted.fail.count) == (4, 2)
+    assert {rows: duration.count for rows, duration in counted.run_by_rows.items()} == {1: 2, 4: 1}
+    assert counted.success.ns >= counted.queue.ns + counted.run.ns > 0
+
+
 def test_an_answer_is_given_once() -> None:
     request, answer = make_request([1])
     assert request.answer(Cancelled("first"))

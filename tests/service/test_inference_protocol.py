@@ -11,7 +11,7 @@ import pytest
 from service import __version__
 from service.pb import open_inference_pb2 as pb
 from tests.servers import ServerProcess
-from tests.wire import TIMEOUT_S, ask, infer, infer_request, model_infer, refusal, send_bytes
+from tests.wire import TIMEOUT_S, arrays, ask, infer, infer_request, model_infer, refusal, send_bytes
 
 NUMERIC = ["bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"]
 FLOATS = {"fp16": "float16", "fp32": "float32", "fp64": "float64"}
@@ -191,6 +191,93 @@ def test_the_index_lists_what_is_served_and_why_the_rest_is_not(odd_server: Serv
     assert "logits are off by 0.5, 0.0001 is allowed" in states["linear", "4"][1]
     ready = ask(odd_server, "RepositoryIndex", pb.RepositoryIndexRequest(ready=True))
     assert {model.state for model in ready.models} == {"READY"}
+
+
+def stream(server: ServerProcess, requests: list[pb.ModelInferRequest]) -> list[pb.ModelStreamInferResponse]:
+    with server.channel() as channel:
+        call = channel.stream_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            request_serializer=pb.ModelInferRequest.SerializeToString,
+            response_deserializer=pb.ModelStreamInferResponse.FromString,
+        )
+        return list(call(iter(requests), timeout=TIMEOUT_S))
+
+
+def test_a_stream_answers_each_request_in_order_and_goes_on_after_an_error(odd_server: ServerProcess) -> None:
+    """More requests than may be in flight at once, every tenth of them for a model that is not there."""
+    requests = [
+        infer_request("nix" if i % 10 == 5 else "identity-fp32", x=np.full((1, 2), i, np.float32)) for i in range(200)
+    ]
+    answers = stream(odd_server, requests)
+    assert len(answers) == 200
+    for i, answer in enumerate(answers):
+        if i % 10 == 5:
+            assert answer.error_message == "Request for unknown model: 'nix' is not found"
+        else:
+            assert arrays(answer.infer_response)["y"].tolist() == [[i, i]]
+
+
+def test_a_stream_of_nothing_ends(odd_server: ServerProcess) -> None:
+    assert stream(odd_server, []) == []
+
+
+def test_a_stream_that_is_left_takes_its_requests_along(patient_server: ServerProcess) -> None:
+    """What it had queued never runs (the model would fail), and its rows are free again."""
+    failures = sum(event["event"] == "request failed" for event in patient_server.events)
+    one = np.zeros(1, np.int64)
+    with patient_server.channel() as channel:
+        call = channel.stream_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            request_serializer=pb.ModelInferRequest.SerializeToString,
+            response_deserializer=pb.ModelStreamInferResponse.FromString,
+        )
+        left: Any = call(iter([infer_request("laborious", index=one + 77, work=one)] * 40), timeout=TIMEOUT_S)
+        full = np.zeros(64, np.int64)
+        request = infer_request("laborious", index=full, work=full)
+        left.cancel()
+        infer_call = model_infer(channel)
+        answer = infer_call.future(request, timeout=TIMEOUT_S)
+        while answer.code() == grpc.StatusCode.RESOURCE_EXHAUSTED:  # until the server has heard of it
+            answer = infer_call.future(request, timeout=TIMEOUT_S)
+        assert answer.result().raw_output_contents
+    assert sum(event["event"] == "request failed" for event in patient_server.events) == failures
+
+
+def test_statistics_count_requests_rows_and_runs(odd_server: ServerProcess) -> None:
+    def counted() -> Any:
+        return ask(odd_server, "ModelStatistics", pb.ModelStatisticsRequest(name="identity-int8")).model_stats[0]
+
+    before = counted()
+    for rows in (3, 3, 5):
+        infer(odd_server, infer_request("identity-int8", x=np.zeros((rows, 2), np.int8)))
+    after = counted()
+    assert after.inference_count - before.inference_count == 11
+    assert after.execution_count - before.execution_count == 3
+    assert after.inference_stats.success.count - before.inference_stats.success.count == 3
+    assert after.inference_stats.success.ns > before.inference_stats.success.ns
+    runs = {entry.batch_size: entry.compute_infer.count for entry in after.batch_stats}
+    assert runs[3] >= 2
+    assert runs[5] >= 1
+    assert after.last_inference > 1_700_000_000_000
+
+
+def test_statistics_are_of_one_version_all_versions_or_all_models(odd_server: ServerProcess) -> None:
+    def names(**which: str) -> list[tuple[str, str]]:
+        answer = ask(odd_server, "ModelStatistics", pb.ModelStatisticsRequest(**which))
+        return [(entry.name, entry.version) for entry in answer.model_stats]
+
+    assert names(name="linear", version="1") == [("linear", "1")]
+    assert names(name="linear") == [("linear", "1"), ("linear", "3")]
+    assert len(names()) > 10
+
+
+@pytest.mark.parametrize("method", ["RepositoryModelLoad", "RepositoryModelUnload"])
+def test_loading_by_request_says_why_it_is_not_done(odd_server: ServerProcess, method: str) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        ask(odd_server, method, getattr(pb, f"{method}Request")(model_name="linear"))
+    code, words = refusal(caught.value)
+    assert code == grpc.StatusCode.UNIMPLEMENTED
+    assert words.startswith("explicit model load / unload is not supported")
 
 
 def test_an_extension_we_do_not_have_is_unimplemented(odd_server: ServerProcess) -> None:
