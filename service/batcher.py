@@ -2,10 +2,15 @@
 
 While a run is on, the queue fills; the next run takes what is there, up to the limit in rows. So
 batches form under load by themselves, and a lone request never waits.
+
+A run that is expected to be short happens in the thread that brought the requests: handing it to
+another costs more than it saves (benchmarks/README.md). All others happen in the batcher's own thread,
+while the next requests are read.
 """
 
 import heapq
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -71,7 +76,7 @@ class Request:
 
 
 class Batcher:
-    """A bounded queue and one thread that runs what is in it. A context manager: leaving it drains nothing."""
+    """A bounded queue, and one run at a time of what is in it. A context manager: leaving it drains nothing."""
 
     def __init__(
         self,
@@ -79,14 +84,22 @@ class Batcher:
         *,
         max_batch_rows: int,
         max_queue_rows: int,
+        join_rows: int | None = None,
         max_queue_delay_s: float = 0.0,
+        max_inline_s: float = 0.0,
         name: str = "model",
     ) -> None:
-        """``max_batch_rows`` 1 means that requests are never joined (a model without a batch axis)."""
+        """Joins requests up to ``join_rows``, which is ``max_batch_rows`` if not given; 1 joins none.
+
+        Runs expected to take ``max_inline_s`` or less happen in the thread that settles.
+        """
         self._run = run
         self.max_batch_rows = max_batch_rows
+        self._join_rows = min(join_rows or max_batch_rows, max_batch_rows)
         self._max_queue_rows = max(max_queue_rows, max_batch_rows)
         self._max_queue_delay_s = max_queue_delay_s
+        self._max_inline_ns = max_inline_s * 1e9
+        self._expected_ns: dict[int, float] = {}
         self._name = name
         self.statistics = Statistics()
         self._queue: list[tuple[int, int, Request]] = []
@@ -94,6 +107,7 @@ class Batcher:
         self._order = itertools.count()
         self._queued_rows = 0
         self._wake = threading.Condition()
+        self._running = False
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name=f"batcher {name}", daemon=True)
 
@@ -115,7 +129,10 @@ class Batcher:
         self._thread.join()
 
     def submit(self, request: Request) -> None:
-        """Queues the request; raises Overloaded or Stopping and then does not answer it."""
+        """Queues the request; nothing runs before ``settle``, which sees to a whole burst of them.
+
+        Raises Overloaded or Stopping, and then does not answer it.
+        """
         with self._wake:
             if self._closed:
                 raise Stopping("The server is stopping.")
@@ -129,7 +146,16 @@ class Batcher:
             heapq.heappush(self._queue, (request.priority, next(self._order), request))
             self._queued_rows += request.rows
             request.queued = True
-            self._wake.notify()
+
+    def settle(self) -> None:
+        """Runs what has been queued, here if that will be short, else in the batcher's thread."""
+        while self._queue:
+            with self._wake:
+                if self._running or not self._ripe() or not self._is_short():
+                    self._wake.notify()
+                    return
+                batch, expired = self._take()
+            self._work(batch, expired)
 
     def cancel(self, request: Request) -> None:
         """Takes the request out if it has not run yet; its place in the queue is free at once."""
@@ -140,28 +166,37 @@ class Batcher:
         request.answer(Cancelled("The caller went away."))
 
     def _serve(self) -> None:
-        while (batch := self._next()) is not None:
+        while True:
+            with self._wake:
+                while not self._closed and (self._running or not self._ripe()):
+                    self._wake.wait(None if self._running else self._delay_left())
+                if self._closed:
+                    return
+                batch, expired = self._take()
+            self._work(batch, expired)
+
+    def _work(self, batch: list[Request], expired: list[Request]) -> None:
+        """Answers what ``_take`` took."""
+        try:
+            for request in expired:
+                message = "Request timeout expired: it waited in the queue for longer than the caller allows."
+                self._refuse(request, Expired(message))
             if batch:
                 self._answer(batch)
+        finally:
+            with self._wake:
+                self._running = False
+                if self._queue:  # else the thread would wake to nothing, and take the first of the next burst alone
+                    self._wake.notify()
 
-    def _next(self) -> list[Request] | None:
-        """Waits for requests and takes what fits in one run, maybe nothing; None when closed."""
-        expired: list[Request] = []
-        with self._wake:
-            while not self._closed and not self._ripe():
-                self._wake.wait(self._delay_left())
-            if self._closed:
-                return None
-            batch = self._take(expired)
-        for request in expired:
-            self._refuse(
-                request, Expired("Request timeout expired: it waited in the queue for longer than the caller allows.")
-            )
-        return batch
+    def _is_short(self) -> bool:
+        """Whether a run of what is queued is expected to be short; the first of its size never is."""
+        size = min(self._queued_rows, self._join_rows).bit_length()
+        return self._expected_ns.get(size, math.inf) <= self._max_inline_ns
 
     def _ripe(self) -> bool:
         """Whether to run now: something waits, and fills a batch or has waited its delay."""
-        return bool(self._queue) and (self._queued_rows >= self.max_batch_rows or self._delay_left() == 0.0)
+        return bool(self._queue) and (self._queued_rows >= self._join_rows or self._delay_left() == 0.0)
 
     def _delay_left(self) -> float | None:
         """Seconds until what waits has waited its delay; None with an empty queue.
@@ -172,15 +207,17 @@ class Batcher:
             return None
         return max(0.0, self._waiting_since + self._max_queue_delay_s - time.monotonic())
 
-    def _take(self, expired: list[Request]) -> list[Request]:
-        """Takes from the head what can be joined: the same shapes, up to the limit in rows."""
+    def _take(self) -> tuple[list[Request], list[Request]]:
+        """Takes from the head what can be joined: the same shapes, up to the limit in rows; and what has expired."""
+        self._running = True
         batch: list[Request] = []
+        expired: list[Request] = []
         rows = 0
         now = time.monotonic()
         while self._queue:
             request = self._queue[0][2]
             alive = request.queued and (request.deadline is None or now < request.deadline)
-            fits = not batch or (rows + request.rows <= self.max_batch_rows and request.signature == batch[0].signature)
+            fits = not batch or (rows + request.rows <= self._join_rows and request.signature == batch[0].signature)
             if alive and not fits:
                 break
             heapq.heappop(self._queue)
@@ -193,10 +230,11 @@ class Batcher:
                 rows += request.rows
             else:
                 expired.append(request)
-        return batch
+        return batch, expired
 
     def _answer(self, batch: list[Request]) -> None:
         """Runs the batch and answers each request; if a joint run fails, each runs alone."""
+        rows = sum(request.rows for request in batch)
         began = time.monotonic_ns()
         try:
             inputs = _join(batch)
@@ -211,8 +249,9 @@ class Batcher:
             else:
                 self._refuse(batch[0], error)
             return
+        expected = self._expected_ns.get(rows.bit_length(), ran - joined)
+        self._expected_ns[rows.bit_length()] = expected + (ran - joined - expected) / 8
         waited = [began - request.arrived_ns for request in batch]
-        rows = sum(request.rows for request in batch)
         self.statistics.ran(waited, rows, (began, joined, ran, time.monotonic_ns()))
         for request, answer in zip(batch, answers, strict=True):
             request.answer(answer)

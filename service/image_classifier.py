@@ -56,12 +56,16 @@ class ImageClassifier:
             return
         self._enter(len(message.images))
         try:
-            self._decoders.submit(self._submit, answer, shape).add_done_callback(
+            self._decoders.submit(self._decode, answer, shape).add_done_callback(
                 lambda _: self._leave(len(message.images))
             )
         except RuntimeError:  # the pool has been shut down
             self._leave(len(message.images))
             raise Stopping("The server is stopping.") from None
+
+    def _decode(self, answer: "_Answer", shape: ImageShape) -> None:
+        self._submit(answer, shape)
+        answer.endpoint.batcher.settle()  # what is submitted here is part of no burst of the transport's
 
     def _submit(self, answer: "_Answer", shape: ImageShape) -> None:
         """Turns the images into rows and queues them in parts of the batcher's size."""

@@ -51,7 +51,7 @@ def read_inputs(message: pb.ModelInferRequest, endpoint: Endpoint) -> tuple[Rows
                 f"inference input '{tensor.name}' data-type is '{tensor.datatype}', "
                 f"but model '{name}' expects '{wanted.datatype.name}'"
             )
-        count = _check_shape(tensor.shape, wanted, spec, endpoint)
+        count = _check_shape(tuple(tensor.shape), wanted, spec, endpoint)
         if tensors and count != rows:
             raise InvalidRequest(f"input '{tensor.name}' batch size does not match other inputs for '{name}'")
         rows = count
@@ -69,7 +69,7 @@ def read_inputs(message: pb.ModelInferRequest, endpoint: Endpoint) -> tuple[Rows
     return {tensor.name: tensors[tensor.name] for tensor in spec.inputs}, rows
 
 
-def _check_shape(shape: Any, wanted: TensorSpec, spec: ModelSpec, endpoint: Endpoint) -> int:
+def _check_shape(shape: tuple[int, ...], wanted: TensorSpec, spec: ModelSpec, endpoint: Endpoint) -> int:
     """The rows of an input of this shape; raises InvalidRequest."""
     if not wanted.accepts(shape):
         raise InvalidRequest(

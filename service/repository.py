@@ -35,8 +35,11 @@ class Limits:
     """How requests are gathered into runs."""
 
     max_batch_rows: int
+    join_rows: int
+    """Most rows joined from several requests; 0: what suits the provider."""
     max_queue_rows: int
     max_queue_delay_s: float
+    max_inline_s: float
 
 
 @dataclass
@@ -68,6 +71,11 @@ class Repository:
         for name in sorted(self.endpoints):
             for version in sorted(self.endpoints[name]):
                 yield self.endpoints[name][version]
+
+    def settle(self) -> None:
+        """Runs what a burst of calls has queued."""
+        for endpoint in self:
+            endpoint.batcher.settle()
 
     def versions(self, name: str) -> list[str]:
         """The versions that can be asked, lowest first."""
@@ -122,7 +130,9 @@ def _open(name: str, version: int, path: Path, providers: Sequence[Provider], th
     batcher = Batcher(
         session.run,
         max_batch_rows=limits.max_batch_rows if session.spec.batches else 1,
+        join_rows=limits.join_rows or providers[0].join_rows,
         max_queue_rows=limits.max_queue_rows,
+        max_inline_s=limits.max_inline_s,
         max_queue_delay_s=limits.max_queue_delay_s if session.spec.batches else 0.0,
         name=name,
     )

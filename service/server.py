@@ -59,7 +59,13 @@ class Readiness:
 def running(settings: Settings) -> Iterator[Server]:
     """A server that listens and is ready; on leaving, it closes. Raises StartError."""
     cores = usable_cores()
-    limits = Limits(settings.max_batch_rows, settings.max_queue_rows, settings.max_queue_delay_us / 1e6)
+    limits = Limits(
+        max_batch_rows=settings.max_batch_rows,
+        join_rows=settings.join_rows,
+        max_queue_rows=settings.max_queue_rows,
+        max_queue_delay_s=settings.max_queue_delay_us / 1e6,
+        max_inline_s=settings.max_inline_us / 1e6,
+    )
     with ExitStack() as stack:
         repository = stack.enter_context(
             open_repository(
@@ -87,7 +93,7 @@ def running(settings: Settings) -> Iterator[Server]:
                 max_decoding=settings.max_queue_rows,
             ).methods
         )
-        transport = stack.enter_context(_transport(settings, methods))
+        transport = stack.enter_context(_transport(settings, methods, repository))
         server = Server(transport, repository, readiness)
         server.announce(ready=True)
         log.info(
@@ -100,12 +106,14 @@ def running(settings: Settings) -> Iterator[Server]:
         yield server
 
 
-def _transport(settings: Settings, methods: Methods) -> NativeTransport | GrpcioTransport:
+def _transport(settings: Settings, methods: Methods, repository: Repository) -> NativeTransport | GrpcioTransport:
     address = f"{settings.host}:{settings.port}"
     max_message_bytes = settings.max_message_mib * 2**20
     if settings.transport == "native":
-        return NativeTransport(address, methods, max_message_bytes=max_message_bytes)
-    return GrpcioTransport(address, methods, max_message_bytes=max_message_bytes, tls=_tls(settings))
+        return NativeTransport(
+            address, methods, repository.settle, max_message_bytes=max_message_bytes, io_threads=settings.io_threads
+        )
+    return GrpcioTransport(address, methods, repository.settle, max_message_bytes=max_message_bytes, tls=_tls(settings))
 
 
 def _tls(settings: Settings) -> Tls | None:

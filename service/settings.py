@@ -42,6 +42,10 @@ class Settings(BaseSettings):
     """Threads that compute one run on the CPU; 0: as many as the cores this process may use."""
     max_batch_rows: int = Field(default=256, ge=1, le=65536)
     """Most rows (images) in one run, and in one request."""
+    join_rows: int = Field(default=0, ge=0, le=65536)
+    """Most rows joined from several requests into one run; 0: what suits the provider (64 on the CPU)."""
+    max_inline_us: int = Field(default=500, ge=0, le=1_000_000)
+    """Runs expected to be this short, in microseconds, happen in the thread that receives the requests."""
     max_queue_rows: int = Field(default=4096, ge=1)
     """Most rows that may wait for one model; more are refused with RESOURCE_EXHAUSTED."""
     max_queue_delay_us: int = Field(default=0, ge=0, le=10_000_000)
@@ -50,6 +54,8 @@ class Settings(BaseSettings):
     """Largest message accepted, in MiB; larger ones are refused with RESOURCE_EXHAUSTED."""
     max_image_pixels: int = Field(default=50_000_000, ge=1)
     """Largest picture that is decoded, in pixels (height x width)."""
+    io_threads: int = Field(default=0, ge=0, le=64)
+    """Threads that read and write the network in the native transport; 0: one for each four cores."""
     decode_threads: int = Field(default=0, ge=0, le=1024)
     """Threads that decode pictures; 0: as many as the cores this process may use."""
     server_name: str = "convserve"

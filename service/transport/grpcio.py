@@ -38,10 +38,20 @@ class Tls:
 class GrpcioTransport(Transport):
     """Serves hot and cold methods, health and reflection on an address (``host:port`` or ``unix:path``)."""
 
-    def __init__(self, address: str, methods: Methods, *, max_message_bytes: int, tls: Tls | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        methods: Methods,
+        settle: Callable[[], None],
+        *,
+        max_message_bytes: int,
+        tls: Tls | None = None,
+    ) -> None:
+        """``settle`` is called when hot calls have been given to their methods, which may put work off until then."""
         self.port = 0
         self._address = address
         self._methods = methods
+        self._settle = settle
         self._max_message_bytes = max_message_bytes
         self._tls = tls
         self._traffic = Traffic(max_message_bytes)
@@ -133,6 +143,7 @@ class GrpcioTransport(Transport):
         async def behaviour(payload: bytes, context: Any) -> bytes:
             call = _AioCall(payload, context.time_remaining(), self._loop)
             self._traffic.serve(call, call, method)
+            self._settle()
             try:
                 answer = await call.answer
             except asyncio.CancelledError:
@@ -158,6 +169,7 @@ class GrpcioTransport(Transport):
                         call = _AioCall(payload, context.time_remaining(), self._loop)
                         await calls.put(call)
                         self._traffic.serve(call, call, stream.method)
+                        self._settle()
                 except Exception:
                     await calls.put(None)
                     raise
@@ -198,11 +210,12 @@ def _cold(method: ColdMethod) -> Callable[[Any, Any], Awaitable[Any]]:
 class _AioCall(Call):
     """A call whose answer is a future of the event loop; errors travel as values."""
 
-    __slots__ = ("_loop", "answer")
+    __slots__ = ("_loop", "_thread", "answer")
 
     def __init__(self, payload: bytes, time_remaining_s: float | None, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(payload, time_remaining_s)
         self._loop = loop
+        self._thread = threading.get_ident()
         self.answer: asyncio.Future[bytes | Exception] = loop.create_future()
 
     def respond(self, payload: bytes) -> None:
@@ -212,9 +225,12 @@ class _AioCall(Call):
         self._hand_over(error)
 
     def _hand_over(self, answer: bytes | Exception) -> None:
+        if threading.get_ident() == self._thread:
+            self._set(answer)
+            return
         with contextlib.suppress(RuntimeError):  # the loop has ended, and every call with it
-            self._loop.call_soon_threadsafe(self._settle, answer)
+            self._loop.call_soon_threadsafe(self._set, answer)
 
-    def _settle(self, answer: bytes | Exception) -> None:
+    def _set(self, answer: bytes | Exception) -> None:
         if not self.answer.done():
             self.answer.set_result(answer)

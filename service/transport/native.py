@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from typing import Self
 
 from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
+from service.cores import usable_cores
 from service.errors import StartError
 from service.status import status_of
 from service.transport.call import Call, Methods, Traffic, Transport
@@ -30,9 +31,23 @@ FLUSH_SETTLE_S = 0.05
 class NativeTransport(Transport):
     """Serves on ``host:port``; see GrpcioTransport for what runs behind it."""
 
-    def __init__(self, address: str, methods: Methods, *, max_message_bytes: int) -> None:
+    def __init__(
+        self,
+        address: str,
+        methods: Methods,
+        settle: Callable[[], None],
+        *,
+        max_message_bytes: int,
+        io_threads: int = 0,
+    ) -> None:
+        """``settle`` is called after each burst of calls; ``io_threads`` 0 means one for each four cores.
+
+        See GrpcioTransport for the rest.
+        """
         self._address = address
         self._methods = methods
+        self._settle = settle
+        self._io_threads = io_threads or max(1, usable_cores() // 4)
         self._max_message_bytes = max_message_bytes
         self._traffic = Traffic(max_message_bytes)
         self._stack = ExitStack()
@@ -45,12 +60,18 @@ class NativeTransport(Transport):
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             socket = folder / "grpcio.sock"
             self._behind = stack.enter_context(
-                GrpcioTransport(f"unix:{socket}", self._methods, max_message_bytes=self._max_message_bytes)
+                GrpcioTransport(
+                    f"unix:{socket}", self._methods, self._settle, max_message_bytes=self._max_message_bytes
+                )
             )
             self._paths = list(self._methods.hot)
             try:
                 self._front = NativeGrpcFront(
-                    self._address, [(path, False) for path in self._paths], call_details=True, metrics=True
+                    self._address,
+                    [(path, False) for path in self._paths],
+                    io_threads=self._io_threads,
+                    call_details=True,
+                    metrics=True,
                 )
             except OSError as error:
                 raise StartError(f"cannot listen on {self._address}: {error}") from error
@@ -89,6 +110,7 @@ class NativeTransport(Transport):
                     traffic.serve(call_id, call, methods[method])
                 else:
                     traffic.cancel(call_id)
+            self._settle()
 
     def _flushed(self, ends: float) -> bool:
         """Waits until the answers given are sent: closing the front throws away what it still holds.

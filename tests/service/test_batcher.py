@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -22,6 +22,8 @@ class RecordingModel:
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
+        self.threads: list[int] = []
+        self._one_at_a_time = threading.Lock()
         self.entered = threading.Semaphore(0)
         self._free = threading.Event()
         self._free.set()
@@ -39,10 +41,13 @@ class RecordingModel:
 
     def __call__(self, inputs: Rows) -> Rows:
         rows = inputs["x"]
+        assert self._one_at_a_time.acquire(blocking=False), "two runs at once"
         self.batches.append(rows.reshape(len(rows), -1)[:, 0].tolist())
+        self.threads.append(threading.get_ident())
         if not self._free.is_set():
             self.entered.release()
         assert self._free.wait(WAIT_S)
+        self._one_at_a_time.release()
         if (rows == POISON).any():
             raise ModelFailed("poisoned")
         return {"y": rows * 2}
@@ -66,6 +71,7 @@ def submit(batcher: Batcher, rows: list[int], width: int = 1, **options: float) 
     """Queue a request of these rows."""
     request, answer = make_request(rows, width, **options)
     batcher.submit(request)
+    batcher.settle()
     return answer
 
 
@@ -118,6 +124,7 @@ def test_cancelled_requests_never_run_and_free_their_place(batcher: Batcher, mod
     with model.held(batcher):
         gone, gone_answer = make_request([1] * 16)
         batcher.submit(gone)
+        batcher.settle()
         with pytest.raises(Overloaded):
             submit(batcher, [2])
         batcher.cancel(gone)
@@ -130,6 +137,7 @@ def test_cancelled_requests_never_run_and_free_their_place(batcher: Batcher, mod
 def test_cancelling_what_runs_or_is_answered_changes_nothing(batcher: Batcher, model: RecordingModel) -> None:
     request, answer = make_request([5])
     batcher.submit(request)
+    batcher.settle()
     assert rows_of(answer) == [10]
     batcher.cancel(request)
     with model.held(batcher):
@@ -208,8 +216,63 @@ def test_an_answer_that_cannot_be_delivered_harms_nobody_else(batcher: Batcher, 
 
     with model.held(batcher):
         batcher.submit(Request({"x": np.array([[1]])}, 1, gone))
+        batcher.settle()
         stays = submit(batcher, [2])
     assert rows_of(stays) == [4]
+
+
+def test_requests_are_joined_up_to_a_limit_of_its_own_and_larger_ones_run_alone(model: RecordingModel) -> None:
+    with Batcher(model, max_batch_rows=8, join_rows=4, max_queue_rows=32) as batcher:
+        with model.held(batcher):
+            answers = [submit(batcher, [i] * size) for i, size in enumerate((2, 2, 8, 1, 3))]
+        for answer in answers:
+            answer.result(WAIT_S)
+    assert [len(batch) for batch in model.batches] == [1, 4, 8, 4]
+
+
+def test_a_run_expected_to_be_short_happens_in_the_thread_that_settles(model: RecordingModel) -> None:
+    """The first run of its size tells how long the next will take."""
+    here = threading.get_ident()
+    with Batcher(model, max_batch_rows=8, max_queue_rows=32, max_inline_s=3600) as batcher:
+        assert rows_of(submit(batcher, [1])) == [2]
+        second = submit(batcher, [2])
+        assert second.done()
+        assert rows_of(submit(batcher, [3, 4, 5, 6])) == [6, 8, 10, 12]
+    assert [thread == here for thread in model.threads] == [False, True, False]
+
+
+def test_a_run_expected_to_be_long_happens_in_the_batchers_thread(model: RecordingModel) -> None:
+    with Batcher(model, max_batch_rows=8, max_queue_rows=32, max_inline_s=1e-12) as batcher:
+        for row in range(3):
+            assert rows_of(submit(batcher, [row])) == [2 * row]
+    assert threading.get_ident() not in model.threads
+
+
+def test_a_burst_is_settled_in_as_many_runs_as_it_takes(model: RecordingModel) -> None:
+    with Batcher(model, max_batch_rows=2, max_queue_rows=32, max_inline_s=3600) as batcher:
+        for size in (1, 2):
+            submit(batcher, [0] * size).result(WAIT_S)
+        requests = [make_request([row]) for row in range(5)]
+        for request, _ in requests:
+            batcher.submit(request)
+        batcher.settle()
+        assert [rows_of(answer) for _, answer in requests] == [[0], [2], [4], [6], [8]]
+    assert model.batches[2:] == [[0, 1], [2, 3], [4]]
+
+
+def test_threads_that_settle_at_once_never_run_at_once_and_get_their_own(model: RecordingModel) -> None:
+    with Batcher(model, max_batch_rows=8, max_queue_rows=1000, max_inline_s=3600) as batcher:
+
+        def ask(start: int) -> None:
+            for row in range(start, start + 100):
+                assert rows_of(submit(batcher, [row])) == [2 * row]
+
+        with ThreadPoolExecutor(8) as pool:
+            for outcome in [pool.submit(ask, 1000 * thread) for thread in range(8)]:
+                outcome.result(WAIT_S)
+    assert sorted(row for batch in model.batches for row in batch) == sorted(
+        1000 * thread + row for thread in range(8) for row in range(100)
+    )
 
 
 def test_statistics_tell_what_was_done(batcher: Batcher, model: RecordingModel) -> None:
