@@ -31,10 +31,14 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the benchmark stops it
     methods = Methods({MODEL_INFER: _answer(options.answer.read_bytes())}, {})
     open_transport = TRANSPORTS[options.transport]
-    with open_transport("127.0.0.1:0", methods, lambda: None, max_message_bytes=MAX_MESSAGE_BYTES) as transport:
+    with open_transport("127.0.0.1:0", methods, _settle, max_message_bytes=MAX_MESSAGE_BYTES) as transport:
         line = json.dumps({"event": "listening", "address": f"127.0.0.1:{transport.port}"})
         print(line, file=sys.stderr, flush=True)
         stop.wait()
+
+
+def _settle(*, inline: bool) -> None:
+    """There is no batcher here."""
 
 
 def _answer(payload: bytes) -> Callable[[Call], None]:

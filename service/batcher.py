@@ -147,11 +147,11 @@ class Batcher:
             self._queued_rows += request.rows
             request.queued = True
 
-    def settle(self) -> None:
-        """Runs what has been queued, here if that will be short, else in the batcher's thread."""
+    def settle(self, *, inline: bool = True) -> None:
+        """Runs what has been queued, in this thread if that will be short, else in the batcher's."""
         while self._queue:
             with self._wake:
-                if self._running or not self._ripe() or not self._is_short():
+                if not inline or self._running or not self._ripe() or not self._is_short():
                     self._wake.notify()
                     return
                 batch, expired = self._take()

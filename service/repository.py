@@ -72,10 +72,10 @@ class Repository:
             for version in sorted(self.endpoints[name]):
                 yield self.endpoints[name][version]
 
-    def settle(self) -> None:
-        """Runs what a burst of calls has queued."""
+    def settle(self, *, inline: bool) -> None:
+        """Runs what a burst of calls has queued, short runs in this thread if ``inline``."""
         for endpoint in self:
-            endpoint.batcher.settle()
+            endpoint.batcher.settle(inline=inline)
 
     def versions(self, name: str) -> list[str]:
         """The versions that can be asked, lowest first."""

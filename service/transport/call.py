@@ -5,7 +5,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from google.protobuf.message import Message
 
@@ -47,6 +47,13 @@ class Call(ABC):
 
 HotMethod = Callable[[Call], None]
 """Takes a call, never blocks, and sees to it that it is answered; what it raises is the answer too."""
+
+
+class Settle(Protocol):
+    """Sees to what hot methods have put off until their burst of calls was complete."""
+
+    def __call__(self, *, inline: bool) -> None:
+        """``inline``: short work may be done in this thread."""
 
 
 @dataclass(frozen=True)

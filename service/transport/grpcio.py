@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from service.errors import StartError
 from service.status import status_of
-from service.transport.call import Call, ColdMethod, HotMethod, Methods, StreamMethod, Traffic, Transport
+from service.transport.call import Call, ColdMethod, HotMethod, Methods, Settle, StreamMethod, Traffic, Transport
 
 STREAM_AHEAD = 64
 """Most requests of one stream in flight."""
@@ -42,12 +42,16 @@ class GrpcioTransport(Transport):
         self,
         address: str,
         methods: Methods,
-        settle: Callable[[], None],
+        settle: Settle,
         *,
         max_message_bytes: int,
         tls: Tls | None = None,
     ) -> None:
-        """``settle`` is called when hot calls have been given to their methods, which may put work off until then."""
+        """``settle`` is called after each call of a hot method, which may put work off until then.
+
+        Never inline: calls come one by one here, so a run in this thread would keep the next from sharing it
+        (mnist-tiny, 64 at once: 3,100 requests/s instead of 3,900).
+        """
         self.port = 0
         self._address = address
         self._methods = methods
@@ -143,7 +147,7 @@ class GrpcioTransport(Transport):
         async def behaviour(payload: bytes, context: Any) -> bytes:
             call = _AioCall(payload, context.time_remaining(), self._loop)
             self._traffic.serve(call, call, method)
-            self._settle()
+            self._settle(inline=False)
             try:
                 answer = await call.answer
             except asyncio.CancelledError:
@@ -169,7 +173,7 @@ class GrpcioTransport(Transport):
                         call = _AioCall(payload, context.time_remaining(), self._loop)
                         await calls.put(call)
                         self._traffic.serve(call, call, stream.method)
-                        self._settle()
+                        self._settle(inline=False)
                 except Exception:
                     await calls.put(None)
                     raise

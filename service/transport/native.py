@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from pygrpc_native import EVENT_CALL, NativeGrpcFront
 from service.cores import usable_cores
 from service.errors import StartError
 from service.status import status_of
-from service.transport.call import Call, Methods, Traffic, Transport
+from service.transport.call import Call, Methods, Settle, Traffic, Transport
 from service.transport.grpcio import GrpcioTransport
 
 BURST = 64
@@ -35,7 +35,7 @@ class NativeTransport(Transport):
         self,
         address: str,
         methods: Methods,
-        settle: Callable[[], None],
+        settle: Settle,
         *,
         max_message_bytes: int,
         io_threads: int = 0,
@@ -110,7 +110,7 @@ class NativeTransport(Transport):
                     traffic.serve(call_id, call, methods[method])
                 else:
                     traffic.cancel(call_id)
-            self._settle()
+            self._settle(inline=True)
 
     def _flushed(self, ends: float) -> bool:
         """Waits until the answers given are sent: closing the front throws away what it still holds.
