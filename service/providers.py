@@ -67,8 +67,8 @@ PROVIDERS: dict[str, Provider] = {
     for provider in (
         Provider("cuda", "CUDAExecutionProvider", "gpu", _attach_cuda),
         Provider("openvino", "OpenVINOExecutionProvider", "openvino", _attach_openvino),
-        # Beyond 64 rows the activations outgrow the caches: mnist-tiny and cifar10-lenet lose a third of their
-        # images/s at 256, the larger models gain nothing (measured with one and two threads on Zen 4).
+        # Beyond 64 rows the activations outgrow the caches: at 256, mnist-tiny with one thread and cifar10-lenet with
+        # two lose a third of their images/s, and the larger models gain nothing (benchmarks/README.md, Findings).
         Provider("cpu", "CPUExecutionProvider", "cpu", _attach_cpu, join_rows=64),
     )
 }
