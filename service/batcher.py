@@ -95,7 +95,7 @@ class Batcher:
         """
         self._run = run
         self.max_batch_rows = max_batch_rows
-        self._join_rows = min(join_rows or max_batch_rows, max_batch_rows)
+        self.join_rows = min(join_rows or max_batch_rows, max_batch_rows)
         self._max_queue_rows = max(max_queue_rows, max_batch_rows)
         self._max_queue_delay_s = max_queue_delay_s
         self._max_inline_ns = max_inline_s * 1e9
@@ -191,12 +191,12 @@ class Batcher:
 
     def _is_short(self) -> bool:
         """Whether a run of what is queued is expected to be short; the first of its size never is."""
-        size = min(self._queued_rows, self._join_rows).bit_length()
+        size = min(self._queued_rows, self.join_rows).bit_length()
         return self._expected_ns.get(size, math.inf) <= self._max_inline_ns
 
     def _ripe(self) -> bool:
         """Whether to run now: something waits, and fills a batch or has waited its delay."""
-        return bool(self._queue) and (self._queued_rows >= self._join_rows or self._delay_left() == 0.0)
+        return bool(self._queue) and (self._queued_rows >= self.join_rows or self._delay_left() == 0.0)
 
     def _delay_left(self) -> float | None:
         """Seconds until what waits has waited its delay; None with an empty queue.
@@ -217,7 +217,7 @@ class Batcher:
         while self._queue:
             request = self._queue[0][2]
             alive = request.queued and (request.deadline is None or now < request.deadline)
-            fits = not batch or (rows + request.rows <= self._join_rows and request.signature == batch[0].signature)
+            fits = not batch or (rows + request.rows <= self.join_rows and request.signature == batch[0].signature)
             if alive and not fits:
                 break
             heapq.heappop(self._queue)

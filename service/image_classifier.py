@@ -80,7 +80,7 @@ class ImageClassifier:
                     positions.append(position)
                 except InvalidRequest as error:
                     answer.results[position] = _error(error)
-            size = answer.endpoint.batcher.max_batch_rows
+            size = answer.endpoint.batcher.join_rows
             parts = range(0, len(rows), size)
             answer.queue([(positions[at : at + size], np.stack(rows[at : at + size])) for at in parts])
         except Exception as error:
@@ -165,16 +165,18 @@ class _Answer:
         return lambda outcome: self._fill(positions, outcome)
 
     def _fill(self, positions: list[int], outcome: Rows | Exception) -> None:
-        if isinstance(outcome, Exception):
-            self.fail(outcome)
-            return
-        for position, result in zip(positions, _results(outcome, self.message, self.endpoint), strict=True):
-            self.results[position] = result
-        with self._lock:
-            self._missing -= 1
-            last = not self._missing
-        if last:
-            self._respond()
+        try:
+            if isinstance(outcome, Exception):
+                raise outcome
+            for position, result in zip(positions, _results(outcome, self.message, self.endpoint), strict=True):
+                self.results[position] = result
+            with self._lock:
+                self._missing -= 1
+                last = not self._missing
+            if last:
+                self._respond()
+        except Exception as error:
+            self.fail(error)
 
     def _respond(self) -> None:
         if self._claim():

@@ -74,8 +74,9 @@ class Repository:
 
     def settle(self, *, inline: bool) -> None:
         """Runs what a burst of calls has queued, short runs in this thread if ``inline``."""
-        for endpoint in self:
-            endpoint.batcher.settle(inline=inline)
+        for versions in self.endpoints.values():
+            for endpoint in versions.values():
+                endpoint.batcher.settle(inline=inline)
 
     def versions(self, name: str) -> list[str]:
         """The versions that can be asked, lowest first."""
