@@ -162,6 +162,7 @@ class Batcher:
         with self._wake:
             if request.queued:
                 request.queued = False
+                request.inputs = {}  # its entry stays until the queue comes to it, its arrays need not
                 self._queued_rows -= request.rows
         request.answer(Cancelled("The caller went away."))
 
@@ -191,8 +192,8 @@ class Batcher:
 
     def _is_short(self) -> bool:
         """Whether a run of what is queued is expected to be short; the first of its size never is."""
-        size = min(self._queued_rows, self.join_rows).bit_length()
-        return self._expected_ns.get(size, math.inf) <= self._max_inline_ns
+        rows = max(self._queue[0][2].rows, min(self._queued_rows, self.join_rows))
+        return self._expected_ns.get(rows.bit_length(), math.inf) <= self._max_inline_ns
 
     def _ripe(self) -> bool:
         """Whether to run now: something waits, and fills a batch or has waited its delay."""
