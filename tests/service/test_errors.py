@@ -7,6 +7,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from service.pb import open_inference_pb2 as pb
 from tests.servers import ServerProcess
@@ -232,6 +234,23 @@ def test_a_message_above_the_limit_is_refused(odd_server: ServerProcess) -> None
         assert code == EXHAUSTED
         assert "larger than max" in words
         assert infer(odd_server, good(), channel)["total"].tolist() == [[2.0] * 16]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_messages_are_refused_as_such_or_answered(odd_server: ServerProcess, data: st.DataObject) -> None:
+    """A flipped byte may hit a name, a length, a shape or nothing that matters; it is never our INTERNAL error."""
+    case = data.draw(st.sampled_from(sorted(REFUSALS)))
+    damaged = bytearray(REFUSALS[case][0].SerializeToString())
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        send_bytes(odd_server, "/inference.GRPCInferenceService/ModelInfer", bytes(damaged))
+    except grpc.RpcError as error:
+        code = refusal(error)[0]
+    else:
+        code = grpc.StatusCode.OK
+    assert code in {grpc.StatusCode.OK, INVALID, MISSING, UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
 @pytest.mark.parametrize("method", ["ModelMetadata", "ModelConfig", "ModelReady"])
