@@ -16,6 +16,9 @@ from service.errors import StartError
 from service.server import running
 from service.settings import Settings
 
+CLOSE_S = 5.0
+"""How long closing may take, when all that is in flight is answered or the grace period is over."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -39,11 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             drained = server.drain(delay_s=settings.drain_delay_s, grace_s=settings.grace_s)
             if not drained:
                 log.error("requests were still in flight when the grace period ended")
+            _end_within(CLOSE_S, 0 if drained else 1)
     except StartError as error:
         log.error("cannot start", reason=str(error))
         return 1
     log.info("stopped")
     return 0 if drained else 1
+
+
+def _end_within(seconds: float, code: int) -> None:
+    """Ends the process in the end: a run cannot be interrupted, and closing would wait for one nobody waits for."""
+    timer = threading.Timer(seconds, os._exit, (code,))
+    timer.daemon = True
+    timer.start()
 
 
 class _Signals:

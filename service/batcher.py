@@ -157,6 +157,12 @@ class Batcher:
                 batch, expired = self._take()
             self._work(batch, expired)
 
+    def hurry(self) -> None:
+        """Lets nothing wait for company any more, because none will come."""
+        with self._wake:
+            self._max_queue_delay_s = 0.0
+            self._wake.notify()
+
     def cancel(self, request: Request) -> None:
         """Takes the request out if it has not run yet; its place in the queue is free at once."""
         with self._wake:

@@ -45,6 +45,8 @@ class Server:
         """Not ready any more → after the delay, no new requests → those in flight answered, within the grace."""
         self.announce(ready=False)
         time.sleep(delay_s)
+        self._transport.refuse()
+        self._repository.hurry()
         return self._transport.drain(grace_s)
 
 

@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     """Runs expected to be this short, in microseconds, happen in the thread that receives the requests."""
     max_queue_rows: int = Field(default=4096, ge=1)
     """Most rows that may wait for one model; more are refused with RESOURCE_EXHAUSTED."""
-    max_queue_delay_us: int = Field(default=0, ge=0, le=10_000_000)
+    max_queue_delay_us: int = Field(default=0, ge=0, le=60_000_000)
     """How long a request may wait for others to join it, in microseconds; 0: never longer than the run that is on."""
     max_message_mib: int = Field(default=64, ge=1, le=2047)
     """Largest message accepted, in MiB; larger ones are refused with RESOURCE_EXHAUSTED."""

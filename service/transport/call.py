@@ -125,10 +125,13 @@ class Traffic:
         self._calls.pop(key, None)
         self._note_idle()
 
-    def drain(self, timeout_s: float) -> bool:
-        """Refuses new calls, and waits until those in flight are answered; False if time ran out."""
+    def refuse(self) -> None:
+        """Refuses new calls from now on."""
         self._closed = True
         self._note_idle()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Waits until the calls in flight are answered, after ``refuse``; False if time ran out."""
         return self._idle.wait(timeout_s)
 
     def _note_idle(self) -> None:
@@ -147,5 +150,9 @@ class Transport(ABC):
         """Tells the health protocol which names are serving."""
 
     @abstractmethod
+    def refuse(self) -> None:
+        """Refuses new hot calls from now on."""
+
+    @abstractmethod
     def drain(self, timeout_s: float) -> bool:
-        """Refuses new calls and waits until those in flight have their answers; False if time ran out."""
+        """Waits until the hot calls in flight have their answers, after ``refuse``; False if time ran out."""

@@ -79,8 +79,12 @@ class GrpcioTransport(Transport):
         """Tells the health protocol which names are serving."""
         asyncio.run_coroutine_threadsafe(self._set_health(serving), self._loop).result()
 
+    def refuse(self) -> None:
+        """Refuses new hot calls from now on."""
+        self._traffic.refuse()
+
     def drain(self, timeout_s: float) -> bool:
-        """Refuses new hot calls and waits until those in flight have their answers."""
+        """Waits until the hot calls in flight have their answers, after ``refuse``; False if time ran out."""
         return self._traffic.drain(timeout_s)
 
     def _run(self) -> None:

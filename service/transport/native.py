@@ -93,10 +93,15 @@ class NativeTransport(Transport):
         """Tells the health protocol which names are serving."""
         self._behind.set_ready(serving)
 
+    def refuse(self) -> None:
+        """Refuses new hot calls from now on, and those of streams, which run behind."""
+        self._traffic.refuse()
+        self._behind.refuse()
+
     def drain(self, timeout_s: float) -> bool:
-        """Refuses new hot calls and waits until those in flight have their answers, on the wire."""
+        """Waits until the hot calls in flight have their answers, on the wire; False if time ran out."""
         ends = time.monotonic() + timeout_s
-        drained = self._traffic.drain(timeout_s)
+        drained = self._traffic.drain(timeout_s) and self._behind.drain(ends - time.monotonic())
         return drained and self._flushed(ends)
 
     def _receive(self) -> None:

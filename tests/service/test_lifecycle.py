@@ -34,15 +34,16 @@ def ragged_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def waiting_server(transport: str, ragged_dir: Path) -> Iterator[ServerProcess]:
-    """Requests wait four seconds for company, which is how a test has them in flight."""
-    limits = ("--max-batch-rows", "64", "--max-queue-rows", "64", "--max-queue-delay-us", "4000000")
+    """Requests wait a minute for company, which is how a test has them in flight."""
+    limits = ("--max-batch-rows", "64", "--max-queue-rows", "64", "--max-queue-delay-us", "60000000")
     with ServerProcess(ragged_dir, *limits, transport=transport) as process:
         yield process
 
 
 def wait_until_queued(call: Any, rows: int) -> None:
-    """Returns when that many rows wait: then there is room for no more than 64 less."""
+    """Return when that many rows wait, which is when there is no room for the rest of 64 and one more."""
     probe = infer_request("ragged", x=np.zeros((65 - rows, 1), np.float32))
+    probe.parameters["priority"].int64_param = 1  # where it just fits, and so fills a batch, it runs and they wait on
     while True:
         try:
             call(probe, timeout=0.1)
@@ -80,17 +81,25 @@ def test_an_idle_server_ends_at_once_on_sigint(transport: str, ragged_dir: Path)
     assert [event["event"] for event in process.events][-2:] == ["draining", "stopped"]
 
 
-def test_what_outlasts_the_grace_period_is_told_and_the_exit_code_is_1(transport: str, ragged_dir: Path) -> None:
-    options = ("--max-queue-delay-us", "10000000", "--max-queue-rows", "256", "--grace-s", "0.1")
-    process = ServerProcess(ragged_dir, *options, "--max-batch-rows", "64", transport=transport)
+@pytest.mark.parametrize("leaves", [False, True], ids=["caller waits", "caller left"])
+def test_a_run_that_outlasts_the_grace_period_is_left(transport: str, odd_models_dir: Path, leaves: bool) -> None:
+    """The model is set to work for days; the server ends all the same, with 1 if anybody waited for it."""
+    options = ("--models", "laborious", "--max-batch-rows", "64", "--max-queue-rows", "64", "--grace-s", "1")
+    process = ServerProcess(odd_models_dir, *options, transport=transport)
+
+    def rows(count: int, work: int = 0) -> pb.ModelInferRequest:
+        return infer_request("laborious", index=np.zeros(count, np.int64), work=np.full(count, work))
+
     with process, process.channel() as channel:
         call = model_infer(channel)
-        future = call.future(infer_request("ragged", x=ROW), timeout=TIMEOUT_S)
-        with pytest.raises(grpc.RpcError):  # it has arrived when a second one, sent later, has timed out
-            call(infer_request("ragged", x=ROW), timeout=1)
-        assert process.terminate() == 1
-        assert isinstance(future.exception(), grpc.RpcError)
-    assert any("still in flight" in event["event"] for event in process.events)
+        endless = call.future(rows(1, work=10**9), timeout=TIMEOUT_S)
+        while call.future(rows(1), timeout=2).code() != grpc.StatusCode.DEADLINE_EXCEEDED:
+            pass  # it runs when one that takes no time gets no answer
+        if leaves:
+            endless.cancel()
+        assert process.terminate() == (0 if leaves else 1)
+        assert leaves or isinstance(endless.exception(), grpc.RpcError)
+    assert leaves != any("still in flight" in event["event"] for event in process.events)
 
 
 def test_health_follows_the_server_and_each_model(odd_server: ServerProcess) -> None:
