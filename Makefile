@@ -43,8 +43,8 @@ data: $(VENV)/.test ## download MNIST and CIFAR-10 into data/
 bench: $(VENV)/.test data-present ## measure throughput beside its two ceilings (needs h2load)
 	$(BIN)/python -m benchmarks.throughput $(ARGS)
 
-container: ## build the Dockerfile without a Docker engine and run it (needs root, buildah, debootstrap)
-	tests/container/build_and_run.sh
+container: $(VENV)/.serve ## build the Dockerfile without a Docker engine and run it (needs root, buildah, podman, debootstrap)
+	tests/container/build_and_run.sh --python $(abspath $(BIN)/python) $(ARGS)
 
 clean: ## remove environments and caches
 	rm -rf $(VENV) .venv-tritonclient .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
