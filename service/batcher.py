@@ -76,7 +76,7 @@ class Request:
 
 
 class Batcher:
-    """A bounded queue, and one run at a time of what is in it. A context manager: leaving it drains nothing."""
+    """A bounded queue, and one run at a time of what is in it. A context manager: leaving it runs nothing more."""
 
     def __init__(
         self,
