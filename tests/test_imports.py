@@ -36,7 +36,7 @@ def test_nothing_in_training_reaches_service() -> None:
     assert "service" not in loaded
 
 
-@pytest.mark.parametrize("module", [*SERVICE, "training.export"])
+@pytest.mark.parametrize("module", [*SERVICE, "training.pipeline"])
 def test_telemetry_is_off_before_onnxruntime_can_be_imported(module: str) -> None:
     """An import hook looks at the environment at the moment when onnxruntime is first asked for."""
     script = f"""

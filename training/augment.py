@@ -1,7 +1,80 @@
-"""Random shifts and flips of a whole batch at once, on whatever device the images are."""
+"""Random changes to a whole batch of images at once, on whatever device they are.
+
+An epoch's random numbers are drawn at its start from one generator on the CPU, so a recipe draws the same on every
+device, and nothing waits for them between steps.
+"""
+
+import math
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
+
+from training.recipes import Recipe
+
+# Rows and columns of the grid whose nodes bend an image.
+NODES = (5, 5)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """One epoch's random numbers, a row for each image; None where the recipe does not ask for that change."""
+
+    offsets: torch.Tensor | None
+    """int64 [N, 2]: down, right."""
+    flips: torch.Tensor | None
+    """bool [N]."""
+    matrices: torch.Tensor | None
+    """float32 [N, 2, 2]: where in the old image, from its middle, each place of the new one comes from."""
+    bends: torch.Tensor | None
+    """float32 [N, 2, 5, 5]: how far the nodes of a grid are moved besides (right, down), with half the image as 1."""
+    corners: torch.Tensor | None
+    """int64 [N, 2]: first row and column of what is cut out; parts of it may lie outside of the image."""
+
+
+def draw(recipe: Recipe, shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Draws:
+    """Draw an epoch's changes for images of `shape` [N, height, width, channels]."""
+    count, height, width = shape[:3]
+    most, cut = recipe.shift_pixels, recipe.cutout_pixels
+    offsets = torch.randint(-most, most + 1, (count, 2), generator=generator) if most else None
+    flips = torch.rand(count, generator=generator) < 0.5 if recipe.flip else None
+    matrices = None
+    if recipe.rotate_degrees or recipe.stretch or recipe.shear:
+        turn, shear, tall, wide = (torch.rand(4, count, generator=generator) * 2 - 1).unbind()
+        angle = turn * math.radians(recipe.rotate_degrees)
+        # Turn, then shear, then stretch: the columns of the product of the three.
+        cosine, sine = angle.cos(), angle.sin()
+        shear, wide, tall = shear * recipe.shear, 1 + wide * recipe.stretch, 1 + tall * recipe.stretch
+        first = torch.stack([cosine * wide, (cosine * shear - sine) * tall], 1)
+        second = torch.stack([sine * wide, (sine * shear + cosine) * tall], 1)
+        matrices = torch.stack([first, second], 1)
+    bends = None
+    if recipe.bend_pixels:
+        if matrices is None:
+            matrices = torch.eye(2).expand(count, 2, 2)
+        unit = torch.tensor([2 / width, 2 / height]).view(2, 1, 1)
+        bends = (torch.rand(count, 2, *NODES, generator=generator) * 2 - 1) * recipe.bend_pixels * unit
+    corners = None
+    if cut:
+        # Centres are drawn over the whole image, so that the edges are covered as often as the middle.
+        rows = torch.randint(height, (count,), generator=generator)
+        columns = torch.randint(width, (count,), generator=generator)
+        corners = torch.stack([rows, columns], 1) - cut // 2
+    parts = (part if part is None else part.to(device) for part in (offsets, flips, matrices, bends, corners))
+    return Draws(*parts)
+
+
+def apply(recipe: Recipe, draws: Draws, images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Change uint8 images [batch, height, width, channels], which are these `rows` of the epoch's draws."""
+    if draws.flips is not None:
+        images = flip(images, draws.flips[rows])
+    if draws.matrices is not None:
+        images = warp(images, draws.matrices[rows], None if draws.bends is None else draws.bends[rows])
+    if draws.offsets is not None:
+        images = shift(images, draws.offsets[rows], recipe.shift_pixels)
+    if draws.corners is not None:
+        images = cut_out(images, draws.corners[rows], recipe.cutout_pixels)
+    return images
 
 
 def shift(images: torch.Tensor, offsets: torch.Tensor, most: int) -> torch.Tensor:
@@ -20,3 +93,29 @@ def shift(images: torch.Tensor, offsets: torch.Tensor, most: int) -> torch.Tenso
 def flip(images: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """Mirror the chosen images (bool [batch]) of [batch, height, width, channels] left to right."""
     return torch.where(chosen[:, None, None, None], images.flip(2), images)
+
+
+def warp(images: torch.Tensor, matrices: torch.Tensor, bends: torch.Tensor | None = None) -> torch.Tensor:
+    """Turn, shear, stretch and bend uint8 images [batch, height, width, channels], interpolating.
+
+    `matrices` is float32 [batch, 2, 2], `bends` float32 [batch, 2, 5, 5] (see `Draws`); zeros come in at the edges.
+    """
+    theta = functional.pad(matrices, (0, 1))
+    planes = images.permute(0, 3, 1, 2).float()
+    grid = functional.affine_grid(theta, list(planes.shape), align_corners=False)
+    if bends is not None:
+        moved = functional.interpolate(bends, planes.shape[2:], mode="bicubic", align_corners=True)
+        grid = grid + moved.permute(0, 2, 3, 1)
+    warped = functional.grid_sample(planes, grid, align_corners=False)
+    return warped.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def cut_out(images: torch.Tensor, corners: torch.Tensor, side: int) -> torch.Tensor:
+    """Set a square of each image [batch, height, width, channels] to zero, from its corner int64 [batch, 2] on."""
+    _, height, width, _ = images.shape
+    top, left = corners.unbind(1)
+    rows = torch.arange(height, device=images.device)[None, :] - top[:, None]
+    columns = torch.arange(width, device=images.device)[None, :] - left[:, None]
+    inside_rows = (rows >= 0) & (rows < side)
+    inside_columns = (columns >= 0) & (columns < side)
+    return images.masked_fill((inside_rows[:, :, None] & inside_columns[:, None, :])[..., None], 0)

@@ -1,21 +1,22 @@
-"""`python -m training.catalog`: write models/README.md, a table of the files there, from nothing but their metadata."""
+"""`python -m training.catalog`: write models/README.md, a table of all models, from nothing but their report.json."""
 
 import argparse
 import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
-from training.errors import TrainingError
+from training.errors import ModelFileError, TrainingError
 from training.files import replacing
 from training.networks import NETWORKS, count_parameters
-from training.onnx_file import read_metadata
+from training.page import DATASETS, percent, size
 from training.recipes import RECIPES
 
-# Where each network comes from, and the figures that its document publishes.
+# Where each network comes from, and the figures that its document publishes; those not named here are ours.
 SOURCES = {
     "mnist-tiny": ("000", "-"),
     "mnist-deep": ("002", "-"),
@@ -23,70 +24,97 @@ SOURCES = {
     "cifar10-lenet": ("004", "63.35 %, loss 0.8776 in epoch 10"),
     "cifar10-cnn": ("001", "-"),
     "cifar10-vgg": ("004", "74.71 %, loss 0.5668 in epoch 10"),
+    "cifar10-vgg-bn": ("004", "-"),
 }
-OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
-# 141 MB as fp32: git ignores this one, so the table says how to make it, whether or not it lies there.
-NOT_KEPT = ("cifar10-vgg",)
+# 141 MB each as fp32: git ignores these files and what is made from them, but not their reports.
+NOT_KEPT = ("cifar10-vgg", "cifar10-vgg-bn")
 
 HEAD = """\
 # Models
 
 One self-describing file each: preprocessing, softmax, labels, measured accuracy and a probe are inside
-(`training/onnx_file.py`). Test accuracy was measured on the file itself, with ONNX Runtime's CPU provider, over the
-whole test set; the loss is the mean over the last epoch of training. "Published" is what the source document gives.
+(`training/onnx_file.py`). Each name leads to a page with curves, mistakes, calibration and how the model was made, and
+a `report.json` beside it has the same for programs. Everything was measured on the file itself with ONNX Runtime on a
+CPU, accuracy and calibration error over the whole test set. "Published" is what the source document gives for its own
+training.
 
-This page is written by `python -m training.catalog` from the files' metadata; change it there.
+This page is written by `python -m training.catalog` from the reports; change it there.
 
-| name | document | data set | parameters | size | test accuracy | last loss | published | recipe | made by |
-|---|---|---|---:|---:|---:|---:|---|---|---|
+| name | document | data set | precision | parameters | multiply-accumulates | size | test accuracy \
+| calibration error | images/s in runs of 64 | published | made by |
+|---|---|---|---|---:|---:|---:|---:|---:|---:|---|---|
 """
 
 
 def render(models_dir: Path) -> str:
-    """Write the page for the files in a folder; raises ModelFileError for a file that is not ours."""
-    return HEAD + "".join(_row(name, models_dir / name / "1" / "model.onnx") for name in NETWORKS)
+    """Write the page for the reports in a folder: our recipes and what was made from them, then all others by name.
+
+    Raises ModelFileError for a report that cannot be read.
+    """
+    measured: set[str] = set()
+    lines: dict[str, list[str]] = {}  # by the name of the fp32 model
+    for path in sorted(models_dir.glob("*/*/report.json")):
+        report = _read(path)
+        facts = report["facts"]
+        measured.add(facts["name"])
+        lines.setdefault(facts.get("variant_of", facts["name"]), []).append(_row(report, path.parent.name))
+    ours = [([] if name in measured else [_unbuilt(name)]) + lines.pop(name, []) for name in RECIPES]
+    return "".join([HEAD, *(line for part in (*ours, *lines.values()) for line in part)])
 
 
-def summarise(recipe: Mapping[str, object]) -> str:
-    """Put the numbers of a recipe, as `Recipe.numbers` gives them, in one line."""
-    parts = [f"{OPTIMIZERS[str(recipe['optimizer'])]} {recipe['learning_rate']}"]
-    if recipe["momentum"]:
-        parts.append(f"momentum {recipe['momentum']}")
-    if recipe["weight_decay"]:
-        parts.append(f"weight decay {recipe['weight_decay']}")
-    if recipe["cosine"]:
-        parts.append("cosine with warm-up" if recipe["warmup"] else "cosine")
-    parts += [f"batch {recipe['batch']}", f"{recipe['epochs']} epochs"]
-    if recipe["shift_pixels"]:
-        parts.append(f"shifts of {recipe['shift_pixels']} pixels")
-    if recipe["flip"]:
-        parts.append("flips")
-    return ", ".join([*parts, f"seed {recipe['seed']}", str(recipe["precision"])])
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if not {"facts", "test", "calibration", "cost", "training"} <= report.keys():
+            raise ValueError("it lacks whole parts")
+    except (ValueError, AttributeError) as error:
+        name = path.parent.parent.name
+        raise ModelFileError(f"{path} is no report of ours ({error}); run: python -m training.report {name}") from error
+    return dict(report)
 
 
-def _row(name: str, path: Path) -> str:
-    document, published = SOURCES[name]
+def _row(report: Mapping[str, Any], version: str) -> str:
+    """Write the line of a model that was measured."""
+    facts, cost = report["facts"], report["cost"]
+    title = f"`{facts['name']}`" + (f" version {version}" if version != "1" else "")
+    document, published = SOURCES.get(facts["network"], ("ours", "-"))
+    own = facts["dataset"] == "folder"
+    not_kept = facts.get("variant_of", facts["name"]) in NOT_KEPT
+    return _line(
+        f"[{title}]({facts['name']}/{version}/README.md)",
+        document,
+        DATASETS[facts["dataset"]],
+        facts["precision"],
+        f"{cost['parameters']:,}",
+        f"{cost['multiply_accumulates']:,}",
+        size(cost["bytes"]),
+        percent(report["test"]["accuracy"]),
+        percent(report["calibration"]["after"]["error"]),
+        f"{cost['images_per_s']['64']:,.0f}",
+        "-" if own or "variant_of" in facts else published,
+        f"`{report['training']['command']}`" + (" (not kept here)" if not_kept else ""),
+    )
+
+
+def _unbuilt(name: str) -> str:
+    """Write the line of a recipe without a report: what it would be, and the command that makes it."""
+    recipe = RECIPES[name]
+    document, published = SOURCES.get(recipe.network, ("ours", "-"))
     with torch.device("meta"):  # shapes only
-        parameters = count_parameters(NETWORKS[name].build())
-    size, accuracy, loss = f"{parameters * 4 / 1e6:.0f} MB", "-", "-"
-    recipe: Mapping[str, object] = RECIPES[name].numbers()
-    remark = f"`python -m training.export {name}`"
-    if path.exists() and name not in NOT_KEPT:
-        facts = read_metadata(path)
-        recipe = json.loads(facts["recipe"])
-        size = f"{path.stat().st_size / 1e6:.2f} MB"
-        accuracy = f"{int(facts['test_correct']) / int(facts['test_images']):.2%}".replace("%", " %")
-        loss = f"{json.loads(facts['epoch_losses'])[-1]:.4f}"
-    else:
-        remark += " (not kept here)"
-    cells = [f"`{name}`", document, str(recipe["dataset"]), f"{parameters:,}", size, accuracy, loss, published]
-    return f"| {' | '.join([*cells, summarise(recipe), remark])} |\n"
+        parameters = count_parameters(NETWORKS[recipe.network].build())
+    command = f"`python -m training.export {name}` (not kept here)"
+    known = (f"{parameters:,}", "-", size(parameters * 4), "-", "-", "-")
+    return _line(f"`{name}`", document, DATASETS[recipe.dataset], "fp32", *known, published, command)
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |\n"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run ``python -m training.catalog``; gives the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m training.catalog", description="Write README.md in the models folder from the files' metadata."
+        prog="python -m training.catalog", description="Write README.md in the models folder from the reports there."
     )
     parser.add_argument("--models-dir", type=Path, default=Path("models"), metavar="DIR", help="default: models")
     folder: Path = parser.parse_args(arguments).models_dir

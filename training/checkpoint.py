@@ -1,7 +1,9 @@
 """The state of a training at the end of an epoch: enough to go on as if it had never stopped."""
 
+import csv
 import io
 import pickle
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TypedDict
 
@@ -12,12 +14,24 @@ from training.files import replacing
 from training.recipes import Recipe
 
 
+DEFAULTS = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
+
+
 class Epoch(TypedDict):
-    """What one epoch gave: mean loss and accuracy over the training images as they were seen, and its time."""
+    """What one epoch gave.
+
+    `loss` (cross-entropy without label smoothing) and `accuracy` are means over the training images as they were seen:
+    augmented, by weights that still changed. The others were measured at its end; None where there are no such images.
+    """
 
     loss: float
     accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    test_loss: float | None
+    test_accuracy: float | None
     seconds: float
+    """Time of its steps, without the measuring."""
 
 
 class Checkpoint(TypedDict):
@@ -28,6 +42,8 @@ class Checkpoint(TypedDict):
     history: list[Epoch]
     """One entry for each finished epoch."""
     network: dict[str, torch.Tensor]
+    average: dict[str, torch.Tensor] | None
+    """The moving average of the weights, where the recipe asks for one."""
     optimizer: dict[str, object]
     scheduler: dict[str, object]
     random: list[torch.Tensor]
@@ -43,6 +59,16 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         temporary.write_bytes(content.getbuffer())
 
 
+def save_table(history: list[Epoch], path: Path) -> None:
+    """Write the epochs as CSV, a line each, for spreadsheets and plots; an empty cell is a figure that there is not."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, ["epoch", *Epoch.__annotations__], lineterminator="\n")
+    table.writeheader()
+    table.writerows({"epoch": number, **epoch} for number, epoch in enumerate(history, start=1))
+    with replacing(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
 def load(path: Path, recipe: Recipe) -> Checkpoint | None:
     """Read the checkpoint of this very recipe, or None where there is no file.
 
@@ -53,14 +79,15 @@ def load(path: Path, recipe: Recipe) -> Checkpoint | None:
         return None
     try:
         checkpoint: Checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        found = checkpoint["recipe"]
+        # A number that recipes did not have yet when the checkpoint was made has its default, which changes nothing.
+        found = DEFAULTS | checkpoint["recipe"]
     except (RuntimeError, OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path} is not a checkpoint, or is damaged; {remedy}") from error
     expected = recipe.numbers()
-    if found.get("network") != recipe.network:
-        raise CheckpointError(f"{path} is a checkpoint of {found.get('network')}, not of {recipe.network}; {remedy}")
-    different = [key for key in expected if found.get(key) != expected[key]]
+    if found.get("name") != recipe.name:
+        raise CheckpointError(f"{path} is a checkpoint of {found.get('name')}, not of {recipe.name}; {remedy}")
+    different = [key for key in expected | found if found.get(key) != expected.get(key)]
     if different:
-        details = ", ".join(f"{key} {found.get(key)} there and {expected[key]} here" for key in different)
+        details = ", ".join(f"{key} {found.get(key)} there and {expected.get(key)} here" for key in different)
         raise CheckpointError(f"{path} was trained by another recipe ({details}); {remedy}")
     return checkpoint

@@ -8,9 +8,10 @@ import argparse
 import hashlib
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -35,23 +36,56 @@ MNIST_MD5 = {
 
 @dataclass(frozen=True)
 class Dataset:
-    """One data set, whole: images uint8 [N, height, width, channels], labels int64 [N] in 0 … 9."""
+    """One data set, whole: images uint8 [N, height, width, channels], and class numbers int64 [N]."""
 
     name: str
+    labels: tuple[str, ...]
+    """The name of each class."""
     train_images: torch.Tensor
     train_labels: torch.Tensor
+    validation_images: torch.Tensor
+    """Held out of the training images by `hold_out`, where the data set does not bring its own."""
+    validation_labels: torch.Tensor
     test_images: torch.Tensor
     test_labels: torch.Tensor
 
+    def hold_out(self, count: int) -> "Dataset":
+        """Give the same data set with that many training images made validation images: the same ones at each call.
+
+        A data set that brings validation images of its own is given as it is. Raises DataError where nothing would be
+        left to train with.
+        """
+        if len(self.validation_images):
+            return self
+        if count >= len(self.train_images):
+            raise DataError(
+                f"{self.name} has {len(self.train_images)} training images, of which the recipe holds out {count}; "
+                f"it needs more images, or a smaller share"
+            )
+        order = torch.randperm(len(self.train_images), generator=torch.Generator().manual_seed(0))
+        kept, held = order[count:].sort().values, order[:count].sort().values
+        return replace(
+            self,
+            train_images=self.train_images[kept],
+            train_labels=self.train_labels[kept],
+            validation_images=self.train_images[held],
+            validation_labels=self.train_labels[held],
+        )
+
+    def digest(self) -> str:
+        """Give a short SHA-256 of the labels and of every image with its class, by which a folder is known again."""
+        found = hashlib.sha256("\0".join(self.labels).encode())
+        for tensor in self._tensors().values():
+            found.update(str(tuple(tensor.shape)).encode())
+            found.update(tensor.cpu().numpy().tobytes())
+        return found.hexdigest()[:16]
+
     def to(self, device: torch.device) -> "Dataset":
         """Give the same data set with its tensors on `device`."""
-        return Dataset(
-            self.name,
-            self.train_images.to(device),
-            self.train_labels.to(device),
-            self.test_images.to(device),
-            self.test_labels.to(device),
-        )
+        return replace(self, **{name: tensor.to(device) for name, tensor in self._tensors().items()})
+
+    def _tensors(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "labels")}
 
 
 def default_data_dir() -> Path:
@@ -74,7 +108,8 @@ def load(name: str, data_dir: Path) -> Dataset:
         # torchvision says "not found" (RuntimeError) for a missing file as well as for a wrong MD5 sum.
         raise DataError(f"{name} was not found, or is damaged, in {data_dir.absolute()}; {remedy}") from error
     labels = [torch.as_tensor(part.targets, dtype=torch.int64) for part in (train, test)]
-    return Dataset(name, images[0], labels[0], images[1], labels[1])
+    none = slice(0, 0)
+    return Dataset(name, LABELS[name], images[0], labels[0], images[0][none], labels[0][none], images[1], labels[1])
 
 
 def download(name: str, data_dir: Path) -> Dataset:

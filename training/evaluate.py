@@ -1,5 +1,6 @@
 """Answers to a whole set of images, by PyTorch in process and by ONNX Runtime from an exported file."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,22 @@ from training.networks import Classifier
 BATCH = 250
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What a classifier gives for N images."""
+
+    logits: NDArray[np.float32]
+    """[N, classes]."""
+    probabilities: NDArray[np.float32]
+    """[N, classes]."""
+
+    @property
+    def answers(self) -> NDArray[np.int64]:
+        """The class of the largest logit, for each image: [N]."""
+        answers: NDArray[np.int64] = self.logits.argmax(1)
+        return answers
+
+
 class OnnxFile:
     """An exported file, opened with ONNX Runtime's CPU provider."""
 
@@ -23,27 +40,27 @@ class OnnxFile:
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """uint8 images [N, H, W, C] → logits and probabilities, both float32 [N, 10]."""
+        """uint8 images [N, H, W, C] → logits and probabilities, both float32 [N, classes]."""
         logits, probabilities = self._session.run(["logits", "probabilities"], {"images": images})
         return logits, probabilities
 
 
-def answers_of_torch(classifier: Classifier, images: torch.Tensor) -> NDArray[np.int64]:
-    """Classes [N] that PyTorch answers for uint8 images [N, H, W, C], in evaluation mode and float32."""
+def outputs_of_torch(classifier: Classifier, images: torch.Tensor) -> Outputs:
+    """Run uint8 images [N, H, W, C] through PyTorch, in evaluation mode and float32."""
     classifier.eval()
     with torch.inference_mode():
-        return torch.cat([classifier(part)[0].argmax(1) for part in _batches(images)]).cpu().numpy()
+        parts = [classifier(part) for part in torch.split(images, BATCH)]
+    logits, probabilities = (torch.cat(outputs).cpu().numpy() for outputs in zip(*parts, strict=True))
+    return Outputs(logits, probabilities)
 
 
-def answers_of_onnx(file: OnnxFile, images: torch.Tensor) -> NDArray[np.int64]:
-    """Classes [N] that ONNX Runtime answers for the same images."""
-    return np.concatenate([file.run(part.numpy())[0].argmax(1) for part in _batches(images)])
+def outputs_of_onnx(file: OnnxFile, images: torch.Tensor) -> Outputs:
+    """Run the same images through ONNX Runtime."""
+    parts = [file.run(part.numpy()) for part in torch.split(images, BATCH)]
+    logits, probabilities = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
+    return Outputs(logits, probabilities)
 
 
 def count_correct(answers: NDArray[np.int64], labels: torch.Tensor) -> int:
     """How many of the answers [N] are the labels [N]."""
     return int((answers == labels.cpu().numpy()).sum())
-
-
-def _batches(images: torch.Tensor) -> list[torch.Tensor]:
-    return [images[first : first + BATCH] for first in range(0, len(images), BATCH)]

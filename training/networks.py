@@ -1,6 +1,6 @@
 """The networks, as plain sequences of named layers; the names are the keys of the saved weights.
 
-A network takes normalised float32 images [batch, channels, height, width] and gives logits float32 [batch, 10].
+A network takes normalised float32 images [batch, channels, height, width] and gives logits float32 [batch, classes].
 How images are normalised, and how a network is trained, is not known here (see `recipes`).
 """
 
@@ -11,18 +11,18 @@ import torch
 from torch import nn
 
 
-def mnist_tiny() -> nn.Sequential:
+def mnist_tiny(classes: int = 10) -> nn.Sequential:
     """Document 000: one convolution and one linear layer; 13,610 parameters."""
     network = nn.Sequential()
     network.add_module("conv", nn.Conv2d(1, 8, 3))
     network.add_module("relu", nn.ReLU())
     network.add_module("pool", nn.MaxPool2d(2))
     network.add_module("flatten", nn.Flatten())
-    network.add_module("linear", nn.Linear(8 * 13 * 13, 10))
+    network.add_module("linear", nn.Linear(8 * 13 * 13, classes))
     return network
 
 
-def cifar10_cnn() -> nn.Sequential:
+def cifar10_cnn(classes: int = 10) -> nn.Sequential:
     """Document 001: three convolutions and two linear layers; 1,147,466 parameters.
 
     The document prints 1,081,930, which its own layers do not give.
@@ -38,11 +38,11 @@ def cifar10_cnn() -> nn.Sequential:
     network.add_module("linear1", nn.Linear(128 * 4 * 4, 512))
     network.add_module("relu4", nn.ReLU())
     network.add_module("dropout", nn.Dropout(0.5))
-    network.add_module("linear2", nn.Linear(512, 10))
+    network.add_module("linear2", nn.Linear(512, classes))
     return network
 
 
-def mnist_deep() -> nn.Sequential:
+def mnist_deep(classes: int = 10) -> nn.Sequential:
     """Document 002: nine convolutions with batch norm, then one linear layer; 28x28 → 14x14 → 7x7 → 5x5 → 1x1.
 
     The convolutions keep their biases, as in the document, though the batch norm after each makes them redundant.
@@ -58,22 +58,22 @@ def mnist_deep() -> nn.Sequential:
             network.add_module(f"pool{layer // 3}", nn.MaxPool2d(2))
     network.add_module("average", nn.AvgPool2d(5))
     network.add_module("flatten", nn.Flatten())
-    network.add_module("linear", nn.Linear(20, 10))
+    network.add_module("linear", nn.Linear(20, classes))
     return network
 
 
-def cifar10_tiny() -> nn.Sequential:
+def cifar10_tiny(classes: int = 10) -> nn.Sequential:
     """Document 003: one convolution and one linear layer; 41,418 parameters."""
     network = nn.Sequential()
     network.add_module("conv", nn.Conv2d(3, 16, 3, padding=1))
     network.add_module("relu", nn.ReLU())
     network.add_module("pool", nn.MaxPool2d(2))
     network.add_module("flatten", nn.Flatten())
-    network.add_module("linear", nn.Linear(16 * 16 * 16, 10))
+    network.add_module("linear", nn.Linear(16 * 16 * 16, classes))
     return network
 
 
-def cifar10_lenet() -> nn.Sequential:
+def cifar10_lenet(classes: int = 10) -> nn.Sequential:
     """Document 004, first network: LeNet's shape on colour images; 62,006 parameters."""
     network = nn.Sequential()
     network.add_module("conv1", nn.Conv2d(3, 6, 5))
@@ -87,11 +87,11 @@ def cifar10_lenet() -> nn.Sequential:
     network.add_module("relu3", nn.ReLU())
     network.add_module("linear2", nn.Linear(120, 84))
     network.add_module("relu4", nn.ReLU())
-    network.add_module("linear3", nn.Linear(84, 10))
+    network.add_module("linear3", nn.Linear(84, classes))
     return network
 
 
-def cifar10_vgg() -> nn.Sequential:
+def cifar10_vgg(classes: int = 10) -> nn.Sequential:
     """Document 004, second network: seven convolutions and three wide linear layers; 35,339,082 parameters."""
     network = nn.Sequential()
     channels = 3
@@ -108,39 +108,87 @@ def cifar10_vgg() -> nn.Sequential:
     network.add_module("linear2", nn.Linear(4096, 4096))
     network.add_module("relu9", nn.ReLU())
     network.add_module("dropout2", nn.Dropout(0.5))
-    network.add_module("linear3", nn.Linear(4096, 10))
+    network.add_module("linear3", nn.Linear(4096, classes))
+    return network
+
+
+def cifar10_vgg_bn(classes: int = 10) -> nn.Sequential:
+    """cifar10-vgg with the batch norm that document 004 proposes after every hidden layer; 35,357,770 parameters."""
+    network = nn.Sequential()
+    for name, layer in cifar10_vgg(classes).named_children():
+        network.add_module(name, layer)
+        if isinstance(layer, nn.Conv2d):
+            network.add_module(name.replace("conv", "norm"), nn.BatchNorm2d(layer.out_channels))
+        elif isinstance(layer, nn.Linear) and name != "linear3":
+            network.add_module(name.replace("linear", "norm_linear"), nn.BatchNorm1d(layer.out_features))
+    return network
+
+
+def mnist(classes: int = 10) -> nn.Sequential:
+    """Ours, to be deployed: nine convolutions with batch norm in three sizes of map, their mean, one linear layer."""
+    network = nn.Sequential()
+    channels = 1
+    for layer, width in enumerate((20, 20, 20, 40, 40, 40, 80, 80, 80), start=1):
+        network.add_module(f"conv{layer}", nn.Conv2d(channels, width, 3, padding=1, bias=False))
+        network.add_module(f"norm{layer}", nn.BatchNorm2d(width))
+        network.add_module(f"relu{layer}", nn.ReLU())
+        if layer in (3, 6):
+            network.add_module(f"pool{layer // 3}", nn.MaxPool2d(2))
+        channels = width
+    network.add_module("average", nn.AvgPool2d(7))
+    network.add_module("flatten", nn.Flatten())
+    network.add_module("linear", nn.Linear(80, classes))
     return network
 
 
 @dataclass(frozen=True)
 class Network:
-    """One network: how to build it with fresh weights, and one line that describes it."""
+    """One network: how to build it with fresh weights for so many classes, and one line that describes it."""
 
-    build: Callable[[], nn.Sequential]
+    build: Callable[..., nn.Sequential]
     architecture: str
+    shape: tuple[int, int, int]
+    """Height, width and channels of the images it takes."""
 
 
+MNIST, CIFAR10 = (28, 28, 1), (32, 32, 3)
 NETWORKS = {
-    "mnist-tiny": Network(mnist_tiny, "Conv 1→8 3x3, ReLU, MaxPool 2, Linear 1352→10"),
+    "mnist-tiny": Network(mnist_tiny, "Conv 1→8 3x3, ReLU, MaxPool 2, Linear 1352→10", MNIST),
     "mnist-deep": Network(
         mnist_deep,
         "3 x (Conv 3x3 20, BatchNorm, ReLU), MaxPool 2, 3 x (Conv 3x3 40, BatchNorm, ReLU), MaxPool 2, "
         "Conv 40→60 3x3 without padding, 60→40 1x1, 40→20 1x1 (each BatchNorm, ReLU), AvgPool 5, Linear 20→10",
+        MNIST,
     ),
-    "cifar10-tiny": Network(cifar10_tiny, "Conv 3→16 3x3 pad 1, ReLU, MaxPool 2, Linear 4096→10"),
+    "mnist": Network(
+        mnist,
+        "3 x Conv 20, MaxPool 2, 3 x Conv 40, MaxPool 2, 3 x Conv 80 (each 3x3 pad 1, BatchNorm, ReLU), AvgPool 7, "
+        "Linear 80→10",
+        MNIST,
+    ),
+    "cifar10-tiny": Network(cifar10_tiny, "Conv 3→16 3x3 pad 1, ReLU, MaxPool 2, Linear 4096→10", CIFAR10),
     "cifar10-lenet": Network(
         cifar10_lenet,
         "Conv 3→6 5x5, ReLU, MaxPool 2, Conv 6→16 5x5, ReLU, MaxPool 2, "
         "Linear 400→120, ReLU, Linear 120→84, ReLU, Linear 84→10",
+        CIFAR10,
     ),
     "cifar10-cnn": Network(
         cifar10_cnn,
         "Conv 3→32, 32→64, 64→128 (each 3x3 pad 1, ReLU, MaxPool 2), Linear 2048→512, ReLU, Dropout 0.5, Linear 512→10",
+        CIFAR10,
     ),
     "cifar10-vgg": Network(
         cifar10_vgg,
         "Conv 64, 64, MaxPool 2, 128, 128, MaxPool 2, 256, 256, 256, MaxPool 2 (each 3x3 pad 1, ReLU), "
         "Linear 4096→4096, ReLU, Dropout 0.5, Linear 4096→4096, ReLU, Dropout 0.5, Linear 4096→10",
+        CIFAR10,
+    ),
+    "cifar10-vgg-bn": Network(
+        cifar10_vgg_bn,
+        "Conv 64, 64, MaxPool 2, 128, 128, MaxPool 2, 256, 256, 256, MaxPool 2 (each 3x3 pad 1, BatchNorm, ReLU), "
+        "Linear 4096→4096, BatchNorm, ReLU, Dropout 0.5, the same again, Linear 4096→10",
+        CIFAR10,
     ),
 }
 
@@ -170,17 +218,20 @@ class Preprocess(nn.Module):
 class Classifier(nn.Module):
     """What is exported: preprocessing, a network, and softmax.
 
-    uint8 [batch, height, width, channels] → logits and probabilities, both float32 [batch, 10].
+    uint8 [batch, height, width, channels] → logits and probabilities, both float32 [batch, classes]. The probabilities
+    are the softmax of the logits divided by `temperature` (see `calibration`); the logits are the network's own.
     """
 
-    def __init__(self, preprocess: Preprocess, network: nn.Module) -> None:
+    def __init__(self, preprocess: Preprocess, network: nn.Module, temperature: float = 1.0) -> None:
         super().__init__()
         self.preprocess = preprocess
         self.network = network
+        self.temperature = temperature
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: D102 -- as above
         logits = self.network(self.preprocess(images))
-        return logits, logits.softmax(1)
+        scaled = logits if self.temperature == 1 else logits / self.temperature
+        return logits, scaled.softmax(1)
 
 
 def count_parameters(network: nn.Module) -> int:

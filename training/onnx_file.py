@@ -32,7 +32,7 @@ TOLERANCE = 1e-4
 
 
 def build(classifier: Classifier, shape: tuple[int, int, int]) -> onnx.ModelProto:
-    """Export a classifier for evaluation: `images` uint8 [batch, *shape] → `logits`, `probabilities` [batch, 10]."""
+    """Export a classifier for evaluation: `images` uint8 [batch, *shape] → both outputs [batch, classes]."""
     program = torch.onnx.export(
         classifier.eval(),
         # Two images: the exporter would take a batch of one for a constant.
@@ -66,7 +66,7 @@ def write(model: onnx.ModelProto, metadata: dict[str, str], path: Path) -> None:
     model.ClearField("metadata_props")
     for key in sorted(metadata):
         model.metadata_props.add(key=PREFIX + key, value=metadata[key])
-    model.graph.name = metadata["network"]
+    model.graph.name = metadata["name"]
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
@@ -82,13 +82,13 @@ def read_metadata(path: Path) -> dict[str, str]:
     return facts
 
 
-def probe(images: NDArray[np.uint8], logits: NDArray[np.float32]) -> str:
-    """Describe a few images [N, H, W, C] and the logits [N, 10] that PyTorch gives for them, as JSON."""
+def probe(images: NDArray[np.uint8], logits: NDArray[np.float32], tolerance: float = TOLERANCE) -> str:
+    """Describe a few images [N, H, W, C] and the logits [N, classes] that PyTorch gives for them, as JSON."""
     return to_json(
         {
             "images": _tensor("uint8", images),
             "logits": _tensor("float32", logits.astype("<f4")),
-            "tolerance": TOLERANCE,
+            "tolerance": tolerance,
         }
     )
 

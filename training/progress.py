@@ -5,6 +5,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from training.checkpoint import Epoch
+
 
 class TrainingProgress:
     """Shows loss, accuracy, images/s and time left while a training runs; use it as a context manager."""
@@ -43,11 +45,12 @@ class TrainingProgress:
             figures=f"loss {loss:.4f}  accuracy {accuracy:.2%}  {images_per_s:,.0f} images/s",
         )
 
-    def end_epoch(self, epoch: int, loss: float, accuracy: float, images_per_s: float) -> None:
-        """Print the line of a finished epoch (from 0), once its checkpoint is on disk."""
-        self._console.print(
-            f"{self._name}: epoch {epoch + 1}/{self._epochs}  loss {loss:.4f}  train accuracy {accuracy:.2%}  "
-            f"{images_per_s:,.0f} images/s",
-            highlight=False,
-            soft_wrap=True,
-        )
+    def end_epoch(self, epoch: int, done: Epoch, images: int) -> None:
+        """Print the line of a finished epoch (from 0) of so many images, once its checkpoint is on disk."""
+        line = f"{self._name}: epoch {epoch + 1}/{self._epochs}  loss {done['loss']:.4f}"
+        line += f"  accuracy: train {done['accuracy']:.2%}"
+        for part, accuracy in (("validation", done["validation_accuracy"]), ("test", done["test_accuracy"])):
+            if accuracy is not None:
+                line += f", {part} {accuracy:.2%}"
+        line += f"  {images / done['seconds']:,.0f} images/s"
+        self._console.print(line, highlight=False, soft_wrap=True)

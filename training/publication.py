@@ -3,45 +3,61 @@
 Every check runs on the temporary file; whatever fails, or is interrupted, leaves the folder as it was.
 """
 
+import json
 from pathlib import Path
+from typing import Literal
 
+import onnx
 import torch
 
 from training import onnx_file, parity
-from training.data import LABELS, Dataset
-from training.evaluate import OnnxFile, answers_of_onnx, answers_of_torch, count_correct
+from training.calibration import expected_calibration_error, fit_temperature
+from training.data import Dataset
+from training.evaluate import OnnxFile, Outputs, count_correct, outputs_of_onnx, outputs_of_torch
 from training.files import replacing
 from training.networks import NETWORKS, Classifier, Preprocess, count_parameters
+from training.precision import halve, quantize
 from training.recipes import Recipe
 from training.train import Training
 
 PROBE_IMAGES = 8
 PARITY_IMAGES = 128
+# Training images that int8 is fitted to, and others that tell the tolerance of a variant.
+CALIBRATION_IMAGES = 5_000
+MEASURED_IMAGES = 2_000
 
 
 def publish(recipe: Recipe, training: Training, data: Dataset, path: Path) -> tuple[dict[str, str], parity.Differences]:
     """Write a trained network to `path`, after proof that NumPy, PyTorch and ONNX Runtime agree about it.
 
-    Gives the file's metadata and the largest differences. Raises ParityError, with `path` as it was before, when any
-    check fails.
+    The temperature of its probabilities is fitted on the validation images that the recipe holds out; without any it
+    is 1. Gives the file's metadata and the largest differences. Raises ParityError, with `path` as it was before, when
+    any check fails.
     """
-    name = recipe.network
-    classifier = Classifier(Preprocess(recipe.mean, recipe.std), training.network)
-    images = data.test_images.cpu()
+    data = data.hold_out(recipe.validation)
+    preprocess = Preprocess(recipe.mean, recipe.std)
+    temperature = 1.0
+    if recipe.validation:
+        seen = outputs_of_torch(Classifier(preprocess, training.network), data.validation_images)
+        temperature = fit_temperature(seen.logits, data.validation_labels.numpy())
+    classifier = Classifier(preprocess, training.network, temperature)
+    images, labels = data.test_images, data.test_labels
     few = images[:PROBE_IMAGES]
-    with torch.inference_mode():
-        probe = onnx_file.probe(few.numpy(), classifier.eval()(few)[0].numpy())
+    probe = onnx_file.probe(few.numpy(), outputs_of_torch(classifier, few).logits)
     facts = {
         "format": onnx_file.FORMAT,
-        "labels": onnx_file.to_json(LABELS[recipe.dataset]),
+        "name": recipe.name,
+        "labels": onnx_file.to_json(data.labels),
         "dataset": recipe.dataset,
-        "network": name,
-        "architecture": NETWORKS[name].architecture,
+        "network": recipe.network,
+        # As it is described, each network ends with the ten classes of MNIST and CIFAR-10.
+        "architecture": NETWORKS[recipe.network].architecture.removesuffix("10") + str(len(data.labels)),
         "parameters": str(count_parameters(training.network)),
         "precision": "fp32",
         "recipe": onnx_file.to_json(recipe.numbers()),
         "seed": str(recipe.seed),
-        "epoch_losses": onnx_file.to_json([round(epoch["loss"], 4) for epoch in training.history]),
+        "history": onnx_file.to_json(training.rounded_history()),
+        "temperature": f"{temperature:g}",
         "versions": onnx_file.versions(),
         "commit": onnx_file.commit(),
         "probe": probe,
@@ -50,15 +66,73 @@ def publish(recipe: Recipe, training: Training, data: Dataset, path: Path) -> tu
     with replacing(path) as temporary:
         onnx_file.write(graph, facts, temporary)
         file = OnnxFile(temporary)
-        differences = parity.compare(name, classifier, file, images[:PARITY_IMAGES].numpy())
-        by_torch, by_onnx = answers_of_torch(classifier, images), answers_of_onnx(file, images)
-        parity.check_answers(name, classifier, images.numpy(), by_torch, by_onnx)
-        correct = count_correct(by_onnx, data.test_labels)
-        facts |= {
-            "test_correct": str(correct),
-            "test_images": str(len(images)),
-            "test_accuracy": f"{correct / len(images):.4f}",
+        differences = parity.compare(recipe.network, classifier, file, parity_images(images).numpy())
+        by_torch, by_onnx = outputs_of_torch(classifier, images), outputs_of_onnx(file, images)
+        parity.check_answers(recipe.network, classifier, images.numpy(), by_torch.answers, by_onnx.answers)
+        facts |= measured_facts(by_onnx, labels)
+        onnx_file.write(graph, facts, temporary)
+        parity.check_probe(recipe.name, probe, OnnxFile(temporary))
+    return facts, differences
+
+
+def publish_variant(precision: Literal["int8", "fp16"], data: Dataset, fp32_path: Path, path: Path) -> dict[str, str]:
+    """Make the file at `fp32_path`, which is proved, into one of another precision at `path`, after proof of its own.
+
+    The tolerance of its probe comes from the logits of both files for training images that int8 was not fitted to
+    (`parity.find_tolerance`); the probe's own logits stay those of PyTorch in float32. Test images have a part in the
+    proof only. Gives the file's metadata. Raises ParityError, with `path` as it was before, when any check fails, and
+    ModelFileError when it is not this program that made the float32 file.
+    """
+    facts = onnx_file.read_metadata(fp32_path)
+    data = data.hold_out(json.loads(facts["recipe"])["validation"])
+    order = torch.randperm(len(data.train_images), generator=torch.Generator().manual_seed(0))
+    few = min(MEASURED_IMAGES, len(order) // 2)
+    measured = data.train_images[order[:few]]
+    graph = onnx.load(fp32_path)
+    if precision == "int8":
+        graph = quantize(graph, data.train_images[order[few : few + CALIBRATION_IMAGES]])
+    else:
+        graph = halve(graph)
+    name, fp32 = f"{facts['name']}-{precision}", OnnxFile(fp32_path)
+    facts |= {
+        "name": name,
+        "precision": precision,
+        "variant_of": facts["name"],
+        "versions": onnx_file.versions(),
+        "commit": onnx_file.commit(),
+    }
+    images, labels = data.test_images, data.test_labels
+    with replacing(path) as temporary:
+        onnx_file.write(graph, facts, temporary)
+        file = OnnxFile(temporary)
+        tolerance = parity.find_tolerance(name, outputs_of_onnx(file, measured), outputs_of_onnx(fp32, measured))
+        found, expected = outputs_of_onnx(file, images), outputs_of_onnx(fp32, images)
+        parity.check_variant(name, found, expected, tolerance)
+        parity.check_probabilities(name, found, float(facts["temperature"]))
+        parity.check_batches(name, file, parity_images(images).numpy(), tolerance)
+        correct, fp32_correct = (count_correct(outputs.answers, labels) for outputs in (found, expected))
+        parity.check_accuracy(name, correct, fp32_correct, len(images))
+        facts |= measured_facts(found, labels) | {
+            "fp32_test_correct": str(fp32_correct),
+            "agreement": f"{(found.answers == expected.answers).mean():.4f}",
+            "probe": onnx_file.to_json(json.loads(facts["probe"]) | {"tolerance": tolerance}),
         }
         onnx_file.write(graph, facts, temporary)
-        parity.check_probe(name, probe, OnnxFile(temporary))
-    return facts, differences
+        parity.check_probe(name, facts["probe"], OnnxFile(temporary))
+    return facts
+
+
+def parity_images(images: torch.Tensor) -> torch.Tensor:
+    """Take the first `PARITY_IMAGES` of some images [N, H, W, C], over again from the first where they are fewer."""
+    return images[torch.arange(PARITY_IMAGES) % len(images)]
+
+
+def measured_facts(outputs: Outputs, labels: torch.Tensor) -> dict[str, str]:
+    """Give the facts that a file's outputs for the test images [N] make, once their labels [N] are known."""
+    correct = count_correct(outputs.answers, labels)
+    return {
+        "test_correct": str(correct),
+        "test_images": str(len(labels)),
+        "test_accuracy": f"{correct / len(labels):.4f}",
+        "calibration_error": f"{expected_calibration_error(outputs.probabilities, labels.numpy()):.4f}",
+    }

@@ -32,9 +32,10 @@ def conv2d(images: Array, kernels: Array, bias: Array | None = None, *, padding:
 
 
 def batch_norm(images: Array, mean: Array, variance: Array, weight: Array, bias: Array, epsilon: float = 1e-5) -> Array:
-    """Normalise each channel by its running statistics, then scale and shift it; every statistic is [C]."""
+    """Normalise by running statistics, then scale and shift: each channel of maps, or each column of vectors [N, C]."""
     scale = weight / np.sqrt(variance + epsilon)
-    return images * scale[:, None, None] + (bias - mean * scale)[:, None, None]
+    shape = (-1, 1, 1) if images.ndim == 4 else (-1,)
+    return images * scale.reshape(shape) + (bias - mean * scale).reshape(shape)
 
 
 def relu(values: Array) -> Array:
@@ -114,6 +115,16 @@ DESCRIPTIONS = {
             *(("average pool", 5), FLATTEN, ("linear", "linear")),
         ),
     ),
+    "mnist": Description(
+        (0.1307,),
+        (0.3081,),
+        (
+            *(*_norm_block(1, 1), *_norm_block(2, 1), *_norm_block(3, 1), HALVE),
+            *(*_norm_block(4, 1), *_norm_block(5, 1), *_norm_block(6, 1), HALVE),
+            *(*_norm_block(7, 1), *_norm_block(8, 1), *_norm_block(9, 1)),
+            *(("average pool", 7), FLATTEN, ("linear", "linear")),
+        ),
+    ),
     "cifar10-tiny": Description(
         (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (("conv", "conv", 1), RELU, HALVE, FLATTEN, ("linear", "linear"))
     ),
@@ -143,6 +154,16 @@ DESCRIPTIONS = {
             *(FLATTEN, ("linear", "linear1"), RELU, ("linear", "linear2"), RELU, ("linear", "linear3")),
         ),
     ),
+    "cifar10-vgg-bn": Description(
+        (0.4914, 0.4822, 0.4465),
+        (0.2470, 0.2435, 0.2616),
+        (
+            *(*_norm_block(1, 1), *_norm_block(2, 1), HALVE, *_norm_block(3, 1), *_norm_block(4, 1), HALVE),
+            *(*_norm_block(5, 1), *_norm_block(6, 1), *_norm_block(7, 1), HALVE, FLATTEN),
+            *(("linear", "linear1"), ("norm", "norm_linear1"), RELU),
+            *(("linear", "linear2"), ("norm", "norm_linear2"), RELU, ("linear", "linear3")),
+        ),
+    ),
 }
 
 
@@ -157,7 +178,8 @@ def forward(network: str | Description, weights: Mapping[str, NDArray[Any]], ima
     for kind, *details in description.layers:
         if kind in ("conv", "linear", "norm"):
             name = details[0]
-            weight, bias = (weights[f"{name}.{part}"].astype(np.float64) for part in ("weight", "bias"))
+            weight = weights[f"{name}.weight"].astype(np.float64)
+            bias = weights[f"{name}.bias"].astype(np.float64) if f"{name}.bias" in weights else np.zeros(len(weight))
         match kind:
             case "conv":
                 values = conv2d(values, weight, bias, padding=details[1])

@@ -9,39 +9,49 @@ seeded generator, so a recipe draws the same numbers on every device.
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training import augment, checkpoint
 from training.data import Dataset
 from training.device import keep_pages
 from training.errors import DivergedError
 from training.networks import NETWORKS, Preprocess
+from training.optimizer import make_optimizer, rate_curve
 from training.progress import TrainingProgress
 from training.recipes import Recipe
 
 # Steps between two looks at the running loss. A look makes the device catch up with Python, so not every step.
 STEPS_PER_LOOK = 50
+# Images in one pass when an epoch is measured.
+MEASURED = 500
 
 
 @dataclass(frozen=True)
 class Training:
     """What a training gave: the network in evaluation mode on the CPU, and its epochs."""
 
-    network: nn.Sequential
+    network: nn.Module
     history: list[checkpoint.Epoch]
+
+    def rounded_history(self) -> list[dict[str, float | None]]:
+        """Give the epochs with the digits that mean something, for a file's metadata."""
+        figures: list[dict[str, float | None]] = [dict(epoch) for epoch in self.history]  # type: ignore[arg-type]
+        return [{key: None if v is None else round(v, 4) for key, v in epoch.items()} for epoch in figures]
 
 
 def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, console: Console) -> Training:
     """Train by `recipe`, or go on from the checkpoint at `path`, which is renewed at the end of every epoch.
 
-    Raises CheckpointError for a checkpoint of another network or recipe, and DivergedError, with the last checkpoint
-    left as it was, when the loss is no longer finite. KeyboardInterrupt passes through: finished epochs are on disk.
+    A table of the epochs is written beside the checkpoint, as CSV. Raises CheckpointError for a checkpoint of another
+    network or recipe, and DivergedError, with the last checkpoint left as it was, when the loss is no longer finite.
+    KeyboardInterrupt passes through: finished epochs are on disk.
     """
     saved = checkpoint.load(path, recipe)
     if recipe.keep_pages and device.type == "cpu":
@@ -49,15 +59,22 @@ def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, conso
     torch.manual_seed(recipe.seed)
     shuffling = torch.Generator().manual_seed(recipe.seed)
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    network = NETWORKS[recipe.network].build()
+    data = data.hold_out(recipe.validation).to(device)
+    images, labels = data.train_images, data.train_labels
+    count = len(images)
+    if count % recipe.batch == 1 and count > 1:
+        count -= 1  # each epoch leaves out another image: a last batch of one has no variance for batch norm
+    network = NETWORKS[recipe.network].build(len(data.labels))
     network.to(device=device, memory_format=layout)  # type: ignore[call-overload] # the stubs lack this pair
     preprocess = Preprocess(recipe.mean, recipe.std).to(device)
     optimizer = make_optimizer(recipe, network)
-    data = data.to(device)
-    images, labels = data.train_images, data.train_labels
-    count = len(images)
     steps = recipe.epochs * math.ceil(count / recipe.batch)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_curve(recipe, steps))
+    average = None
+    if recipe.average:
+        moving = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call] # so in PyTorch
+        average = AveragedModel(network, multi_avg_fn=moving, use_buffers=True)
+    result = network if average is None else average.module
 
     history: list[checkpoint.Epoch] = []
     if saved is not None:
@@ -65,86 +82,95 @@ def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, conso
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
         scheduler.load_state_dict(saved["scheduler"])
+        if average is not None and saved["average"] is not None:
+            average.load_state_dict(saved["average"])
         set_random_states(saved["random"], shuffling)
 
-    with TrainingProgress(recipe.network, recipe.epochs, count, console) as progress:
+    with TrainingProgress(recipe.name, recipe.epochs, count, console) as progress:
         for epoch in range(len(history), recipe.epochs):
             network.train()
             started = time.perf_counter()
-            order = torch.randperm(count, generator=shuffling).to(device)
-            most = recipe.shift_pixels
-            offsets = torch.randint(-most, most + 1, (count, 2), generator=shuffling).to(device)
-            flips = torch.rand(count, generator=shuffling).to(device) < 0.5
+            order = torch.randperm(len(images), generator=shuffling)[:count].to(device)
+            draws = augment.draw(recipe, tuple(images.shape), shuffling, device)
             loss_sum = torch.zeros((), dtype=torch.float64, device=device)
             correct = torch.zeros((), dtype=torch.int64, device=device)
 
             for step, first in enumerate(range(0, count, recipe.batch), start=1):
                 rows = order[first : first + recipe.batch]
                 seen = first + len(rows)
-                batch = images[rows]
-                if recipe.flip:
-                    batch = augment.flip(batch, flips[rows])
-                if most:
-                    batch = augment.shift(batch, offsets[rows], most)
+                batch = augment.apply(recipe, draws, images[rows], rows)
                 inputs = preprocess(batch).contiguous(memory_format=layout)
                 with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                     logits = network(inputs)
-                    loss = nn.functional.cross_entropy(logits, labels[rows])
+                    loss = cross_entropy(logits, labels[rows], label_smoothing=recipe.label_smoothing)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call] # so in PyTorch
                 optimizer.step()
                 scheduler.step()
+                if average is not None:
+                    average.update_parameters(network)
 
-                loss_sum += loss.detach() * len(rows)
-                correct += (logits.detach().argmax(1) == labels[rows]).sum()
+                logits = logits.detach()
+                plain = cross_entropy(logits, labels[rows]) if recipe.label_smoothing else loss.detach()
+                loss_sum += plain * len(rows)
+                correct += (logits.argmax(1) == labels[rows]).sum()
                 if step % STEPS_PER_LOOK == 0 or seen == count:
                     seconds = time.perf_counter() - started
                     mean_loss, accuracy = loss_sum.item() / seen, correct.item() / seen
                     if not math.isfinite(mean_loss):
                         raise DivergedError(
-                            f"the loss of {recipe.network} became {mean_loss} in epoch {epoch + 1}; lower the learning "
+                            f"the loss of {recipe.name} became {mean_loss} in epoch {epoch + 1}; lower the learning "
                             f"rate ({recipe.learning_rate}); the checkpoint is as it was after epoch {epoch}"
                         )
                     progress.advance(epoch, seen, mean_loss, accuracy, seen / seconds)
 
-            history.append({"loss": mean_loss, "accuracy": accuracy, "seconds": seconds})
+            validation = measure(recipe, result, preprocess, data.validation_images, data.validation_labels)
+            test = measure(recipe, result, preprocess, data.test_images, data.test_labels)
+            history.append(
+                {
+                    "loss": mean_loss,
+                    "accuracy": accuracy,
+                    "validation_loss": validation[0],
+                    "validation_accuracy": validation[1],
+                    "test_loss": test[0],
+                    "test_accuracy": test[1],
+                    "seconds": seconds,
+                }
+            )
             state: checkpoint.Checkpoint = {
                 "recipe": recipe.numbers(),
                 "history": history,
                 "network": network.state_dict(),
+                "average": None if average is None else average.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "scheduler": scheduler.state_dict(),
                 "random": [torch.get_rng_state(), shuffling.get_state(), *torch.cuda.get_rng_state_all()],
             }
             checkpoint.save(state, path)
-            progress.end_epoch(epoch, mean_loss, accuracy, count / seconds)
+            checkpoint.save_table(history, path.with_suffix(".csv"))
+            progress.end_epoch(epoch, history[-1], count)
 
-    network.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload] # as above
-    return Training(network.eval(), history)
-
-
-def make_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
-    """Build the recipe's optimizer, fused: one pass over all weights, on CPUs too."""
-    parameters = network.parameters()
-    rate, decay = recipe.learning_rate, recipe.weight_decay
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(parameters, rate, momentum=recipe.momentum, weight_decay=decay, fused=True)
-    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, rate, weight_decay=decay, fused=True)
+    result.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload] # as above
+    return Training(result.eval(), history)
 
 
-def rate_curve(recipe: Recipe, steps: int) -> Callable[[int], float]:
-    """Give the factor on the learning rate as a function of the step, from 0 to `steps`."""
-    warmup = recipe.warmup * steps
+def measure(
+    recipe: Recipe, network: nn.Module, preprocess: Preprocess, images: torch.Tensor, labels: torch.Tensor
+) -> tuple[float, float] | tuple[None, None]:
+    """Give mean cross-entropy and accuracy over uint8 images [N, height, width, channels], in the recipe's precision.
 
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        if not recipe.cosine:
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
-
-    return factor
+    For the curves only: what a file claims is measured on the file. Nothing in a training depends on it.
+    """
+    if len(images) == 0:
+        return None, None
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    network.eval()
+    with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        parts = [
+            network(preprocess(part).contiguous(memory_format=layout)).float() for part in torch.split(images, MEASURED)
+        ]
+        logits = torch.cat(parts)
+        return cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).float().mean().item()
 
 
 def set_random_states(states: list[torch.Tensor], shuffling: torch.Generator) -> None:

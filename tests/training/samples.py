@@ -1,5 +1,6 @@
 """What several tests need: parts of data sets, a training cut short, the front door as a process."""
 
+import dataclasses
 import io
 import os
 import subprocess
@@ -34,7 +35,7 @@ def classifier_of(name: str) -> Classifier:
     """
     network = NETWORKS[name].build()
     for layer in network:
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
             layer.get_buffer("running_var").fill_(1 - layer.eps)
     graph = onnx.load(shipped(name)).graph
     held = {
@@ -48,12 +49,12 @@ def classifier_of(name: str) -> Classifier:
 
 def part(data: Dataset, train: int, test: int) -> Dataset:
     """Give the first images of a data set."""
-    return Dataset(
-        data.name,
-        data.train_images[:train],
-        data.train_labels[:train],
-        data.test_images[:test],
-        data.test_labels[:test],
+    return dataclasses.replace(
+        data,
+        train_images=data.train_images[:train],
+        train_labels=data.train_labels[:train],
+        test_images=data.test_images[:test],
+        test_labels=data.test_labels[:test],
     )
 
 

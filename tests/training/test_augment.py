@@ -1,8 +1,11 @@
 """Shifts and flips move whole images, and lose nothing but what leaves the frame."""
 
+import dataclasses
+
 import torch
 
 from training import augment
+from training.recipes import RECIPES
 
 
 def test_shifts_move_each_image_by_its_own_offset_and_zeros_come_in() -> None:
@@ -17,3 +20,36 @@ def test_flips_mirror_only_the_chosen_images() -> None:
     flipped = augment.flip(images, torch.tensor([True, False]))
     assert flipped[0].tolist() == [[[4, 5], [2, 3], [0, 1]]]
     assert torch.equal(flipped[1], images[1])
+
+
+def test_a_warp_of_nothing_changes_nothing_and_a_quarter_turn_is_one() -> None:
+    images = torch.randint(0, 256, (2, 5, 5, 3), dtype=torch.uint8)
+    same = torch.eye(2).expand(2, 2, 2)
+    assert torch.equal(augment.warp(images, same), images)
+    quarter = torch.tensor([[0.0, -1.0], [1.0, 0.0]]).expand(2, 2, 2)
+    assert torch.equal(augment.warp(images, quarter), images.rot90(1, (1, 2)))
+
+
+def test_a_cutout_zeroes_one_square_and_may_reach_over_the_edge() -> None:
+    images = torch.ones(2, 4, 4, 1, dtype=torch.uint8)
+    cut = augment.cut_out(images, torch.tensor([[1, 2], [-1, -1]]), 2)[..., 0]
+    assert cut[0].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]]
+    assert cut[1].tolist() == [[0, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
+
+
+def test_draws_keep_within_what_the_recipe_allows() -> None:
+    recipe = dataclasses.replace(RECIPES["mnist"], rotate_degrees=10, stretch=0.1, shear=0.0, cutout_pixels=6)
+    draws = augment.draw(recipe, (10_000, 28, 28, 1), torch.Generator().manual_seed(0), torch.device("cpu"))
+    assert draws.flips is None
+    assert draws.offsets is not None
+    assert draws.offsets.unique().tolist() == [-2, -1, 0, 1, 2]
+    assert draws.corners is not None
+    assert (int(draws.corners.min()), int(draws.corners.max())) == (-3, 24)
+    assert draws.matrices is not None
+    scales = draws.matrices.norm(dim=1)
+    assert 0.9 - 1e-5 <= float(scales.min()) < 0.905
+    assert 1.095 < float(scales.max()) <= 1.1 + 1e-5
+    angles = torch.atan2(draws.matrices[:, 1, 0], draws.matrices[:, 0, 0]).rad2deg()
+    assert 9.9 < float(angles.abs().max()) <= 10 + 1e-3
+    none = augment.draw(RECIPES["mnist-tiny"], (3, 28, 28, 1), torch.Generator(), torch.device("cpu"))
+    assert none == augment.Draws(None, None, None, None, None)

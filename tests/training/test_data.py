@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from torchvision import datasets
 from training.data import LABELS, Dataset, default_data_dir, load, main
 from training.errors import DataError
 
-from .samples import run
+from .samples import part, run
 
 
 def test_mnist_is_whole(mnist: Dataset) -> None:
@@ -25,6 +26,37 @@ def test_cifar10_is_whole(cifar10: Dataset) -> None:
     assert torch.bincount(cifar10.test_labels).tolist() == [1000] * 10
     assert [LABELS["cifar10"][i] for i in cifar10.test_labels[:4]] == ["cat", "ship", "ship", "airplane"]
     check_kind(cifar10)
+
+
+def test_validation_images_are_held_out_of_the_training_images_alike_at_every_call(mnist: Dataset) -> None:
+    """Nothing is lost, nothing is in both parts, and what has validation images is left as it is."""
+    some = part(mnist, 100, 10)
+    held = some.hold_out(30)
+    assert (len(held.train_images), len(held.validation_images), len(held.test_images)) == (70, 30, 10)
+    both = torch.cat([held.train_images, held.validation_images]).flatten(1)
+    assert sorted(both.tolist()) == sorted(some.train_images.flatten(1).tolist())
+    assert torch.equal(held.validation_images, some.hold_out(30).validation_images)
+    assert held.hold_out(50) is held
+    with pytest.raises(DataError, match="mnist has 100 training images, of which the recipe holds out 100"):
+        some.hold_out(100)
+
+
+def test_a_digest_tells_data_sets_apart(mnist: Dataset) -> None:
+    """By their pixels, their classes, their labels and their split."""
+    some = part(mnist, 20, 10)
+    label = some.train_labels.clone()
+    label[3] = (label[3] + 1) % 10
+    pixel = some.test_images.clone()
+    pixel[5, 14, 14] += 1
+    others = [
+        part(mnist, 21, 10),
+        some.hold_out(5),
+        replace(some, train_labels=label),
+        replace(some, test_images=pixel),
+        replace(some, labels=(*"0123456", "seven", *"89")),
+    ]
+    assert some.digest() == part(mnist, 20, 10).digest()
+    assert len({some.digest(), *(other.digest() for other in others)}) == 6
 
 
 def check_kind(data: Dataset) -> None:

@@ -2,81 +2,290 @@
 
 import json
 import resource
+import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from service.client import Classification, Client
+from tests.servers import ServerProcess
 from training import onnx_file
+from training.data import Dataset
+from training.evaluate import OnnxFile
 from training.export import main
+from training.pictures import read
 from training.recipes import RECIPES
 
 from .samples import ROOT, command, run
+from .test_folder import save_pictures
+
+MNIST_TINY = ("mnist-tiny", "--epochs", "1", "--device", "cpu")
+OPTIONS = (
+    *("--all", "--list", "--precision", "--force", "--no-report", "--dataset", "--network", "--name", "--epochs"),
+    *("--seed", "--learning-rate", "--no-flip", "--data-dir", "--models-dir", "--checkpoints-dir", "--device"),
+)
 
 
-def files_in(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_list_shows_every_network(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--list"]) == 0
-    shown = capsys.readouterr().out
-    assert all(name in shown for name in RECIPES)
+def file_of(folder: Path, name: str) -> Path:
+    return folder / "models" / name / "1" / "model.onnx"
 
 
-def test_a_real_export_from_data_to_proved_file(
-    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Trained and exported by a process; then left alone, refused under another recipe, exported to the same bytes."""
-    folders = ("--models-dir", tmp_path / "models", "--checkpoints-dir", tmp_path / "checkpoints")
-    line = ("mnist-tiny", "--epochs", "1", "--data-dir", data_dir, "--device", "cpu", *folders)
-    first = run("training.export", *line)
-    assert first.returncode == 0, first.stderr
-    assert first.stderr == ""
-    assert "mnist-tiny: epoch 1/1" in first.stdout
-    assert files_in(tmp_path) == ["checkpoints/mnist-tiny.pt", "models/mnist-tiny/1/model.onnx"]
-    path = tmp_path / "models" / "mnist-tiny" / "1" / "model.onnx"
-    facts = onnx_file.read_metadata(path)
-    assert float(facts["test_accuracy"]) > 0.9
-    assert f"{float(facts['test_accuracy']):.2%}" in first.stdout
-    assert json.loads(facts["recipe"])["epochs"] == 1
-    content = path.read_bytes()
+class FrontDoor:
+    """`main` as it is called with two folders, and what it printed."""
 
-    def again(*more: str) -> tuple[int, str]:
-        status = main([*map(str, line), *more])
-        captured = capsys.readouterr()
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self._folders = ("--models-dir", folder / "models", "--checkpoints-dir", folder / "checkpoints")
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str | Path) -> tuple[int, str]:
+        """Give the exit status, and both streams as one text."""
+        status = main([*map(str, self._folders), *map(str, arguments)])
+        captured = self._capsys.readouterr()
         return status, captured.out + captured.err
 
-    status, text = again("--data-dir", str(tmp_path))  # nothing to do, so no data is needed
+
+@pytest.fixture
+def export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> FrontDoor:
+    """The front door to tmp_path."""
+    return FrontDoor(tmp_path, capsys)
+
+
+@pytest.fixture(scope="session")
+def pictures(cifar10: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty pictures of three classes."""
+    folder = tmp_path_factory.mktemp("pictures")
+    save_pictures(folder, cifar10, {"cat": 20, "frog": 20, "ship": 20})
+    return folder
+
+
+def own(folder: Path, network: str, *more: str) -> tuple[str | Path, ...]:
+    return ("--dataset", "folder", "--data-dir", folder, "--network", network, "--name", "my-model", *more)
+
+
+@pytest.fixture(scope="session")
+def once(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one export leaves: a small network, trained for an epoch on the pictures, and its report."""
+    folder = tmp_path_factory.mktemp("once")
+    places = ("--models-dir", folder / "models", "--checkpoints-dir", folder / "checkpoints")
+    assert main([str(part) for part in (*own(pictures, "cifar10-tiny", "--epochs", "1"), *places)]) == 0
+    return folder
+
+
+@pytest.fixture
+def exported(once: Path, tmp_path: Path) -> Path:
+    """A copy of that in tmp_path."""
+    shutil.copytree(once, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+@pytest.fixture
+def line(pictures: Path) -> tuple[str | Path, ...]:
+    """The command line that made it."""
+    return own(pictures, "cifar10-tiny", "--epochs", "1")
+
+
+def test_a_real_export_from_data_to_proved_file(tmp_path: Path, data_dir: Path, export: FrontDoor) -> None:
+    """Trained and exported by a process; then nothing is left to do, so no data is needed."""
+    places = ("--models-dir", tmp_path / "models", "--checkpoints-dir", tmp_path / "checkpoints")
+    finished = run("training.export", *MNIST_TINY, "--data-dir", data_dir, *places)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr == ""
+    assert "mnist-tiny: epoch 1/1" in finished.stdout
+    made = files_in(tmp_path)
+    assert {f"models/mnist-tiny/1/{name}" for name in ("model.onnx", "report.json", "README.md")} < made
+    assert all(name.startswith(("checkpoints/mnist-tiny-seed0.", "models/mnist-tiny/1/")) for name in made)
+    facts = onnx_file.read_metadata(file_of(tmp_path, "mnist-tiny"))
+    assert float(facts["test_accuracy"]) > 0.9
+    assert f"{float(facts['test_accuracy']):.2%}" in finished.stdout
+    assert json.loads(facts["recipe"])["epochs"] == 1
+    report = json.loads((tmp_path / "models" / "mnist-tiny" / "1" / "report.json").read_text())
+    assert report["test"]["correct"] == int(facts["test_correct"])
+    status, text = export(*MNIST_TINY, "--data-dir", tmp_path / "nowhere")
     assert (status, "up to date" in text) == (0, True)
-    status, text = again("--seed", "7")
-    assert (status, "kept, though made by another recipe" in text) == (0, True)
+
+
+def test_a_file_in_place_is_left_alone_until_force_is_used(
+    exported: Path, export: FrontDoor, line: tuple[str | Path, ...]
+) -> None:
+    path = file_of(exported, "my-model")
+    content = path.read_bytes()
+    status, text = export(*line)
+    assert (status, "up to date" in text) == (0, True)
+    status, text = export(*line, "--seed", "7", "--learning-rate", "0.01")
+    assert status == 0
+    assert "my-model: kept, though made by another recipe (learning_rate, seed); --force replaces it\n" in text
     assert path.read_bytes() == content
 
     path.write_bytes(b"spoiled")
-    status, text = again()
+    status, text = export(*line)
     assert (status, "cannot be read as an ONNX file" in text) == (1, True)
-    status, text = again("--force")
+    status, text = export(*line, "--force")
     assert (status, "epoch" in text) == (0, False)  # the checkpoint was finished
     assert path.read_bytes() == content
 
-    status, text = again("--force", "--seed", "7")
-    assert (status, "was trained by another recipe (seed 0 there and 7 here); remove it" in text) == (1, True)
-    assert path.read_bytes() == content
+
+def test_a_checkpoint_of_other_numbers_is_refused(
+    exported: Path, export: FrontDoor, line: tuple[str | Path, ...]
+) -> None:
+    content = file_of(exported, "my-model").read_bytes()
+    status, text = export(*line, "--force", "--learning-rate", "0.5")
+    assert status == 1
+    assert "was trained by another recipe (learning_rate 0.001 there and 0.5 here); remove it" in text
+    assert file_of(exported, "my-model").read_bytes() == content
 
 
-def test_a_full_disk_is_a_sentence_and_leaves_nothing_behind(tmp_path: Path, data_dir: Path) -> None:
+def test_a_missing_report_is_written_unless_it_is_not_wanted(
+    exported: Path, export: FrontDoor, line: tuple[str | Path, ...]
+) -> None:
+    """One that tells of another file counts as missing."""
+    report = exported / "models" / "my-model" / "1" / "report.json"
+    content = report.read_text()
+    report.unlink()
+    assert export(*line, "--no-report")[0] == 0
+    assert not report.exists()
+    for stale in ("", "[]", content.replace('"commit": "', '"commit": "0')):
+        report.write_text(stale)
+        assert export(*line)[0] == 0
+        assert json.loads(report.read_text())["facts"] == json.loads(content)["facts"]
+
+
+def test_variants_are_made_from_the_file_in_place(
+    exported: Path, export: FrontDoor, line: tuple[str | Path, ...]
+) -> None:
+    """int8 and fp16, each with its report; then left alone; then told to be of an earlier training."""
+    status, text = export(*line, "--precision", "int8,fp16")
+    assert status == 0, text
+    fp32 = onnx_file.read_metadata(file_of(exported, "my-model"))
+    for precision in ("int8", "fp16"):
+        facts = onnx_file.read_metadata(file_of(exported, f"my-model-{precision}"))
+        assert (facts["precision"], facts["variant_of"]) == (precision, "my-model")
+        assert facts["fp32_test_correct"] == fp32["test_correct"]
+        (row,) = [row for row in text.splitlines() if row.startswith(f"│ my-model-{precision} ")]
+        assert f"{float(facts['test_accuracy']):.2%} (fp32 {float(fp32['test_accuracy']):.2%})" in row
+        assert (exported / "models" / f"my-model-{precision}" / "1" / "report.json").exists()
+
+    status, text = export(*line, "--precision", "fp16", "--precision", "int8")
+    assert status == 0
+    assert text.count("up to date") == 3
+
+    # Trained anew: the same weights, but another training, as the times of its epochs say.
+    shutil.rmtree(exported / "checkpoints")
+    status, text = export(*line, "--force", "--no-report", "--precision", "int8")
+    assert status == 0
+    assert "up to date" not in text
+    fp16 = file_of(exported, "my-model-fp16")
+    assert f"{fp16} was made from an earlier my-model; --precision fp16 makes it anew" in text
+
+
+def test_list_shows_every_network_and_how_well_the_files_in_place_answer(exported: Path, export: FrontDoor) -> None:
+    other = file_of(exported, "theirs")
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"not ours")
+    shutil.copytree(exported / "models" / "my-model", exported / "models" / "cifar10-tiny")
+    status, text = export("--list")
+    assert status == 0
+    rows = {row.split()[1]: row for row in text.splitlines() if row.startswith("│ ")}
+    assert RECIPES.keys() < rows.keys()
+    accuracy = f"{float(onnx_file.read_metadata(file_of(exported, 'my-model'))['test_accuracy']):.2%}"
+    shown = {name: rows[name].split("│")[-2].strip() for name in ("my-model", "cifar10-tiny", "cifar10-cnn", "theirs")}
+    assert shown == {
+        "my-model": accuracy,
+        "cifar10-tiny": accuracy,
+        "cifar10-cnn": "no",
+        "theirs": "not a file of ours",
+    }
+
+
+def test_a_network_trained_on_a_folder_serves_the_folder_s_labels(
+    pictures: Path, tmp_path: Path, export: FrontDoor
+) -> None:
+    """From pictures to a real server, which gives the very probabilities that training's own reading of them gives."""
+    status, text = export(*own(pictures, "cifar10-cnn", "--epochs", "2", "--no-flip", "--precision", "int8"))
+    assert status == 0, text
+    assert "3 classes (cat, frog, ship); 48 images to train, 0 to validate, 12 to test" in text
+    path = file_of(tmp_path, "my-model")
+    facts = onnx_file.read_metadata(path)
+    recipe = json.loads(facts["recipe"])
+    assert (facts["dataset"], json.loads(facts["labels"])) == ("folder", ["cat", "frog", "ship"])
+    assert (facts["test_images"], recipe["epochs"], recipe["flip"]) == ("12", 2, False)
+    assert facts["architecture"].endswith("Linear 512→3")
+    assert recipe["shift_pixels"] == RECIPES["cifar10-cnn"].shift_pixels
+    assert json.loads(path.with_name("report.json").read_text())["test"]["images"] == 12
+
+    shown = [pictures / "cat" / "000.PNG", pictures / "frog" / "001.jpg", pictures / "ship" / "002.PNG"]
+    for name in ("my-model", "my-model-int8"):
+        _, expected = OnnxFile(file_of(tmp_path, name)).run(np.stack([read(one, (32, 32, 3)) for one in shown]))
+        with ServerProcess(tmp_path / "models") as server, Client(server.address) as client:
+            results = client.classify(shown, model=name, top_k=3)
+        for result, row in zip(results, expected, strict=True):
+            assert isinstance(result, Classification)
+            given = {best.label: best.probability for best in result.classes}
+            assert [given[label] for label in ("cat", "frog", "ship")] == pytest.approx(row.tolist(), abs=1e-5)
+
+
+def test_a_folder_that_changed_is_not_taken_for_what_was_trained_on(
+    exported: Path, pictures: Path, export: FrontDoor
+) -> None:
+    """Neither by the file in place, nor by the checkpoint: pictures to test might be among those trained on."""
+    folder = exported / "pictures"
+    shutil.copytree(pictures, folder)
+    line = own(folder, "cifar10-tiny", "--epochs", "1")
+    status, text = export(*line)  # the same pictures, wherever they lie
+    assert (status, "up to date" in text) == (0, True)
+    content = file_of(exported, "my-model").read_bytes()
+
+    (folder / "cat" / "000.PNG").unlink()
+    status, text = export(*line)
+    assert status == 0
+    assert "kept, though made by another recipe (pictures); --force replaces it" in text
+    status, text = export(*line, "--precision", "int8")
+    assert (status, "was made from other pictures than these" in text) == (1, True)
+    status, text = export(*line, "--force")
+    assert (status, "my-model-seed0.pt was trained by another recipe (digest" in text) == (1, True)
+    assert file_of(exported, "my-model").read_bytes() == content
+    shutil.rmtree(exported / "checkpoints")
+    assert export(*line, "--force")[0] == 0
+    assert file_of(exported, "my-model").read_bytes() != content
+
+
+def test_the_smallest_folder_trains_a_network_with_batch_norm(
+    cifar10: Dataset, tmp_path: Path, export: FrontDoor
+) -> None:
+    """Two classes of two pictures, made grey: two train, two test, and the moving average follows two steps."""
+    save_pictures(tmp_path / "pictures", cifar10, {"cat": 2, "ship": 2})
+    status, text = export(*own(tmp_path / "pictures", "mnist", "--epochs", "2"))
+    assert status == 0, text
+    facts = onnx_file.read_metadata(file_of(tmp_path, "my-model"))
+    assert (facts["test_images"], json.loads(facts["labels"])) == ("2", ["cat", "ship"])
+
+
+def test_a_folder_that_cannot_be_used_is_a_sentence_and_nothing_is_written(tmp_path: Path, export: FrontDoor) -> None:
+    (tmp_path / "pictures" / "cat").mkdir(parents=True)
+    (tmp_path / "pictures" / "dog").mkdir()
+    status, text = export(*own(tmp_path / "pictures", "cifar10-cnn"))
+    assert status == 1
+    assert text.startswith(f"error: {tmp_path}/pictures/cat holds no pictures (")
+    assert text.count("\n") == 1
+    assert files_in(tmp_path) == set()
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing_behind(tmp_path: Path, pictures: Path) -> None:
     """Files are limited to 20 kB, which the first checkpoint exceeds: the system refuses the write itself."""
-    folders = ("--models-dir", tmp_path / "models", "--checkpoints-dir", tmp_path / "checkpoints")
-    line = command(
-        "training.export", "mnist-tiny", "--epochs", "1", "--data-dir", data_dir, "--device", "cpu", *folders
-    )
+    places = ("--models-dir", tmp_path / "models", "--checkpoints-dir", tmp_path / "checkpoints")
 
     def limit_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     finished = subprocess.run(
-        line,
+        command("training.export", *own(pictures, "cifar10-tiny", "--epochs", "1"), *places),
         cwd=ROOT,
         preexec_fn=limit_files,
         capture_output=True,
@@ -84,9 +293,14 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing_behind(tmp_path: Path, dat
         check=False,
     )
     assert finished.returncode == 1
-    assert finished.stderr.startswith(f"error: {tmp_path}/checkpoints/mnist-tiny.pt: File too large; nothing was left")
+    assert finished.stderr.startswith(
+        f"error: {tmp_path}/checkpoints/my-model-seed0.pt: File too large; nothing was left"
+    )
     assert finished.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+FOLDER = ["--dataset", "folder", "--data-dir", "pictures"]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +311,27 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing_behind(tmp_path: Path, dat
         ([], "name one or more networks, or --all; --list shows them"),
         (["mnist-tiny", "--epochs", "0"], "'0' is not a whole number from 1; a network is never exported untrained"),
         (["mnist-tiny", "--epochs", "many"], "'many' is not a whole number from 1"),
+        (["mnist-tiny", "--learning-rate", "-1"], "'-1' is not a number above 0"),
+        (["mnist-tiny", "--learning-rate", "nan"], "'nan' is not a number above 0"),
+        (["mnist-tiny", "--learning-rate", "fast"], "'fast' is not a number above 0"),
         (["mnist-tiny", "--device", "tpu"], "invalid choice: 'tpu'"),
+        (["mnist-tiny", "--precision", "int4"], "'int4' is none of fp32, int8, fp16"),
+        (["mnist-tiny", "--precision", "int8,"], "'' is none of fp32, int8, fp16"),
+        (["mnist-tiny", "--name", "x"], "--network and --name are for pictures of your own: add --dataset folder"),
+        (["--network", "mnist"], "--network and --name are for pictures of your own: add --dataset folder"),
+        (["--dataset", "mnist"], "invalid choice: 'mnist'"),
+        ([*FOLDER, "mnist"], "--dataset folder trains one network: give it by --network, not as NAME or by --all"),
+        ([*FOLDER, "--all"], "--dataset folder trains one network: give it by --network, not as NAME or by --all"),
+        (["--dataset", "folder", "--network", "mnist", "--name", "x"], "--dataset folder needs --data-dir FOLDER"),
+        ([*FOLDER, "--name", "x"], "--dataset folder needs --network, one of mnist-tiny, "),
+        ([*FOLDER, "--name", "x", "--network", "cifar"], "there is no network 'cifar'; did you mean 'cifar10-"),
+        ([*FOLDER, "--network", "mnist"], "--dataset folder needs --name, by which the model will be served"),
+        ([*FOLDER, "--network", "mnist", "--name", ""], "--name '' cannot name a model: up to 64 letters, digits, '.'"),
+        ([*FOLDER, "--network", "mnist", "--name", "../x"], "--name '../x' cannot name a model"),
+        ([*FOLDER, "--network", "mnist", "--name", ".x"], "--name '.x' cannot name a model"),
+        ([*FOLDER, "--network", "mnist", "--name", "x" * 65], "cannot name a model: up to 64"),
+        ([*FOLDER, "--network", "mnist", "--name", "cifar10-cnn"], "--name cifar10-cnn is taken by a network of ours"),
+        ([*FOLDER, "--network", "mnist", "--name", "x-int8"], "--name x-int8 ends as the name of a variant"),
     ],
 )
 def test_a_wrong_command_line_is_a_sentence(
@@ -109,11 +343,36 @@ def test_a_wrong_command_line_is_a_sentence(
     assert sentence in capsys.readouterr().err
 
 
-def test_missing_data_is_a_sentence_and_nothing_is_written(tmp_path: Path) -> None:
-    folders = ("--models-dir", tmp_path / "models", "--checkpoints-dir", tmp_path / "checkpoints")
-    finished = run("training.export", "cifar10-tiny", "--data-dir", tmp_path / "nowhere", *folders)
-    assert finished.returncode == 1
-    assert finished.stderr == (
+def test_help_explains_every_option_and_gives_examples_without_importing_pytorch() -> None:
+    line = [sys.executable, "-X", "importtime", "-m", "training.export", "--help"]
+    finished = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert all(f"  {option} " in finished.stdout or f"  {option}\n" in finished.stdout for option in OPTIONS)
+    examples = finished.stdout.partition("examples:\n")[2]
+    assert examples.count("python -m training.export") == 3
+    assert "training.arguments" in finished.stderr
+    assert "torch" not in finished.stderr
+
+
+def test_ctrl_c_while_libraries_are_imported_is_a_sentence() -> None:
+    """A real signal, sent when the first of many is there; the interpreter names them as they come."""
+    line = [sys.executable, "-X", "importtime", "-m", "training.export", "mnist-tiny"]
+    with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        before = [next(process.stderr)]
+        while "numpy" not in before[-1]:
+            before.append(next(process.stderr))
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read().splitlines()
+        status = process.wait()
+    assert status == 130
+    assert rest[-1] == "error: interrupted before anything was begun"
+    assert all(line.startswith("import time:") for line in [*before, *rest[:-1]])
+
+
+def test_missing_data_is_a_sentence_and_nothing_is_written(tmp_path: Path, export: FrontDoor) -> None:
+    status, text = export("cifar10-tiny", "--data-dir", tmp_path / "nowhere")
+    assert status == 1
+    assert text == (
         f"error: cifar10 was not found, or is damaged, in {tmp_path}/nowhere; "
         f"run: python -m training.data cifar10 --data-dir {tmp_path}/nowhere\n"
     )

@@ -39,7 +39,7 @@ def test_usage_data_is_off_at_the_moment_onnx_runtime_is_loaded() -> None:
         "        if name == 'onnxruntime':\n"
         "            print(os.environ.get('ORT_DISABLE_TELEMETRY'))\n"
         "sys.meta_path.insert(0, Hook())\n"
-        "import training.export\n"
+        "import training.pipeline\n"
     )
     line = [sys.executable, "-c", program]
     environment = {"PATH": "/usr/bin:/bin"}

@@ -16,6 +16,10 @@ PARAMETERS = {
     "cifar10-lenet": 62_006,
     "cifar10-cnn": 1_147_466,
     "cifar10-vgg": 35_339_082,
+    # By hand: cifar10-vgg's, and two numbers for each of 1,152 channels and 8,192 columns that are normalised.
+    "cifar10-vgg-bn": 35_339_082 + 2 * (1_152 + 8_192),
+    # By hand: 180 + 2 x 3,600, 7,200 + 2 x 14,400, 28,800 + 2 x 57,600 in the convolutions, 2 x 420 in batch norm, 810.
+    "mnist": 189_030,
 }
 SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 

@@ -24,7 +24,7 @@ def shown(mnist: Dataset, folder: Path, *, terminal: bool) -> str:
 def test_a_log_has_one_line_for_each_epoch(mnist: Dataset, tmp_path: Path) -> None:
     lines = shown(mnist, tmp_path, terminal=False).splitlines()
     assert [line.split("  ")[0] for line in lines] == ["mnist-tiny: epoch 1/2", "mnist-tiny: epoch 2/2"]
-    assert all("loss" in line and "train accuracy" in line and "images/s" in line for line in lines)
+    assert all("loss" in line and "accuracy: train" in line and "images/s" in line for line in lines)
 
 
 def test_a_terminal_has_a_bar_with_figures_and_the_time_left(mnist: Dataset, tmp_path: Path) -> None:

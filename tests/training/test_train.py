@@ -1,6 +1,7 @@
 """Training is repeatable, can be stopped at any point, and never spoils a checkpoint."""
 
 import dataclasses
+import math
 import signal
 import subprocess
 from pathlib import Path
@@ -10,26 +11,28 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from training import checkpoint
+from training import checkpoint, onnx_file
 from training.data import Dataset
 from training.errors import CheckpointError, DivergedError
 from training.networks import NETWORKS, Preprocess
+from training.optimizer import make_optimizer, rate_curve
 from training.recipes import RECIPES, Recipe
-from training.train import Training, make_optimizer, rate_curve, train
+from training.train import Training, train
 
-from .samples import CPU, ROOT, ConsoleThatInterrupts, command, part
+from .samples import CPU, ROOT, ConsoleThatInterrupts, command, part, run
 
-# Between them: all three optimizers, both schedules, batch norm, dropout, bf16, shifts and flips.
-VARIED = ("mnist-tiny", "mnist-deep", "cifar10-tiny", "cifar10-cnn")
+# Between them: all optimizers, both schedules, batch norm, dropout, bf16, shifts, flips, warps, a moving average.
+VARIED = ("mnist-tiny", "mnist-deep", "mnist", "cifar10-tiny", "cifar10-cnn")
 
 
 def short(name: str, epochs: int = 3) -> Recipe:
-    return dataclasses.replace(RECIPES[name], epochs=epochs)
+    """Cut a recipe short, so that it fits 200 images; every change of images and weights that it has stays."""
+    return dataclasses.replace(RECIPES[name], epochs=epochs, validation=min(RECIPES[name].validation, 40))
 
 
 def part_for(recipe: Recipe, mnist: Dataset, cifar10: Dataset) -> Dataset:
     """Give 200 images: at a batch of 64 or 128 the last batch is a smaller one."""
-    return part(mnist if recipe.dataset == "mnist" else cifar10, 200, 0)
+    return part(mnist if recipe.dataset == "mnist" else cifar10, 200, 20)
 
 
 def losses(training: Training) -> list[float]:
@@ -41,19 +44,54 @@ def same_weights(one: Training, other: Training) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
+def figures(training: Training) -> list[dict[str, float | None]]:
+    """Give everything that was recorded of each epoch but its time."""
+    return [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in training.rounded_history()]
+
+
 @pytest.mark.parametrize("name", VARIED)
 def test_a_training_stopped_and_resumed_equals_the_straight_one_bit_for_bit(
     name: str, mnist: Dataset, cifar10: Dataset, tmp_path: Path, console: Console
 ) -> None:
-    recipe = short(name)
+    recipe = dataclasses.replace(short(name), cutout_pixels=6, label_smoothing=0.1)
     data = part_for(recipe, mnist, cifar10)
     straight = train(recipe, data, CPU, tmp_path / "straight.pt", console)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, data, CPU, tmp_path / "stopped.pt", ConsoleThatInterrupts(1))
     torch.rand(1)  # whatever the process drew meanwhile must not matter
     resumed = train(recipe, data, CPU, tmp_path / "stopped.pt", console)
-    assert losses(resumed) == losses(straight)
+    assert figures(resumed) == figures(straight)
     assert same_weights(resumed, straight)
+    written = (tmp_path / "stopped.csv").read_text().splitlines()
+    assert written[0].split(",")[:3] == ["epoch", "loss", "accuracy"]
+    assert [line.split(",")[1] for line in written[1:]] == [str(loss) for loss in losses(straight)]
+
+
+def test_a_training_killed_at_any_moment_goes_on_to_the_same_weights(tmp_path: Path, data_dir: Path) -> None:
+    """A real process, killed twice without warning, each time in the middle of an epoch."""
+    line = ("mnist-tiny", "--epochs", "3", "--device", "cpu", "--data-dir", data_dir, "--no-report")
+
+    def folders(name: str) -> tuple[str | Path, ...]:
+        return "--models-dir", tmp_path / name / "models", "--checkpoints-dir", tmp_path / name
+
+    straight = run("training.export", *line, *folders("straight"))
+    assert straight.returncode == 0, straight.stderr
+    for number in (1, 2):
+        started = command("training.export", *line, *folders("killed"))
+        with subprocess.Popen(started, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith(f"mnist-tiny: epoch {number}/3")
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+    assert run("training.export", *line, *folders("killed")).returncode == 0
+    states = [
+        checkpoint.load(tmp_path / name / "mnist-tiny-seed0.pt", short("mnist-tiny")) for name in ("straight", "killed")
+    ]
+    weights = [state["network"] for state in states if state is not None]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    files = [(tmp_path / name / "models" / "mnist-tiny" / "1" / "model.onnx") for name in ("straight", "killed")]
+    probes = [onnx_file.read_metadata(file)["probe"] for file in files]
+    assert probes[0] == probes[1]
 
 
 def test_the_same_seed_gives_the_same_losses_and_another_gives_others(
@@ -113,7 +151,7 @@ def test_a_loss_that_is_no_number_stops_the_training_and_leaves_the_checkpoint(
     content = path.read_bytes()
     with pytest.raises(DivergedError, match="loss of mnist-tiny became nan in epoch 2; lower the learning rate"):
         train(recipe, data, CPU, path, console)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.pt"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["tiny.csv", "tiny.pt"]
     assert path.read_bytes() == content
 
 
@@ -133,6 +171,20 @@ def test_a_checkpoint_of_another_network_or_recipe_is_refused(mnist: Dataset, tm
         train(dataclasses.replace(recipe, epochs=2), data, CPU, path, console)
 
 
+def test_a_checkpoint_from_before_a_number_existed_goes_on_where_the_number_changes_nothing(
+    mnist: Dataset, tmp_path: Path, console: Console
+) -> None:
+    recipe, data, path = short("mnist-tiny", 1), part(mnist, 200, 0), tmp_path / "tiny.pt"
+    train(recipe, data, CPU, path, console)
+    state = checkpoint.load(path, recipe)
+    assert state is not None
+    del state["recipe"]["cutout_pixels"]
+    checkpoint.save(state, path)
+    assert checkpoint.load(path, recipe) is not None
+    with pytest.raises(CheckpointError, match=r"another recipe \(cutout_pixels 0 there and 6 here\)"):
+        checkpoint.load(path, dataclasses.replace(recipe, cutout_pixels=6))
+
+
 @pytest.mark.parametrize("keep", [0, 100, 2000])
 def test_a_damaged_checkpoint_is_refused(mnist: Dataset, tmp_path: Path, console: Console, keep: int) -> None:
     """Cut off after some bytes, as a copy that stopped half way."""
@@ -141,6 +193,12 @@ def test_a_damaged_checkpoint_is_refused(mnist: Dataset, tmp_path: Path, console
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(CheckpointError, match="is not a checkpoint, or is damaged; remove it"):
         train(recipe, data, CPU, path, console)
+
+
+def test_a_last_batch_of_one_image_is_left_out(cifar10: Dataset, tmp_path: Path, console: Console) -> None:
+    """Batch norm over a layer without height and width can make nothing of one image; each epoch leaves out another."""
+    recipe = dataclasses.replace(short("cifar10-vgg-bn", 1), batch=2, validation=0)
+    assert all(math.isfinite(loss) for loss in losses(train(recipe, part(cifar10, 3, 0), CPU, tmp_path / "a", console)))
 
 
 def test_the_rate_rises_then_falls_along_a_cosine() -> None:
@@ -168,7 +226,7 @@ def test_ctrl_c_leaves_a_usable_checkpoint_and_exits_130(tmp_path: Path, data_di
     assert errors.startswith("error: interrupted; epochs that were finished are kept")
     assert "Traceback" not in errors
     assert status == 130
-    assert [entry.name for entry in tmp_path.iterdir()] == ["mnist-tiny.pt"]
-    state = checkpoint.load(tmp_path / "mnist-tiny.pt", short("mnist-tiny", 50))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["mnist-tiny-seed0.csv", "mnist-tiny-seed0.pt"]
+    state = checkpoint.load(tmp_path / "mnist-tiny-seed0.pt", short("mnist-tiny", 50))
     assert state is not None
     assert len(state["history"]) >= 1

@@ -1,0 +1,160 @@
+"""`python -m benchmarks.training`: how fast each network trains, beside the fastest that this machine multiplies.
+
+The ceiling is the best rate of large matrix products in the recipe's precision. A training step needs three times the
+multiply-accumulates of its forward pass (forward, gradient of the maps, gradient of the weights); whatever else it does
+(batch norm, pooling, augmentation, the optimizer) keeps it below. Prints a table and a JSON line.
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from training import augment
+from training.cost import processor
+from training.data import Dataset, default_data_dir, load
+from training.device import choose_device, keep_pages
+from training.networks import NETWORKS, Preprocess
+from training.optimizer import make_optimizer
+from training.recipes import RECIPES, Recipe
+
+PRODUCT = 2048
+"""Rows and columns of the matrices whose product is the ceiling: large enough to reach it, small enough to repeat."""
+
+
+def rate(work: Callable[[], object], device: torch.device, seconds: float) -> float:
+    """How often a second `work` runs, after two runs that do not count."""
+    for _ in range(2):
+        work()
+    synchronise(device)
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        work()
+        synchronise(device)
+        count += 1
+    return count / (time.perf_counter() - started)
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits until a CUDA device has done what it was given; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def ceiling(dtype: torch.dtype, device: torch.device, seconds: float) -> float:
+    """Multiply-accumulates a second of a large matrix product."""
+    one, other = (torch.randn(PRODUCT, PRODUCT, device=device).to(dtype) for _ in range(2))
+    return rate(lambda: one @ other, device, seconds) * PRODUCT**3
+
+
+def multiply_accumulates(network: nn.Module, images: torch.Tensor) -> int:
+    """Those of convolutions and linear layers in one forward pass of these images."""
+    total = 0
+
+    def count(layer: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        nonlocal total
+        weights = layer.get_parameter("weight")
+        total += output.numel() * weights[0].numel()
+
+    hooks = [
+        layer.register_forward_hook(count) for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
+    network(images)
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def training_step(recipe: Recipe, data: Dataset, device: torch.device) -> tuple[Callable[[], object], int]:
+    """One step of a recipe on real images, ready to be repeated, and the multiply-accumulates of its forward pass."""
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    network = NETWORKS[recipe.network].build()
+    network.to(device=device, memory_format=layout)  # type: ignore[call-overload] # the stubs lack this pair
+    optimizer = make_optimizer(recipe, network)
+    preprocess = Preprocess(recipe.mean, recipe.std).to(device)
+    images, labels = data.train_images[: recipe.batch].to(device), data.train_labels[: recipe.batch].to(device)
+    draws = augment.draw(recipe, tuple(images.shape), torch.Generator().manual_seed(0), device)
+    rows = torch.arange(len(images), device=device)
+
+    def step() -> None:
+        changed = augment.apply(recipe, draws, images[rows], rows)
+        inputs = preprocess(changed).contiguous(memory_format=layout)
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            loss = cross_entropy(network(inputs), labels[rows], label_smoothing=recipe.label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call] # so in PyTorch
+        optimizer.step()
+
+    return step, multiply_accumulates(network, preprocess(images))
+
+
+def measure(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Everything, ready for JSON."""
+    device = choose_device(chosen.device)
+    load_average = os.getloadavg()[0]
+    keep_pages()
+    ceilings = {
+        "fp32": ceiling(torch.float32, device, chosen.seconds),
+        "bf16": ceiling(torch.bfloat16, device, chosen.seconds),
+    }
+    networks = {}
+    for name, recipe in RECIPES.items():
+        data = load(recipe.dataset, chosen.data_dir)
+        step, forward = training_step(recipe, data, device)
+        steps_per_s = rate(step, device, chosen.seconds)
+        networks[name] = {
+            "precision": recipe.precision,
+            "batch": recipe.batch,
+            "images_per_s": round(steps_per_s * recipe.batch, 1),
+            "multiply_accumulates_per_image": forward // recipe.batch,
+            "share_of_ceiling": round(3 * forward * steps_per_s / ceilings[recipe.precision], 4),
+        }
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else processor(),
+        "threads": torch.get_num_threads(),
+        "load_average": round(load_average, 2),
+        "torch": torch.__version__,
+        "multiply_accumulates_per_s": {precision: round(value) for precision, value in ceilings.items()},
+        "networks": networks,
+    }
+
+
+def main() -> None:
+    """Run ``python -m benchmarks.training``."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each figure (default: 5)")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--data-dir", type=Path, default=default_data_dir(), metavar="DIR")
+    found = measure(parser.parse_args())
+    table = Table("network", "precision", title=f"{found['device']}, {found['threads']} threads")
+    for column in ("batch", "images/s", "M multiply-accumulates an image", "of the ceiling"):
+        table.add_column(column, justify="right")
+    for name, figures in found["networks"].items():
+        table.add_row(
+            name,
+            figures["precision"],
+            str(figures["batch"]),
+            f"{figures['images_per_s']:,.0f}",
+            f"{figures['multiply_accumulates_per_image'] / 1e6:.2f}",
+            f"{figures['share_of_ceiling']:.0%}",
+        )
+    console = Console()
+    console.print(table)
+    for precision, value in found["multiply_accumulates_per_s"].items():
+        console.print(f"ceiling, {precision}: {value / 1e9:,.0f} G multiply-accumulates/s")
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Pictures of the expected size for every number of classes, epochs and mistakes; the same figures, the same bytes."""
+
+import io
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training import charts
+from training.calibration import bins, expected_calibration_error
+
+# A page of four such pictures loads at once.
+MOST_BYTES = 64 * 1024
+RANDOM = np.random.default_rng(0)
+
+
+def opened(content: bytes) -> Image.Image:
+    """Open a picture as any viewer does, after a look at its format and size on disk."""
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert len(content) < MOST_BYTES
+    image = Image.open(io.BytesIO(content))
+    image.load()
+    assert image.info.keys().isdisjoint({"Software", "Creation Time"})
+    return image
+
+
+def colours(image: Image.Image) -> set[tuple[int, ...]]:
+    found = image.convert("RGB").getcolors(100_000)
+    assert found is not None
+    return {colour for _, colour in found if isinstance(colour, tuple)}
+
+
+def has(image: Image.Image, colour: str) -> bool:
+    """Tell whether a colour, as lines are drawn in it, is in a picture, give or take what 256 colours cost."""
+    wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+    return any(np.abs(wanted - np.array(found)).max() <= 6 for found in colours(image))
+
+
+def epoch(*, validated: bool = False, tested: bool = False) -> dict[str, float | None]:
+    figures: dict[str, float | None] = {"loss": 0.3, "accuracy": 0.9, "seconds": 1.0}
+    for part, measured in (("validation", validated), ("test", tested)):
+        figures |= {f"{part}_loss": 0.4 if measured else None, f"{part}_accuracy": 0.8 if measured else None}
+    return figures
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 24, 200])
+def test_curves_show_the_sets_that_were_measured(epochs: int) -> None:
+    full = opened(charts.curves([epoch(validated=True, tested=True)] * epochs))
+    assert full.size == (960, 384)
+    assert [has(full, colour) for colour in (charts.BLUE, charts.ORANGE, charts.GREEN)] == [True, True, True]
+    tested = opened(charts.curves([epoch(tested=True)] * epochs))
+    assert [has(tested, colour) for colour in (charts.BLUE, charts.ORANGE, charts.GREEN)] == [True, False, True]
+
+
+@pytest.mark.parametrize("classes", [2, 10, 20, 21, 43, 100])
+def test_a_confusion_matrix_of_any_number_of_classes_is_drawn(classes: int) -> None:
+    """Names that are long, in letters that the font lacks, or mathematics to a typesetter, are names all the same."""
+    names = ["a rather long name of a class", "$x^", "猫", "under_score"]
+    matrix = RANDOM.binomial(50, 0.02, (classes, classes)) + np.diag([400] * classes)
+    matrix[0] = 0  # a class without test images
+    picture = opened(charts.confusion(matrix, [f"{names[i % 4]}{i}" for i in range(classes)]))
+    assert picture.size == (840, 744)
+
+
+def test_a_confusion_matrix_is_dark_where_the_images_are() -> None:
+    right = opened(charts.confusion(np.diag([500, 500]), ["cat", "dog"])).convert("L")
+    wrong = opened(charts.confusion(np.diag([500, 500])[::-1], ["cat", "dog"])).convert("L")
+    places = [(120, 100), (500, 100), (120, 500), (500, 500)]  # inside each of the four cells, beside its number
+    assert [right.getpixel(place) < 128 for place in places] == [True, False, False, True]  # type: ignore[operator]
+    assert [wrong.getpixel(place) < 128 for place in places] == [False, True, True, False]  # type: ignore[operator]
+
+
+def test_calibration_is_drawn_before_and_after_or_once() -> None:
+    labels = RANDOM.integers(0, 3, 500)
+    found = {}
+    for name, sharpness in (("before", 0.2), ("after", 1.0)):
+        probabilities = RANDOM.dirichlet([sharpness] * 3, 500).astype(np.float32)
+        error = expected_calibration_error(probabilities, labels)
+        found[name] = {"error": error, "bins": [asdict(part) for part in bins(probabilities, labels)]}
+    both = opened(charts.calibration(found))
+    once = opened(charts.calibration({"before": found["before"]}))
+    assert both.size == once.size == (840, 744)
+    assert (has(both, charts.BLUE), has(both, charts.ORANGE)) == (True, True)
+    assert (has(once, charts.BLUE), has(once, charts.ORANGE)) == (True, False)
+
+
+@pytest.mark.parametrize(("count", "rows"), [(0, 1), (1, 1), (6, 1), (7, 2), (24, 4)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_mistakes_fill_as_many_rows_as_they_need(count: int, rows: int, channels: int) -> None:
+    images = RANDOM.integers(0, 256, (count, 32, 32, channels), dtype=np.uint8)  # noise: nothing packs worse
+    probabilities = RANDOM.dirichlet([1.0] * 5, count).astype(np.float32).reshape(count, 5)
+    picture = opened(charts.mistakes(images, np.zeros(count, np.int64), probabilities, ["a" * 40, "b", "$", "猫", "e"]))
+    assert picture.size == (960, 192 * rows)
+    assert len(colours(picture)) > 2
+
+
+def test_the_same_figures_give_the_same_bytes() -> None:
+    matrix = RANDOM.integers(0, 50, (10, 10))
+    assert charts.confusion(matrix, list("abcdefghij")) == charts.confusion(matrix, list("abcdefghij"))
+    history = [epoch(validated=True)] * 5
+    assert charts.curves(history) == charts.curves(history)

@@ -1,0 +1,208 @@
+"""What a user types behind `python -m training.export`: read, checked, and explained by `--help`.
+
+Imports nothing heavy, so that help and refusals come at once.
+"""
+
+import argparse
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from training.recipes import RECIPES
+
+PRECISIONS = ("fp32", "int8", "fp16")
+# A folder of the models folder, part of a checkpoint's name, and what clients type.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+EXAMPLES = """\
+examples:
+  python -m training.export mnist-tiny cifar10-cnn          train, prove, and put both into models/
+  python -m training.export cifar10-cnn --precision int8    and a quantised file beside it, models/cifar10-cnn-int8
+  python -m training.export --dataset folder --data-dir pictures --network cifar10-cnn --name my-model
+                                                            a network for your own classes, from pictures/CLASS/*.jpg
+                                                            (or pictures/train/CLASS and pictures/test/CLASS)
+"""
+
+
+@dataclass(frozen=True)
+class Own:
+    """What `--dataset folder` asks for."""
+
+    folder: Path
+    network: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """One command line; most fields stand for the option of their name."""
+
+    names: tuple[str, ...]
+    """Recipes to export, each once."""
+    own: Own | None
+    """Pictures to train on instead; there are no names then."""
+    list: bool
+    precision: tuple[str, ...]
+    """What is asked for, each once."""
+    epochs: int | None
+    seed: int | None
+    learning_rate: float | None
+    flip: bool
+    """False where --no-flip was given; else as the recipe has it."""
+    data_dir: Path | None
+    models_dir: Path
+    checkpoints_dir: Path
+    device: str
+    force: bool
+    report: bool
+
+
+def read(arguments: Sequence[str] | None) -> Arguments:
+    """Read a command line (None: the process's own); a wrong one ends the process with a sentence and status 2."""
+    parser = make_parser()
+    given = vars(parser.parse_args(arguments))
+    names = tuple(dict.fromkeys(RECIPES if given.pop("all") else given.pop("names")))
+    dataset, network, name = (given.pop(key) for key in ("dataset", "network", "name"))
+    own = None
+    if dataset == "folder":
+        own = _own(parser, names, given["data_dir"], network, name)
+    elif network is not None or name is not None:
+        parser.error("--network and --name are for pictures of your own: add --dataset folder --data-dir FOLDER")
+    elif not names and not given["list"]:
+        parser.error("name one or more networks, or --all; --list shows them")
+    for name in names:
+        if name not in RECIPES:
+            _unknown(parser, name)
+    given["precision"] = tuple(dict.fromkeys(given["precision"] or ["fp32"]))
+    return Arguments(names=names, own=own, **given)
+
+
+def _own(
+    parser: argparse.ArgumentParser, names: Sequence[str], folder: Path | None, network: str | None, name: str | None
+) -> Own:
+    """Refuse what does not go with `--dataset folder`."""
+    if names:
+        parser.error("--dataset folder trains one network: give it by --network, not as NAME or by --all")
+    if folder is None:
+        parser.error("--dataset folder needs --data-dir FOLDER, which holds a folder of pictures for each class")
+    if network is None:
+        parser.error(f"--dataset folder needs --network, one of {', '.join(RECIPES)}")
+    if network not in RECIPES:
+        _unknown(parser, network)
+    if name is None:
+        parser.error("--dataset folder needs --name, by which the model will be served")
+    if not NAME.fullmatch(name):
+        parser.error(
+            f"--name {name!r} cannot name a model: up to 64 letters, digits, '.', '_' and '-' can, beginning with a "
+            f"letter or digit"
+        )
+    if name in RECIPES:
+        parser.error(f"--name {name} is taken by a network of ours; choose another")
+    if name.endswith(tuple(f"-{precision}" for precision in PRECISIONS)):
+        parser.error(f"--name {name} ends as the name of a variant made by --precision does; choose another")
+    return Own(folder, network, name)
+
+
+def _unknown(parser: argparse.ArgumentParser, name: str) -> NoReturn:
+    closest = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0)[0]
+    parser.error(f"there is no network {name!r}; did you mean {closest!r}? --list shows all")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.export",
+        description="Train networks by their recipes, export each as one self-describing ONNX file, and prove that\n"
+        "NumPy, PyTorch and ONNX Runtime agree about it before it is put in place. A training that was\n"
+        "interrupted goes on from its last finished epoch. A checkpoint that is finished is exported\n"
+        "without training; remove it to train anew.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="networks to export; --list shows them")
+    parser.add_argument("--all", action="store_true", help="export every network")
+    parser.add_argument("--list", action="store_true", help="show the networks, and what is in place, and stop")
+    parser.add_argument(
+        "--precision",
+        type=precisions,
+        action="extend",
+        metavar="P[,P]",
+        help=f"of {', '.join(PRECISIONS)}: also make the variants NAME-int8 or NAME-fp16 from the fp32 file, which is "
+        f"made first where it is missing (default: fp32)",
+    )
+    parser.add_argument("--force", action="store_true", help="export again where a file is already in place")
+    parser.add_argument(
+        "--no-report", dest="report", action="store_false", help="write no report beside the files that are made"
+    )
+
+    own = parser.add_argument_group("pictures of your own")
+    own.add_argument("--dataset", choices=["folder"], help="train on --data-dir, a folder of pictures for each class")
+    own.add_argument("--network", metavar="NAME", help="the network that is trained, by its own recipe")
+    own.add_argument("--name", help="the name by which the model is served")
+
+    recipe = parser.add_argument_group("changes to the recipe")
+    recipe.add_argument("--epochs", type=positive, metavar="N", help="train N epochs instead of the recipe's number")
+    recipe.add_argument("--seed", type=int, metavar="N", help="train from seed N instead of the recipe's")
+    recipe.add_argument("--learning-rate", type=rate, metavar="R", help="learn at rate R instead of the recipe's")
+    recipe.add_argument(
+        "--no-flip",
+        dest="flip",
+        action="store_false",
+        help="never mirror images, for classes that a mirror changes, such as letters or arrows",
+    )
+
+    places = parser.add_argument_group("where")
+    places.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="where the data sets, or the pictures, are (default: $CONVSERVE_DATA_DIR, else data)",
+    )
+    places.add_argument(
+        "--models-dir", type=Path, default=Path("models"), metavar="DIR", help="where files go (default: models)"
+    )
+    places.add_argument(
+        "--checkpoints-dir",
+        type=Path,
+        default=Path("checkpoints"),
+        metavar="DIR",
+        help="where unfinished and finished trainings are kept (default: checkpoints)",
+    )
+    places.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="what trains (default: auto, CUDA if present)"
+    )
+    return parser
+
+
+def positive(text: str) -> int:
+    """Read a number of epochs; argparse reports what is none."""
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a whole number from 1; a network is never exported untrained"
+        )
+    return int(text)
+
+
+def rate(text: str) -> float:
+    """Read a learning rate; argparse reports what is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def precisions(text: str) -> list[str]:
+    """Read precisions with commas between them; argparse reports what is none."""
+    wanted = text.split(",")
+    for one in wanted:
+        if one not in PRECISIONS:
+            raise argparse.ArgumentTypeError(f"{one!r} is none of {', '.join(PRECISIONS)}")
+    return wanted

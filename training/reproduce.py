@@ -1,0 +1,125 @@
+"""`python -m training.reproduce`: train the documents' recipes by several seeds, and set the results beside theirs.
+
+Writes reproduction.json, REPRODUCTION.md and overfitting.png into the models folder. Runs that have a finished
+checkpoint are only measured, and results of networks that are not named stay as they are.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from training.comparison import FIRST_BATCHES, Run, accuracy, draw_overfitting, render
+from training.data import Dataset, default_data_dir, load
+from training.device import choose_device
+from training.errors import TrainingError
+from training.evaluate import count_correct, outputs_of_torch
+from training.files import replacing
+from training.networks import Classifier, Preprocess
+from training.published import PUBLISHED
+from training.recipes import RECIPES, Recipe
+from training.train import Training, train
+
+# The small ones by three seeds, as the spread of one run is not known otherwise. The two large ones take over half an
+# hour each on two cores.
+SEEDS = {
+    "cifar10-tiny": (0, 1, 2),
+    "cifar10-lenet": (0, 1, 2),
+    "cifar10-vgg": (0,),
+    "cifar10-vgg-bn": (0,),
+    "mnist": (0, 1, 2),
+}
+
+
+def measure(recipe: Recipe, training: Training, data: Dataset) -> Run:
+    """Count the right answers of a finished training, in float32."""
+    classifier = Classifier(Preprocess(recipe.mean, recipe.std), training.network)
+    data = data.hold_out(recipe.validation)
+    parts = {
+        "train": (data.train_images, data.train_labels),
+        "validation": (data.validation_images, data.validation_labels),
+        "test": (data.test_images, data.test_labels),
+    }
+    counts = {
+        part: {"correct": count_correct(outputs_of_torch(classifier, images).answers, labels), "images": len(images)}
+        for part, (images, labels) in parts.items()
+        if len(images)
+    }
+    return {"seed": recipe.seed, "epochs": training.rounded_history(), "counts": counts}
+
+
+def first_loss(recipe: Recipe, data: Dataset, chosen: argparse.Namespace, console: Console) -> float:
+    """Give the mean loss of a training's first 2,000 batches: of an epoch over that many batches' images."""
+    part = slice(0, FIRST_BATCHES * recipe.batch)
+    few = dataclasses.replace(data, train_images=data.train_images[part], train_labels=data.train_labels[part])
+    short = dataclasses.replace(recipe, epochs=1)
+    path = chosen.checkpoints_dir / f"{recipe.name}-seed{recipe.seed}-first.pt"
+    return train(short, few, choose_device(chosen.device), path, console).history[0]["loss"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run ``python -m training.reproduce``; gives the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.reproduce",
+        description="Train the documents' recipes by several seeds, and write a page that sets their figures beside "
+        "ours. What has a finished checkpoint is only measured; what was interrupted goes on.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SEEDS)} (default: all)")
+    parser.add_argument("--data-dir", type=Path, default=default_data_dir(), metavar="DIR", help="the data sets")
+    parser.add_argument("--models-dir", type=Path, default=Path("models"), metavar="DIR", help="default: models")
+    parser.add_argument(
+        "--checkpoints-dir", type=Path, default=Path("checkpoints"), metavar="DIR", help="default: checkpoints"
+    )
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="what trains")
+    parser.add_argument("--epochs", type=int, metavar="N", help="train N epochs instead of the document's number")
+    chosen = parser.parse_args(arguments)
+    for name in chosen.names:
+        if name not in SEEDS:
+            parser.error(f"{name!r} is none of {', '.join(SEEDS)}")
+    console = Console(highlight=False, soft_wrap=True)
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    try:
+        run_all(chosen.names or list(SEEDS), chosen, console)
+    except (TrainingError, OSError) as error:
+        errors.print(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        errors.print("error: interrupted; the same command goes on from the last finished epoch")
+        return 130
+    return 0
+
+
+def run_all(names: Sequence[str], chosen: argparse.Namespace, console: Console) -> None:
+    """Train and measure each named network by each of its seeds, writing the page after every network."""
+    file = chosen.models_dir / "reproduction.json"
+    results: dict[str, list[Run]] = json.loads(file.read_text()) if file.exists() else {}
+    for name in names:
+        data = load(RECIPES[name].dataset, chosen.data_dir)
+        runs = []
+        for seed in SEEDS[name]:
+            recipe = dataclasses.replace(RECIPES[name], seed=seed, epochs=chosen.epochs or RECIPES[name].epochs)
+            path = chosen.checkpoints_dir / f"{name}-seed{seed}.pt"
+            training = train(recipe, data, choose_device(chosen.device), path, console)
+            run = measure(recipe, training, data)
+            if name in PUBLISHED and PUBLISHED[name].first_loss is not None:
+                run["first_loss"] = round(first_loss(recipe, data, chosen, console), 4)
+            runs.append(run)
+            console.print(f"{name}, seed {seed}: test accuracy {accuracy(run, 'test'):.2f} %")
+        results[name] = runs
+        ordered = {known: results[known] for known in SEEDS if known in results}
+        if {"cifar10-vgg", "cifar10-vgg-bn"} <= ordered.keys():
+            figure = draw_overfitting(ordered["cifar10-vgg"][0], ordered["cifar10-vgg-bn"][0])
+            with replacing(chosen.models_dir / "overfitting.png") as temporary:
+                figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+        with replacing(chosen.models_dir / "REPRODUCTION.md") as temporary:
+            temporary.write_text(render(ordered), encoding="utf-8")
+        with replacing(file) as temporary:
+            temporary.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

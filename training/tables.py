@@ -1,0 +1,94 @@
+"""What `python -m training.export` prints at its end, and for --list."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from training import parity
+from training.errors import ModelFileError
+from training.networks import NETWORKS
+from training.onnx_file import read_metadata
+from training.recipes import RECIPES
+
+
+@dataclass(frozen=True)
+class Export:
+    """One line of the final table: a file in the models folder, and what was measured on it."""
+
+    path: Path
+    facts: dict[str, str]
+    differences: parity.Differences | None
+    """None for a file that was there already, and for a variant."""
+    remark: str
+    """How long it took, or why nothing was done."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.path.parent.parent.name
+
+
+def path_of(models_dir: Path, name: str) -> Path:
+    """Give the place of a model's file, where the server looks for it too."""
+    return models_dir / name / "1" / "model.onnx"
+
+
+def of_exports(exports: list[Export]) -> Table:
+    """Draw the table that ends a run."""
+    table = Table("name", "data set")
+    for column in ("parameters", "size", "test accuracy", "max |Δ| torch, NumPy", "ORT, NumPy", "ORT, torch", "time"):
+        table.add_column(column, justify="right")
+    table.add_column("path", overflow="fold")
+    for done in exports:
+        facts, found = done.facts, done.differences
+        figures = (found.torch_numpy, found.onnx_numpy, found.onnx_torch) if found is not None else ()
+        table.add_row(
+            done.name,
+            facts["dataset"],
+            f"{int(facts['parameters']):,}",
+            f"{done.path.stat().st_size / 1e6:.2f} MB",
+            accuracy(facts),
+            *([f"{figure:.1e}" for figure in figures] or ["-"] * 3),
+            done.remark,
+            str(done.path),
+        )
+    return table
+
+
+def of_networks(models_dir: Path) -> Table:
+    """Draw the table of all networks, and of other files in place: what they are, and how well the files answer."""
+    table = Table("name", "data set", "architecture", "epochs", "exported, test accuracy")
+    for name, recipe in RECIPES.items():
+        path = path_of(models_dir, name)
+        table.add_row(name, recipe.dataset, NETWORKS[recipe.network].architecture, str(recipe.epochs), _state(path))
+    for path in sorted(models_dir.glob(str(path_of(Path(), "*")))):
+        name = path.parent.parent.name
+        if name not in RECIPES:
+            facts = _read(path)
+            origin = f"{facts['precision']} of {facts['variant_of']}" if "variant_of" in facts else facts.get("network")
+            table.add_row(name, facts.get("dataset", "-"), origin or "-", "-", _state(path))
+    return table
+
+
+def accuracy(facts: dict[str, str]) -> str:
+    """Give a file's test accuracy in percent; a variant's beside that of the fp32 file it was made from."""
+    own = f"{float(facts['test_accuracy']):.2%}"
+    if "fp32_test_correct" not in facts:
+        return own
+    return f"{own} (fp32 {int(facts['fp32_test_correct']) / int(facts['test_images']):.2%})"
+
+
+def _state(path: Path) -> str:
+    if not path.exists():
+        return "no"
+    facts = _read(path)
+    return accuracy(facts) if facts else "not a file of ours"
+
+
+def _read(path: Path) -> dict[str, str]:
+    """Give a file's metadata; nothing of one that we did not write, which may well lie there and be served."""
+    try:
+        return read_metadata(path)
+    except ModelFileError:
+        return {}
