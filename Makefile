@@ -9,7 +9,7 @@ export CONVSERVE_DATA_DIR ?= $(abspath $(firstword $(wildcard data ../shared/dat
 export CONVSERVE_TRITONCLIENT_PYTHON ?= $(abspath .venv-tritonclient/bin/python)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help serve test lint format proto models data bench container clean
+.PHONY: help serve test lint format proto models reports reproduce data bench container clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,13 @@ proto: $(VENV)/.test ## generate service/pb from proto/
 
 models: $(VENV)/.test data-present ## train what has no checkpoint, export, and prove every model
 	$(BIN)/python -m training.export --all
+
+reports: $(VENV)/.test data-present ## measure every model anew, and write its page and models/README.md
+	$(BIN)/python -m training.report
+	$(BIN)/python -m training.catalog
+
+reproduce: $(VENV)/.test data-present ## train the documents' recipes by several seeds, and compare (hours on a CPU)
+	$(BIN)/python -m training.reproduce
 
 data: $(VENV)/.test ## download MNIST and CIFAR-10 into data/
 	$(BIN)/python -m training.data all --data-dir data

@@ -15,7 +15,7 @@ from service.cores import usable_cores
 from tests.servers import ROOT, ServerProcess
 from tests.training.samples import classifier_of
 from tests.wire import infer, infer_request
-from training.evaluate import answers_of_torch
+from training.evaluate import outputs_of_torch
 
 MODELS = sorted(path.parts[-3] for path in (ROOT / "models").glob("*/1/model.onnx"))
 COMPANY_TOLERANCE = 1e-5
@@ -84,7 +84,7 @@ def test_the_whole_test_set_gets_as_many_right_answers_as_from_pytorch_in_proces
     with Client(server.address) as client:
         results = client.classify(list(test_set.pictures), model=model)
     served = [result.classes[0].index for result in results if isinstance(result, Classification)]
-    trained = answers_of_torch(classifier_of(model), torch.from_numpy(test_set.pictures.copy()))
+    trained = outputs_of_torch(classifier_of(model), torch.from_numpy(test_set.pictures.copy())).answers
     assert len(served) == len(trained) == 10_000
     correct = int((np.array(served) == test_set.labels).sum())
     assert correct == int((trained == test_set.labels).sum())

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 # As in the paper: fifteen bins of equal width over the confidence.
 BINS = 15
-# Temperatures that are tried lie between one over this and this; a fit that ends there is not a fit.
+# Temperatures that are tried lie between one over this and this. A fit that ends there has found nothing: where every
+# answer is right, for one, no temperature is low enough.
 WIDEST = 20.0
 
 
@@ -29,18 +30,23 @@ class Bin:
 def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """Find the temperature at which the cross-entropy of logits [N, classes] with labels [N] is least, to 4 digits.
 
-    The cross-entropy has a single minimum in 1/temperature (it is convex there), which golden-section search finds.
+    The cross-entropy is convex in 1/temperature, so golden-section search finds its minimum. Gives 1 where there is
+    none between the widest temperatures.
     """
     exact = logits.astype(np.float64)
     ratio = (np.sqrt(5) - 1) / 2
     low, high = -np.log(WIDEST), np.log(WIDEST)
     while high - low > 1e-6:
         first, second = high - ratio * (high - low), low + ratio * (high - low)
-        if _cross_entropy(exact * np.exp(-first), labels) < _cross_entropy(exact * np.exp(-second), labels):
+        # Both are 0 where every answer is right and the temperature low enough: lower, then, to the bound.
+        if _cross_entropy(exact * np.exp(-first), labels) <= _cross_entropy(exact * np.exp(-second), labels):
             high = second
         else:
             low = first
-    return round(float(np.exp((low + high) / 2)), 4)
+    found = (low + high) / 2
+    if abs(found) > np.log(WIDEST) - 1e-3:
+        return 1.0
+    return round(float(np.exp(found)), 4)
 
 
 def bins(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> list[Bin]:

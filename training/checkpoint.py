@@ -13,7 +13,6 @@ from training.errors import CheckpointError
 from training.files import replacing
 from training.recipes import Recipe
 
-
 DEFAULTS = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
 
 

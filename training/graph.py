@@ -24,14 +24,17 @@ class Parts:
 def split(model: onnx.ModelProto) -> Parts:
     """Find the three parts; raises ModelFileError for a graph that `onnx_file.build` did not make."""
     nodes = list(model.graph.node)
-    start = len(PREPROCESSING)
-    last = next((place for place, node in enumerate(nodes) if "logits" in node.output), 0)
-    if [node.op_type for node in nodes[:start]] != PREPROCESSING or last < start:
+    preprocessing: list[onnx.NodeProto] = []
+    for kind in PREPROCESSING:
+        source = preprocessing[-1].output[0] if preprocessing else "images"
+        preprocessing += [node for node in nodes if node.op_type == kind and node.input[0] == source][:1]
+    last = next((place for place, node in enumerate(nodes) if "logits" in node.output), len(nodes))
+    if [node.op_type for node in preprocessing] != PREPROCESSING or last == len(nodes):
         raise ModelFileError(
             f"the graph of {model.graph.name or 'this file'} is not one that this program exported, so it can be given "
             f"no other precision; export it again"
         )
-    return Parts(nodes[:start], nodes[start:last], nodes[last:])
+    return Parts(preprocessing, [node for node in nodes[:last] if node not in preprocessing], nodes[last:])
 
 
 def join(model: onnx.ModelProto, nodes: list[onnx.NodeProto], added: list[onnx.TensorProto]) -> onnx.ModelProto:

@@ -4,17 +4,18 @@ The server has its own copy of the rule, because neither package imports the oth
 """
 
 import warnings
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from training.errors import DataError
@@ -23,6 +24,8 @@ EXTENSIONS = (*IMG_EXTENSIONS, ".gif")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
 """Of the first picture in each file."""
 MODES = {1: "L", 3: "RGB"}
+# Pillow decodes outside of the interpreter lock, and disks answer several at once.
+THREADS = 8
 # Broken files that are named in one sentence; the others are counted.
 NAMED = 3
 
@@ -58,39 +61,41 @@ def read_all(paths: Sequence[Path], shape: tuple[int, int, int], console: Consol
 
     Raises DataError that names the first files that cannot be decoded, and counts the others.
     """
-    pixels = torch.empty((len(paths), *shape), dtype=torch.uint8)
-    broken: list[str] = []
-    Image.init()  # here, rather than in every thread at once
-    with warnings.catch_warnings(), ThreadPoolExecutor() as threads:
+    pixels = np.empty((len(paths), *shape), np.uint8)
+    waiting = deque(enumerate(paths))
+    failed: dict[int, str] = {}
+
+    def work() -> None:
+        while waiting:
+            with suppress(IndexError):  # another thread took the last one
+                row, path = waiting.popleft()
+                try:
+                    pixels[row] = read(path, shape)
+                except UnidentifiedImageError:
+                    failed[row] = f"{path} (it is none of {', '.join(FORMATS)})"
+                except Exception as error:  # on broken files decoders raise a dozen different types
+                    failed[row] = f"{path} ({error})"
+
+    columns = (TextColumn("reading pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with (
+        warnings.catch_warnings(),
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
+        ThreadPoolExecutor(THREADS) as threads,
+    ):
         # Pillow warns of odd metadata and of large pictures; what decodes is used all the same.
         warnings.simplefilter("ignore")
-        results = threads.map(partial(_try_to_read, shape=shape), paths)
-        shown = track(
-            results,
-            "reading pictures",
-            total=len(paths),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        bar = progress.add_task("", total=len(paths))
+        workers = [threads.submit(work) for _ in range(THREADS)]
         try:
-            for row, (path, result) in enumerate(zip(paths, shown, strict=True)):
-                if isinstance(result, Exception):
-                    broken.append(f"{path} ({result})")
-                else:
-                    pixels[row] = torch.from_numpy(result)
+            while wait(workers, timeout=0.1).not_done:
+                progress.update(bar, completed=len(paths) - len(waiting))
+            progress.update(bar, completed=len(paths))
         finally:
-            threads.shutdown(cancel_futures=True)  # after Ctrl-C nobody waits for the rest
+            waiting.clear()  # after Ctrl-C nobody stays for the rest
+    broken = [failed[row] for row in sorted(failed)]
     if broken:
         rest = f" and {len(broken) - NAMED:,} more" if len(broken) > NAMED else ""
         raise DataError(
             f"cannot be decoded: {', '.join(broken[:NAMED])}{rest}; mend or remove what is broken and run this again"
         )
-    return pixels
-
-
-def _try_to_read(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8] | Exception:
-    try:
-        return read(path, shape).copy()  # Pillow's own arrays are read-only
-    except Exception as error:  # on broken files decoders raise a dozen different types
-        return error
+    return torch.from_numpy(pixels)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from training import onnx_file, publication, report, tables
+from training import checkpoint, onnx_file, publication, report, tables
 from training.arguments import Arguments
 from training.data import Dataset, default_data_dir, load
 from training.device import choose_device
@@ -29,7 +29,7 @@ VARIANTS: tuple[Variant, ...] = ("int8", "fp16")
 
 def run(chosen: Arguments) -> int:
     """Do what a command line asks for; gives the exit status: 0, 1 (a sentence says why), or 130 (interrupted)."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = 200  # a log has no edge to wrap at
     exports: list[Export] = []
@@ -121,7 +121,7 @@ def make_fp32(recipe: Recipe, read_data: Callable[[], Dataset], chosen: Argument
     path = path_of(chosen.models_dir, recipe.name)
     if path.exists() and not chosen.force:
         facts = onnx_file.read_metadata(path)
-        found, asked = json.loads(facts["recipe"]), recipe.numbers()
+        found, asked = checkpoint.DEFAULTS | json.loads(facts["recipe"]), recipe.numbers()
         different = sorted(key for key in found | asked if found.get(key) != asked.get(key))
         if not different:
             return Export(path, facts, None, "up to date")

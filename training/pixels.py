@@ -30,8 +30,9 @@ def fold(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     parts = graph.split(model)
     _, _, multiply, subtract = parts.preprocessing
-    pixels, first = subtract.output[0], parts.hidden[0]
-    if first.op_type != "Conv" or [pixels in node.input for node in (*parts.hidden, *parts.last)].count(True) != 1:
+    pixels = subtract.output[0]
+    first, *others = (node for node in (*parts.hidden, *parts.last) if pixels in node.input)
+    if first.op_type != "Conv" or others:
         raise ModelFileError(f"{model.graph.name} does not begin with one convolution, so there is no int8 form of it")
     held = {tensor.name: tensor for tensor in model.graph.initializer}
     scale, shift, weights = (

@@ -108,7 +108,7 @@ def write_all(names: list[str], models_dir: Path, data_dir: Path, console: Conso
             )
     if not paths:
         raise TrainingError(f"there is no model in {models_dir.absolute()}; name another with --models-dir")
-    loaded: dict[str, Dataset] = {}
+    loaded: dict[tuple[str, tuple[int, ...]], Dataset] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         for path in paths:
@@ -119,13 +119,12 @@ def write_all(names: list[str], models_dir: Path, data_dir: Path, console: Conso
             if dataset == "folder" and not names:
                 console.print(f"{name}: left out; name it, and the folder that it was trained on with --data-dir")
                 continue
-            if dataset not in loaded:
-                height, width, channels = image_shape(path)
+            height, width, channels = image_shape(path)
+            key = (dataset, (height, width, channels))  # pictures of a folder are scaled to what the model takes
+            if key not in loaded:
                 folder = dataset == "folder"
-                loaded[dataset] = (
-                    load_folder(data_dir, (height, width, channels)) if folder else load(dataset, data_dir)
-                )
-            data = loaded[dataset]
+                loaded[key] = load_folder(data_dir, (height, width, channels)) if folder else load(dataset, data_dir)
+            data = loaded[key]
             images = len(data.test_images) + len(data.train_images) + len(data.validation_images)
             task = progress.add_task(name, total=images)
             report = write(path, data, partial(progress.advance, task))

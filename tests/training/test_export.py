@@ -259,11 +259,15 @@ def test_a_folder_that_changed_is_not_taken_for_what_was_trained_on(
 def test_the_smallest_folder_trains_a_network_with_batch_norm(
     cifar10: Dataset, tmp_path: Path, export: FrontDoor
 ) -> None:
-    """Two classes of two pictures, made grey: two train, two test, and the moving average follows two steps."""
-    save_pictures(tmp_path / "pictures", cifar10, {"cat": 2, "ship": 2})
-    status, text = export(*own(tmp_path / "pictures", "mnist", "--epochs", "2"))
+    """Two classes of two pictures, made grey: two train, two test. Square brackets in names are printed as they are."""
+    folder, models = tmp_path / "pictures [red]", tmp_path / "models [red]"
+    save_pictures(folder, cifar10, {"cat": 2, "ship": 2})
+    status, text = export(*own(folder, "mnist", "--epochs", "2"), "--models-dir", models)
     assert status == 0, text
-    facts = onnx_file.read_metadata(file_of(tmp_path, "my-model"))
+    assert f"{folder}: 2 classes (cat, ship); 2 images to train, 0 to validate, 2 to test" in text
+    paths = [row.split("│")[-2].strip() for row in text.splitlines() if row.startswith("│")]
+    assert "[red]/my-model/1/model.onnx" in "".join(paths)
+    facts = onnx_file.read_metadata(models / "my-model" / "1" / "model.onnx")
     assert (facts["test_images"], json.loads(facts["labels"])) == ("2", ["cat", "ship"])
 
 

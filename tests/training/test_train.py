@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from training import checkpoint, onnx_file
+from training import checkpoint
 from training.data import Dataset
 from training.errors import CheckpointError, DivergedError
 from training.networks import NETWORKS, Preprocess
@@ -67,31 +67,30 @@ def test_a_training_stopped_and_resumed_equals_the_straight_one_bit_for_bit(
     assert [line.split(",")[1] for line in written[1:]] == [str(loss) for loss in losses(straight)]
 
 
-def test_a_training_killed_at_any_moment_goes_on_to_the_same_weights(tmp_path: Path, data_dir: Path) -> None:
-    """A real process, killed twice without warning, each time in the middle of an epoch."""
-    line = ("mnist-tiny", "--epochs", "3", "--device", "cpu", "--data-dir", data_dir, "--no-report")
+def test_a_training_killed_without_warning_goes_on_to_the_same_weights(tmp_path: Path, data_dir: Path) -> None:
+    """A real process, killed in the middle of its second epoch."""
+    line = ("mnist-tiny", "--epochs", "2", "--device", "cpu", "--data-dir", data_dir, "--no-report")
 
-    def folders(name: str) -> tuple[str | Path, ...]:
-        return "--models-dir", tmp_path / name / "models", "--checkpoints-dir", tmp_path / name
+    def arguments(name: str) -> tuple[str | Path, ...]:
+        return *line, "--models-dir", tmp_path / name / "models", "--checkpoints-dir", tmp_path / name
 
-    straight = run("training.export", *line, *folders("straight"))
+    straight = run("training.export", *arguments("straight"))
     assert straight.returncode == 0, straight.stderr
-    for number in (1, 2):
-        started = command("training.export", *line, *folders("killed"))
-        with subprocess.Popen(started, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline().startswith(f"mnist-tiny: epoch {number}/3")
-            process.kill()
-        assert process.returncode == -signal.SIGKILL
-    assert run("training.export", *line, *folders("killed")).returncode == 0
-    states = [
-        checkpoint.load(tmp_path / name / "mnist-tiny-seed0.pt", short("mnist-tiny")) for name in ("straight", "killed")
-    ]
-    weights = [state["network"] for state in states if state is not None]
+    started = command("training.export", *arguments("killed"))
+    with subprocess.Popen(started, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("mnist-tiny: epoch 1/2")
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    resumed = run("training.export", *arguments("killed"))
+    assert resumed.returncode == 0, resumed.stderr
+    assert "epoch 1/2" not in resumed.stdout
+    weights = []
+    for name in ("straight", "killed"):
+        state = checkpoint.load(tmp_path / name / "mnist-tiny-seed0.pt", short("mnist-tiny", 2))
+        assert state is not None
+        weights.append(state["network"])
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-    files = [(tmp_path / name / "models" / "mnist-tiny" / "1" / "model.onnx") for name in ("straight", "killed")]
-    probes = [onnx_file.read_metadata(file)["probe"] for file in files]
-    assert probes[0] == probes[1]
 
 
 def test_the_same_seed_gives_the_same_losses_and_another_gives_others(
