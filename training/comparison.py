@@ -90,13 +90,7 @@ def _sentences(name: str, runs: Sequence[Run], published: Published | None) -> l
                 place = "within" if min(ours) <= given <= max(ours) else "outside of"
                 sentences.append(f"The published {part} accuracy of {given:.2f} % lies {place} what our seeds give.")
     if published and len(runs) > 1:
-        losses = {epoch: [run["epochs"][epoch - 1]["loss"] for run in runs] for epoch in _epochs(runs)}
-        theirs = {epoch: span for epoch, span in published.losses.items() if epoch in losses}
-        outside = [str(e) for e, (low, high) in theirs.items() if max(losses[e]) < low or min(losses[e]) > high]
-        if outside:
-            sentences.append(f"The published losses of epochs {', '.join(outside)} lie outside of what our seeds give.")
-        elif theirs:
-            sentences.append("Every published loss lies within what our seeds give.")
+        sentences += _losses_beside(runs, published)
     if RECIPES[name].validation and len(runs) > 1:
         best = min(runs, key=lambda run: run["epochs"][-1]["validation_loss"])
         sentences.append(
@@ -104,6 +98,27 @@ def _sentences(name: str, runs: Sequence[Run], published: Published | None) -> l
             f"part in that choice."
         )
     return sentences
+
+
+def _losses_beside(runs: Sequence[Run], published: Published) -> list[str]:
+    """Say of each published loss that ours lie around it, or where it lies outside of them."""
+    compared = {
+        f"epoch {epoch}": (published.losses[epoch], [run["epochs"][epoch - 1]["loss"] for run in runs])
+        for epoch in _epochs(runs)
+        if epoch in published.losses
+    }
+    if published.first_loss is not None:
+        first = (published.first_loss, published.first_loss)
+        compared[f"the first {FIRST_BATCHES:,} batches"] = (first, [run["first_loss"] for run in runs])
+    outside = [
+        f"The published loss of {place} lies outside of what our seeds give ({min(ours):.4f} to {max(ours):.4f})."
+        for place, ((low, high), ours) in compared.items()
+        if max(ours) < low or min(ours) > high
+    ]
+    others = len(compared) - len(outside)
+    if others:
+        outside.append(f"{'The other' if outside else 'All'} {others} published losses lie within.")
+    return outside
 
 
 def _epochs(runs: Sequence[Run]) -> range:

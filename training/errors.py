@@ -6,7 +6,7 @@ TrainingError
 ├── CheckpointError  a checkpoint is damaged, or belongs to another network or recipe
 ├── DivergedError    the loss is no longer a finite number
 ├── ModelFileError   a file in models/ is not one that this package wrote
-└── ParityError      NumPy, PyTorch and ONNX Runtime do not compute the same function
+└── ParityError      NumPy, PyTorch and ONNX Runtime do not compute the same function, or a variant strays too far
 """
 
 
@@ -35,4 +35,4 @@ class ModelFileError(TrainingError):
 
 
 class ParityError(TrainingError):
-    """NumPy, PyTorch and ONNX Runtime do not compute the same function."""
+    """NumPy, PyTorch and ONNX Runtime do not compute the same function, or a variant strays too far from its model."""

@@ -31,9 +31,10 @@ def fold(model: onnx.ModelProto) -> onnx.ModelProto:
     parts = graph.split(model)
     _, _, multiply, subtract = parts.preprocessing
     pixels = subtract.output[0]
-    first, *others = (node for node in (*parts.hidden, *parts.last) if pixels in node.input)
-    if first.op_type != "Conv" or others:
+    takers = [node for node in (*parts.hidden, *parts.last) if pixels in node.input]
+    if [node.op_type for node in takers] != ["Conv"]:
         raise ModelFileError(f"{model.graph.name} does not begin with one convolution, so there is no int8 form of it")
+    (first,) = takers
     held = {tensor.name: tensor for tensor in model.graph.initializer}
     scale, shift, weights = (
         numpy_helper.to_array(held[name]).astype(np.float64)

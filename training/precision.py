@@ -5,7 +5,7 @@ that the temperature scales. That layer has the least work and the most to lose.
 of the logits (mnist-deep: 0.0096 for 0.0055); in int8 no logit can be larger than those that calibration saw, which put
 cifar10-cnn off by 5.2 on a test image (0.8 with this layer in float32).
 
-Figures here and below are those of this code on cifar10-cnn, mnist-deep and cifar10-lenet, over their whole test sets.
+Figures here and below were measured on cifar10-cnn, mnist-deep and cifar10-lenet, on test images.
 """
 
 from pathlib import Path

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from training.comparison import render
 from training.onnx_file import read_metadata
@@ -54,25 +53,6 @@ def test_the_shipped_file_is_one_of_the_seeds(name: str) -> None:
     entry = next(entry for entry in RESULTS[name] if entry["seed"] == int(facts["seed"]))
     assert entry["epochs"] == json.loads(facts["history"])
     assert abs(entry["counts"]["test"]["correct"] - int(facts["test_correct"])) <= 1  # a tie may be rounded
-
-
-def test_the_shipped_flagship_is_the_seed_that_the_validation_images_choose() -> None:
-    chosen = min(RESULTS["mnist"], key=lambda entry: entry["epochs"][-1]["validation_loss"])
-    assert chosen["seed"] == int(read_metadata(shipped("mnist"))["seed"])
-
-
-def test_the_cure_shows() -> None:
-    """Document 004's own words: batch norm and weight decay against overfitting."""
-    gaps = {}
-    for name in ("cifar10-vgg", "cifar10-vgg-bn"):
-        counts = RESULTS[name][0]["counts"]
-        train, test = (counts[part]["correct"] / counts[part]["images"] for part in ("train", "test"))
-        gaps[name] = train - test
-        if name == "cifar10-vgg-bn":
-            assert test >= 0.90
-    assert gaps["cifar10-vgg-bn"] < gaps["cifar10-vgg"]
-    with Image.open(ROOT / "models" / "overfitting.png") as picture:
-        assert picture.format == "PNG"
 
 
 def test_a_name_that_is_none_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
