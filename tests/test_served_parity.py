@@ -19,9 +19,9 @@ from training.evaluate import outputs_of_torch
 
 MODELS = sorted(path.parts[-3] for path in (ROOT / "models").glob("*/1/model.onnx"))
 COMPANY_TOLERANCE = 1e-5
-"""How far a row's logits may move with its neighbours, in a file of float32 and of int8 alike. The rows of a run never mix, but ONNX Runtime's matrix
-kernels may take other block sizes, and so another order of summation, for other numbers of rows. Measured on
-AVX-512: none at all; float32 sums of the 2,048 products of the largest layer here leave 1e-5 of room."""
+"""How far a row's logits may move with its neighbours, in float32 and int8 alike. The rows of a run never mix, but
+ONNX Runtime's matrix kernels may take other block sizes, and so another order of summation, for other numbers of rows.
+Measured on AVX-512: none at all; float32 sums of the 2,048 products of the largest layer here leave 1e-5 of room."""
 
 
 @pytest.fixture(scope="module", params=MODELS)

@@ -77,7 +77,7 @@ def list_models(args: argparse.Namespace, output: Output) -> int:
     if args.json:
         _write_json(output, {"models": [_model_entry(model) for model in models]})
     else:
-        heads = ("model", "version", "data set", "classes", "accuracy", "parameters", "input", "type", "provider")
+        heads = ("model", "version", "data set", "accuracy", "parameters", "input", "type", "provider")
         output.table(heads, [[_model_row(model)] for model in models])
     return 0
 
@@ -87,7 +87,6 @@ def _model_row(model: ModelSummary) -> tuple[Cell, ...]:
         model.name,
         model.version,
         model.dataset or "unknown",
-        len(model.labels),
         "unknown" if model.test_accuracy is None else f"{model.test_accuracy:.2%}",
         model.parameters,
         f"{model.image_height}x{model.image_width}x{model.image_channels}",

@@ -15,6 +15,7 @@ from torch import nn
 
 from training.data import Dataset
 from training.networks import NETWORKS, Classifier, Preprocess
+from training.onnx_file import read_metadata
 from training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ def shipped(name: str) -> Path:
 
 
 def classifier_of(name: str) -> Classifier:
-    """Build the PyTorch network anew, with the weights that the shipped file holds.
+    """Build the PyTorch network anew, with the weights and the temperature that the shipped file holds.
 
     The exporter folds batch norm into the convolution before it, so there the file has no weights for it, and a batch
     norm that changes nothing takes its place: mean 0, variance 1 − ε, weight 1, bias 0.
@@ -44,7 +45,8 @@ def classifier_of(name: str) -> Classifier:
     missing = {key for key in network.state_dict() if key not in held}
     assert all(key.startswith("norm") for key in missing)
     network.load_state_dict({key: held.get(key, value) for key, value in network.state_dict().items()})
-    return Classifier(Preprocess(RECIPES[name].mean, RECIPES[name].std), network).eval()
+    temperature = float(read_metadata(shipped(name))["temperature"])
+    return Classifier(Preprocess(RECIPES[name].mean, RECIPES[name].std), network, temperature).eval()
 
 
 def part(data: Dataset, train: int, test: int) -> Dataset:
