@@ -1,6 +1,7 @@
 """What all tests share: the real data, the bundled models, and running servers on both transports."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,14 @@ from onnx import TensorProto
 
 from tests import onnx_models
 from tests.servers import ROOT, ServerProcess
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible() -> Iterator[None]:
+    """Children take SIGINT even where this run's own shell ignores it: a handled signal is reset for them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

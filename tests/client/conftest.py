@@ -1,7 +1,6 @@
 """What the client's tests share: the pictures, the command line, and a small server that does as it is told."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -118,11 +117,3 @@ def run(*arguments: str | Path, given: bytes = b"", **changes: str) -> subproces
     )
     assert b"Traceback" not in done.stderr, done.stderr.decode()
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Children take SIGINT even where this run's own shell ignores it: a handled signal is reset for them."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)

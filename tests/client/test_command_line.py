@@ -318,7 +318,6 @@ def test_the_time_limit_holds(scripted: ScriptedServer) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("classify", str(ROOT / "LICENSE"), "--model", "any"), ("dataset", "mnist")])
-@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_it_at_once(scripted: ScriptedServer, data_dir: Path, arguments: tuple[str, ...]) -> None:
     """In the middle of a call that does not end, with one word and the code of an interrupted program."""
     released = threading.Event()
