@@ -94,7 +94,7 @@ def _sentences(name: str, runs: Sequence[Run], published: Published | None) -> l
     if RECIPES[name].validation and len(runs) > 1:
         best = min(runs, key=lambda run: run["epochs"][-1]["validation_loss"])
         sentences.append(
-            f"Shipped is the seed with the least loss on the validation images, {best['seed']}; the test set has no "
+            f"The validation images choose seed {best['seed']}, which has the least loss on them; the test set has no "
             f"part in that choice."
         )
     return sentences

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from training.arguments import positive
 from training.comparison import FIRST_BATCHES, Run, accuracy, draw_overfitting, render
 from training.data import Dataset, default_data_dir, load
 from training.device import choose_device
-from training.errors import TrainingError
+from training.errors import ModelFileError, TrainingError
 from training.evaluate import count_correct, outputs_of_torch
 from training.files import replacing
 from training.networks import Classifier, Preprocess
@@ -75,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--checkpoints-dir", type=Path, default=Path("checkpoints"), metavar="DIR", help="default: checkpoints"
     )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="what trains")
-    parser.add_argument("--epochs", type=int, metavar="N", help="train N epochs instead of the document's number")
+    parser.add_argument("--epochs", type=positive, metavar="N", help="train N epochs instead of the document's number")
     chosen = parser.parse_args(arguments)
     for name in chosen.names:
         if name not in SEEDS:
@@ -96,7 +97,12 @@ def main(arguments: list[str] | None = None) -> int:
 def run_all(names: Sequence[str], chosen: argparse.Namespace, console: Console) -> None:
     """Train and measure each named network by each of its seeds, writing the page after every network."""
     file = chosen.models_dir / "reproduction.json"
-    results: dict[str, list[Run]] = json.loads(file.read_text()) if file.exists() else {}
+    try:
+        results: dict[str, list[Run]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except ValueError as error:
+        raise ModelFileError(
+            f"{file} is not JSON ({error}); remove it, and run this again for every network"
+        ) from error
     for name in names:
         data = load(RECIPES[name].dataset, chosen.data_dir)
         runs = []

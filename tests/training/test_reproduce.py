@@ -55,6 +55,21 @@ def test_the_shipped_file_is_one_of_the_seeds(name: str) -> None:
     assert abs(entry["counts"]["test"]["correct"] - int(facts["test_correct"])) <= 1  # a tie may be rounded
 
 
+def test_results_that_are_no_json_are_a_sentence_and_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "reproduction.json").write_text("{")
+    assert main(["cifar10-lenet", "--models-dir", str(tmp_path)]) == 1
+    assert f"{tmp_path}/reproduction.json is not JSON" in capsys.readouterr().err
+    assert (tmp_path / "reproduction.json").read_text() == "{"
+
+
+@pytest.mark.parametrize("epochs", ["0", "-1", "many"])
+def test_a_number_of_epochs_that_is_none_is_a_sentence(epochs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["cifar10-lenet", "--epochs", epochs])
+    assert caught.value.code == 2
+    assert "is not a whole number from 1" in capsys.readouterr().err
+
+
 def test_a_name_that_is_none_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["lenet"])
