@@ -7,12 +7,15 @@ batcher as its limit asks for.
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 
 import numpy as np
 
 from service import images
 from service.batcher import Request, Rows
+from service.classification import ClassificationWriter
 from service.errors import InvalidRequest, Overloaded, ServiceError, Stopping
+from service.heads import Heads
 from service.images import ImageShape
 from service.pb import image_classifier_pb2 as pb
 from service.repository import Endpoint, Repository
@@ -34,6 +37,8 @@ class ImageClassifier:
         self._max_decoding = max_decoding
         self._decoding = 0
         self._lock = threading.Lock()
+        self._heads: Heads[_Question] = Heads()
+        self._writers: dict[tuple[str, str], ClassificationWriter] = {}
 
     @property
     def methods(self) -> Methods:
@@ -44,14 +49,25 @@ class ImageClassifier:
         )
 
     def classify(self, call: Call) -> None:
-        """Parses and checks; pictures that the model takes as they are go straight to the batcher."""
+        """Reads and checks; pictures that the model takes as they are go straight to the batcher."""
+        head = self._heads.find(call.payload)
+        if head is not None:
+            self._ask(call, head.meaning, head.read(call.payload))
+            return
         message = _parse(call.payload)
         endpoint = self._find(message.model_name, message.model_version)
         if not message.images:
             raise InvalidRequest("the call has no images")
         shape = image_shape(endpoint)
-        answer = _Answer(call, endpoint, message)
-        if all(_is_ready_made(image, shape) for image in message.images):
+        question = _Question(endpoint, self._writer(endpoint), max(1, message.top_k), message.include_logits)
+        ready_made = all(_is_ready_made(image, shape) for image in message.images)
+        if ready_made and len(message.images) == 1:
+            pixels = self._pixels(message.images[0], shape)[None]
+            self._learn(call.payload, message, pixels, question)
+            self._ask(call, question, pixels)
+            return
+        answer = _Answer(call, question, message)
+        if ready_made:
             self._submit(answer, shape)
             return
         self._enter(len(message.images))
@@ -63,9 +79,31 @@ class ImageClassifier:
             self._leave(len(message.images))
             raise Stopping("The server is stopping.") from None
 
+    def _ask(self, call: Call, question: "_Question", pixels: Array) -> None:
+        """Queues one picture; the endpoint's batcher answers."""
+        batcher = question.endpoint.batcher
+
+        def answer(outcome: Rows | Exception) -> None:
+            try:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                call.respond(question.writer.response(question.results(outcome)))
+            except Exception as error:
+                call.fail(error)
+
+        request = Request({"images": pixels}, 1, answer, signature=(pixels.shape[1:],), deadline=call.deadline)
+        batcher.submit(request)
+        call.on_cancel(lambda: batcher.cancel(request))
+
+    def _learn(self, payload: bytes, message: pb.ClassifyRequest, pixels: Array, question: "_Question") -> None:
+        """Remembers what a call for one picture said."""
+        after = pb.ClassifyRequest(top_k=message.top_k, include_logits=message.include_logits).SerializeToString()
+        spec = question.endpoint.session.spec.inputs[0]
+        self._heads.learn(payload, message, message.images[0].pixels.data, after, spec, pixels, question)
+
     def _decode(self, answer: "_Answer", shape: ImageShape) -> None:
         self._submit(answer, shape)
-        answer.endpoint.batcher.settle()  # what is submitted here is part of no burst of the transport's
+        answer.batcher.settle()  # what is submitted here is part of no burst of the transport's
 
     def _submit(self, answer: "_Answer", shape: ImageShape) -> None:
         """Turns the images into rows and queues them in parts of the batcher's size."""
@@ -80,11 +118,17 @@ class ImageClassifier:
                     positions.append(position)
                 except InvalidRequest as error:
                     answer.results[position] = _error(error)
-            size = answer.endpoint.batcher.join_rows
+            size = answer.batcher.join_rows
             parts = range(0, len(rows), size)
             answer.queue([(positions[at : at + size], np.stack(rows[at : at + size])) for at in parts])
         except Exception as error:
             answer.fail(error)
+
+    def _writer(self, endpoint: Endpoint) -> ClassificationWriter:
+        key = endpoint.name, endpoint.version
+        if key not in self._writers:
+            self._writers[key] = ClassificationWriter(*key, endpoint.session.card.labels)
+        return self._writers[key]
 
     def _enter(self, count: int) -> None:
         """Counts images that wait to be decoded; raises Overloaded where they are too many."""
@@ -122,13 +166,28 @@ class ImageClassifier:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What a call wants to know of its pictures."""
+
+    endpoint: Endpoint
+    writer: ClassificationWriter
+    top_k: int
+    logits: bool
+
+    def results(self, outputs: Rows) -> list[bytes]:
+        """The ImageResult of each row."""
+        return self.writer.results(outputs, self.top_k, logits=self.logits)
+
+
 class _Answer:
     """The answer to one Classify call, filled by as many requests as it takes, given once."""
 
-    def __init__(self, call: Call, endpoint: Endpoint, message: pb.ClassifyRequest) -> None:
-        self.endpoint = endpoint
+    def __init__(self, call: Call, question: _Question, message: pb.ClassifyRequest) -> None:
+        self.batcher = question.endpoint.batcher
         self.message = message
-        self.results = [pb.ImageResult()] * len(message.images)
+        self.results = [b""] * len(message.images)
+        self._question = question
         self.given = False
         self._call = call
         self._lock = threading.Lock()
@@ -142,9 +201,15 @@ class _Answer:
         if not parts:
             self._respond()
         for positions, rows in parts:
-            request = Request({"images": rows}, len(rows), self._filler(positions), deadline=self._call.deadline)
+            request = Request(
+                {"images": rows},
+                len(rows),
+                self._filler(positions),
+                signature=(rows.shape[1:],),
+                deadline=self._call.deadline,
+            )
             self._requests.append(request)
-            self.endpoint.batcher.submit(request)
+            self.batcher.submit(request)
             if self.given:  # the caller went away meanwhile
                 self.cancel()
                 return
@@ -159,7 +224,7 @@ class _Answer:
         """Nobody waits for the answer any more."""
         self.given = True
         for request in list(self._requests):
-            self.endpoint.batcher.cancel(request)
+            self.batcher.cancel(request)
 
     def _filler(self, positions: list[int]) -> Callable[[Rows | Exception], None]:
         return lambda outcome: self._fill(positions, outcome)
@@ -168,7 +233,7 @@ class _Answer:
         try:
             if isinstance(outcome, Exception):
                 raise outcome
-            for position, result in zip(positions, _results(outcome, self.message, self.endpoint), strict=True):
+            for position, result in zip(positions, self._question.results(outcome), strict=True):
                 self.results[position] = result
             with self._lock:
                 self._missing -= 1
@@ -180,10 +245,7 @@ class _Answer:
 
     def _respond(self) -> None:
         if self._claim():
-            response = pb.ClassifyResponse(
-                model_name=self.endpoint.name, model_version=self.endpoint.version, results=self.results
-            )
-            self._call.respond(response.SerializeToString())
+            self._call.respond(self._question.writer.response(self.results))
 
     def _claim(self) -> bool:
         """Whether the caller of this is the one who may answer."""
@@ -210,29 +272,10 @@ def _is_ready_made(image: pb.Image, shape: ImageShape) -> bool:
     return image.WhichOneof("content") == "pixels" and shape == ImageShape(pixels.height, pixels.width, pixels.channels)
 
 
-def _results(outputs: Rows, message: pb.ClassifyRequest, endpoint: Endpoint) -> list[pb.ImageResult]:
-    """One result a row: the most probable classes first."""
-    labels = endpoint.session.card.labels
-    probabilities = outputs["probabilities"]
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, : max(1, message.top_k)]
-    logits = outputs.get("logits") if message.include_logits else None
-    return [
-        pb.ImageResult(
-            classification=pb.Classification(
-                classes=[
-                    pb.Class(index=index, label=labels[index], probability=probabilities[row, index])
-                    for index in order[row].tolist()
-                ],
-                logits=None if logits is None else logits[row],
-            )
-        )
-        for row in range(len(probabilities))
-    ]
-
-
-def _error(error: ServiceError) -> pb.ImageResult:
+def _error(error: ServiceError) -> bytes:
+    """The ImageResult of a picture that was refused."""
     code, message = status_of(error)
-    return pb.ImageResult(error=pb.ImageError(code=code.value[0], message=message))
+    return pb.ImageResult(error=pb.ImageError(code=code.value[0], message=message)).SerializeToString()
 
 
 def _summary(endpoint: Endpoint) -> pb.ModelSummary:

@@ -1,4 +1,4 @@
-"""ModelInfer's messages: a request checked and turned into arrays, outputs turned into a response.
+"""ModelInfer's request: checked, and turned into arrays.
 
 Wording of errors follows Triton's, which clients look for.
 """
@@ -7,14 +7,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from service.batcher import LOWEST_PRIORITY, Rows
 from service.errors import InvalidRequest
 from service.pb import open_inference_pb2 as pb
 from service.repository import Endpoint
 from service.session import ModelSpec
-from service.tensors import DATATYPES, Array, TensorSpec, decode, encode
+from service.tensors import Array, TensorSpec, decode
 
 
 def parse(payload: bytes) -> pb.ModelInferRequest:
@@ -139,29 +137,3 @@ def _whole_number(parameters: Mapping[str, pb.InferParameter], name: str) -> int
     if choice not in ("int64_param", "uint64_param"):
         raise InvalidRequest(f"parameter '{name}' must be a whole number (int64_param), got {choice or 'nothing'}")
     return int(getattr(parameters[name], choice))
-
-
-def response(request_id: str, endpoint: Endpoint, outputs: Rows, wanted: list[tuple[TensorSpec, int]]) -> bytes:
-    """The serialised response, with the outputs that were asked for."""
-    message = pb.ModelInferResponse(model_name=endpoint.name, model_version=endpoint.version, id=request_id)
-    for spec, classes in wanted:
-        array, datatype = outputs[spec.name], spec.datatype
-        if classes:
-            array, datatype = _classification(array, classes, endpoint), DATATYPES["BYTES"]
-        message.outputs.add(name=spec.name, datatype=datatype.name, shape=array.shape)
-        message.raw_output_contents.append(encode(array, datatype))
-    return message.SerializeToString()
-
-
-def _classification(array: Array, count: int, endpoint: Endpoint) -> Array:
-    """The classification extension: ``"<value>:<index>:<label>"``, highest first, along the last axis."""
-    labels = endpoint.session.card.labels
-    flat = array.reshape(len(array), -1) if endpoint.session.spec.batches else array.reshape(1, -1)
-    order = np.argsort(-flat.astype(np.float64), axis=1, kind="stable")[:, :count]
-    named = len(labels) == flat.shape[1]
-    texts = np.empty(order.shape, dtype=object)
-    for row, column in np.ndindex(order.shape):
-        index = order[row, column]
-        label = f":{labels[index]}" if named else ""
-        texts[row, column] = f"{flat[row, index]:.6f}:{index}{label}"
-    return texts if endpoint.session.spec.batches else texts[0]

@@ -1,12 +1,15 @@
 """The RPCs of the Open Inference Protocol, answered from the models of a repository."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from service import inference
 from service.batcher import Request, Rows
 from service.errors import NotReady, Unsupported
+from service.heads import Heads
 from service.pb import open_inference_pb2 as pb
+from service.reply import Reply
 from service.repository import FILE_NAME, Endpoint, Repository
 from service.statistics import Duration
 from service.tensors import DATATYPES, TensorSpec
@@ -28,6 +31,7 @@ class InferenceProtocol:
         self._server_name = server_name
         self._server_version = server_version
         self._is_ready = is_ready
+        self._heads: Heads[_Known] = Heads()
 
     @property
     def methods(self) -> Methods:
@@ -51,24 +55,39 @@ class InferenceProtocol:
         )
 
     def model_infer(self, call: Call) -> None:
-        """Parses, checks and queues; the endpoint's batcher answers."""
-        message = inference.parse(call.payload)
-        endpoint = self._repository.find(message.model_name, message.model_version)
-        inputs, rows = inference.read_inputs(message, endpoint)
-        wanted = inference.wanted_outputs(message, endpoint)
-        deadline, priority = inference.queue_parameters(message, call.deadline)
-
-        def answer(outcome: Rows | Exception) -> None:
-            try:
-                if isinstance(outcome, Exception):
-                    raise outcome
-                call.respond(inference.response(message.id, endpoint, outcome, wanted))
-            except Exception as error:
-                call.fail(error)
-
-        request = Request(inputs, rows, answer, deadline=deadline, priority=priority)
+        """Reads, checks and queues; the endpoint's batcher answers."""
+        payload = call.payload
+        head = self._heads.find(payload)
+        if head is not None:
+            known = head.meaning
+            endpoint, reply = known.endpoint, known.reply
+            inputs: Rows = {head.spec.name: head.read(payload)}
+            request = Request(
+                inputs, known.rows, _answer(call, reply), signature=known.signature, deadline=call.deadline
+            )
+        else:
+            message = inference.parse(payload)
+            endpoint = self._repository.find(message.model_name, message.model_version)
+            inputs, rows = inference.read_inputs(message, endpoint)
+            wanted = inference.wanted_outputs(message, endpoint)
+            reply = _reply(endpoint, message.id, wanted)
+            deadline, priority = inference.queue_parameters(message, call.deadline)
+            signature = tuple(array.shape[1:] for array in inputs.values())
+            request = Request(
+                inputs, rows, _answer(call, reply), signature=signature, deadline=deadline, priority=priority
+            )
+            self._learn(payload, message, inputs, _Known(endpoint, rows, signature, reply))
         endpoint.batcher.submit(request)
         call.on_cancel(lambda: endpoint.batcher.cancel(request))
+
+    def _learn(self, payload: bytes, message: pb.ModelInferRequest, inputs: Rows, known: "_Known") -> None:
+        """Remembers what a request said, unless it says more than a model and the shape of one tensor.
+
+        Parameters may tell a time, and an id is another in every request.
+        """
+        raw, spec = message.raw_input_contents, known.endpoint.session.spec.inputs[0]
+        if len(raw) == 1 and not message.id and not message.parameters and not spec.datatype.numpy.hasobject:
+            self._heads.learn(payload, message, raw[0], b"", spec, inputs[spec.name], known)
 
     def _model_ready(self, message: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
         try:
@@ -144,6 +163,42 @@ class InferenceProtocol:
                 for version, reason in sorted(versions.items())
             ]
         return pb.RepositoryIndexResponse(models=models)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the head of a request says."""
+
+    endpoint: Endpoint
+    rows: int
+    signature: tuple[tuple[int, ...], ...]
+    reply: Reply
+
+
+def _reply(endpoint: Endpoint, request_id: str, wanted: Sequence[tuple[TensorSpec, int]]) -> Reply:
+    session = endpoint.session
+    return Reply(
+        endpoint.name,
+        endpoint.version,
+        request_id,
+        wanted,
+        labels=session.card.labels,
+        batches=session.spec.batches,
+    )
+
+
+def _answer(call: Call, reply: Reply) -> Callable[[Rows | Exception], None]:
+    """What gives a call its answer, from the outputs of its rows or from an error."""
+
+    def answer(outcome: Rows | Exception) -> None:
+        try:
+            if isinstance(outcome, Exception):
+                raise outcome
+            call.respond(reply.render(outcome))
+        except Exception as error:
+            call.fail(error)
+
+    return answer
 
 
 def _tensor_metadata(tensor: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:

@@ -32,12 +32,19 @@ class Draws:
     """int64 [N, 2]: first row and column of what is cut out; parts of it may lie outside of the image."""
 
 
-def draw(recipe: Recipe, shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Draws:
-    """Draw an epoch's changes for images of `shape` [N, height, width, channels]."""
+def draw(
+    recipe: Recipe, shape: tuple[int, ...], epoch: int, generator: torch.Generator, device: torch.device
+) -> Draws:
+    """Draw the changes of an epoch, counted from 0, for images of `shape` [N, height, width, channels]."""
     count, height, width = shape[:3]
     most, cut = recipe.shift_pixels, recipe.cutout_pixels
     offsets = torch.randint(-most, most + 1, (count, 2), generator=generator) if most else None
-    flips = torch.rand(count, generator=generator) < 0.5 if recipe.flip else None
+    flips = None
+    if recipe.flip:
+        source = torch.Generator().manual_seed(recipe.seed) if recipe.alternate else generator
+        flips = torch.rand(count, generator=source) < 0.5
+        if recipe.alternate and epoch % 2:
+            flips = ~flips
     matrices = None
     if recipe.rotate_degrees or recipe.stretch or recipe.shear:
         turn, shear, tall, wide = (torch.rand(4, count, generator=generator) * 2 - 1).unbind()
@@ -75,6 +82,11 @@ def apply(recipe: Recipe, draws: Draws, images: torch.Tensor, rows: torch.Tensor
     if draws.corners is not None:
         images = cut_out(images, draws.corners[rows], recipe.cutout_pixels)
     return images
+
+
+def scale(images: torch.Tensor, side: int) -> torch.Tensor:
+    """Scale float images [batch, channels, height, width] to `side` x `side`; each new pixel is a mean of old ones."""
+    return functional.interpolate(images, (side, side), mode="bilinear", antialias=True, align_corners=False)
 
 
 def shift(images: torch.Tensor, offsets: torch.Tensor, most: int) -> torch.Tensor:

@@ -6,13 +6,16 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from training.muon import Muon
 from training.recipes import Recipe
 
 
 def make_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
-    """Build the recipe's optimizer, fused: one pass over all weights, on CPUs too."""
+    """Build the recipe's optimizer, fused where PyTorch has it so: one pass over all weights, on CPUs too."""
     parameters = network.parameters()
     rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "muon":
+        return Muon(parameters, rate, recipe.rest_rate, recipe.momentum, decay)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(parameters, rate, momentum=recipe.momentum, weight_decay=decay, fused=True)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam

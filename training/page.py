@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10", "folder": "a folder of pictures"}
-OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
+OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD", "muon": "Muon"}
 # Names of classes that are listed; of more, only how many there are is said.
 LISTED_CLASSES = 20
 
@@ -51,6 +51,8 @@ def summarise(recipe: Mapping[str, Any]) -> str:
     parts = [f"{OPTIMIZERS[recipe['optimizer']]} {recipe['learning_rate']:g}"]
     if recipe["momentum"]:
         parts.append(f"momentum {recipe['momentum']:g}")
+    if recipe.get("rest_rate"):
+        parts.append(f"{recipe['rest_rate']:g} for what is no kernel")
     if recipe["weight_decay"]:
         parts.append(f"weight decay {recipe['weight_decay']:g}")
     if recipe["cosine"]:
@@ -61,6 +63,7 @@ def summarise(recipe: Mapping[str, Any]) -> str:
         for key, form in {
             "shift_pixels": "shifts of up to {} pixels",
             "flip": "flips",
+            "alternate": "in every second epoch",
             "cutout_pixels": "cut-outs of {} pixels",
             "rotate_degrees": "turns of up to {:g}°",
             "stretch": "stretched by up to {:.0%}",
@@ -69,6 +72,7 @@ def summarise(recipe: Mapping[str, Any]) -> str:
             "label_smoothing": "label smoothing {:g}",
             "average": "weights averaged with decay {:g}",
             "validation": "{:,} images held out",
+            "small_epochs": "the first {} epochs at a smaller size",
         }.items()
         if recipe.get(key)  # a file may be older than one of these
     ]

@@ -86,7 +86,7 @@ class Description:
     """A network in the reference's own words.
 
     `layers` are tuples: ("conv", name of its weights, padding), ("norm", name), ("relu",), ("max pool", size),
-    ("average pool", size), ("flatten",), ("linear", name).
+    ("average pool", size), ("global max pool",), ("flatten",), ("linear", name).
     """
 
     mean: tuple[float, ...]
@@ -123,6 +123,16 @@ DESCRIPTIONS = {
             *(*_norm_block(4, 1), *_norm_block(5, 1), *_norm_block(6, 1), HALVE),
             *(*_norm_block(7, 1), *_norm_block(8, 1), *_norm_block(9, 1)),
             *(("average pool", 7), FLATTEN, ("linear", "linear")),
+        ),
+    ),
+    "cifar10": Description(
+        (0.4914, 0.4822, 0.4465),
+        (0.2470, 0.2435, 0.2616),
+        (
+            *(*_norm_block(1, 1), ("conv", "conv2", 1), HALVE, ("norm", "norm2"), RELU),
+            *(*_norm_block(3, 1), ("conv", "conv4", 1), HALVE, ("norm", "norm4"), RELU),
+            *(*_norm_block(5, 1), ("conv", "conv6", 1), HALVE, ("norm", "norm6"), RELU),
+            *(*_norm_block(7, 1), ("global max pool",), ("linear", "linear")),
         ),
     ),
     "cifar10-tiny": Description(
@@ -194,6 +204,8 @@ def forward(network: str | Description, weights: Mapping[str, NDArray[Any]], ima
                 values = max_pool(values, details[0])
             case "average pool":
                 values = average_pool(values, details[0])
+            case "global max pool":
+                values = values.max(axis=(2, 3))
             case "flatten":
                 values = values.reshape(len(values), -1)
             case _:

@@ -91,7 +91,7 @@ def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, conso
             network.train()
             started = time.perf_counter()
             order = torch.randperm(len(images), generator=shuffling)[:count].to(device)
-            draws = augment.draw(recipe, tuple(images.shape), shuffling, device)
+            draws = augment.draw(recipe, tuple(images.shape), epoch, shuffling, device)
             loss_sum = torch.zeros((), dtype=torch.float64, device=device)
             correct = torch.zeros((), dtype=torch.int64, device=device)
 
@@ -99,7 +99,10 @@ def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, conso
                 rows = order[first : first + recipe.batch]
                 seen = first + len(rows)
                 batch = augment.apply(recipe, draws, images[rows], rows)
-                inputs = preprocess(batch).contiguous(memory_format=layout)
+                inputs = preprocess(batch)
+                if epoch < recipe.small_epochs:
+                    inputs = augment.scale(inputs, recipe.small_side)
+                inputs = inputs.contiguous(memory_format=layout)
                 with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                     logits = network(inputs)
                     loss = cross_entropy(logits, labels[rows], label_smoothing=recipe.label_smoothing)
@@ -125,7 +128,8 @@ def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, conso
                     progress.advance(epoch, seen, mean_loss, accuracy, seen / seconds)
 
             validation = measure(recipe, result, preprocess, data.validation_images, data.validation_labels)
-            test = measure(recipe, result, preprocess, data.test_images, data.test_labels)
+            unseen = slice(0, 0) if recipe.blind else slice(None)
+            test = measure(recipe, result, preprocess, data.test_images[unseen], data.test_labels[unseen])
             history.append(
                 {
                     "loss": mean_loss,

@@ -64,7 +64,8 @@ def make_request(rows: list[int], width: int = 1, **options: float) -> tuple[Req
             answer.set_result(outcome)
 
     array = np.repeat(np.array(rows)[:, None], width, axis=1)
-    return Request({"x": array}, len(rows), done, **options), answer  # type: ignore[arg-type]
+    request = Request({"x": array}, len(rows), done, signature=array.shape[1:], **options)  # type: ignore[arg-type]
+    return request, answer
 
 
 def submit(batcher: Batcher, rows: list[int], width: int = 1, **options: float) -> Future[Rows]:
@@ -215,7 +216,7 @@ def test_an_answer_that_cannot_be_delivered_harms_nobody_else(batcher: Batcher, 
         raise ConnectionError("the caller hung up")
 
     with model.held(batcher):
-        batcher.submit(Request({"x": np.array([[1]])}, 1, gone))
+        batcher.submit(Request({"x": np.array([[1]])}, 1, gone, signature=(1,)))
         batcher.settle()
         stays = submit(batcher, [2])
     assert rows_of(stays) == [4]
@@ -228,6 +229,14 @@ def test_requests_are_joined_up_to_a_limit_of_its_own_and_larger_ones_run_alone(
         for answer in answers:
             answer.result(WAIT_S)
     assert [len(batch) for batch in model.batches] == [1, 4, 8, 4]
+
+
+def test_a_large_request_is_run_in_parts_and_answered_whole(model: RecordingModel) -> None:
+    with Batcher(model, max_batch_rows=8, run_rows=3, max_queue_rows=32) as batcher:
+        assert rows_of(submit(batcher, [1, 2, 3, 4, 5, 6, 7])) == [2, 4, 6, 8, 10, 12, 14]
+        assert rows_of(submit(batcher, [1, 2, 3])) == [2, 4, 6]
+        assert isinstance(submit(batcher, [1, 2, 3, 4, POISON]).exception(WAIT_S), ModelFailed)
+    assert [len(batch) for batch in model.batches] == [3, 3, 1, 3, 3, 2]
 
 
 def test_a_run_expected_to_be_short_happens_in_the_thread_that_settles(model: RecordingModel) -> None:

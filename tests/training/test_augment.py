@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import pytest
 import torch
 
 from training import augment
@@ -22,6 +23,30 @@ def test_flips_mirror_only_the_chosen_images() -> None:
     assert torch.equal(flipped[1], images[1])
 
 
+def test_alternating_flips_mirror_every_image_in_every_second_epoch() -> None:
+    recipe = dataclasses.replace(RECIPES["cifar10-cnn"], alternate=True)
+    generator = torch.Generator().manual_seed(7)
+    epochs = [augment.draw(recipe, (1000, 4, 4, 3), epoch, generator, torch.device("cpu")).flips for epoch in range(3)]
+    first, second, third = (flips for flips in epochs if flips is not None)
+    assert torch.equal(second, ~first)
+    assert torch.equal(third, first)
+    assert 400 < int(first.sum()) < 600
+    drawn = dataclasses.replace(recipe, alternate=False)
+    again = [augment.draw(drawn, (1000, 4, 4, 3), epoch, generator, torch.device("cpu")).flips for epoch in range(2)]
+    assert again[0] is not None
+    assert again[1] is not None
+    assert 400 < int((again[0] ^ again[1]).sum()) < 600
+
+
+def test_scaling_keeps_the_mean_and_averages_what_it_joins() -> None:
+    images = torch.arange(16.0).view(1, 1, 4, 4)
+    small = augment.scale(images, 2)
+    assert small.shape == (1, 1, 2, 2)
+    assert float(small.mean()) == pytest.approx(float(images.mean()))
+    even = torch.full((2, 3, 32, 32), 0.25)
+    torch.testing.assert_close(augment.scale(even, 24), torch.full((2, 3, 24, 24), 0.25))
+
+
 def test_a_warp_of_nothing_changes_nothing_and_a_quarter_turn_is_one() -> None:
     images = torch.randint(0, 256, (2, 5, 5, 3), dtype=torch.uint8)
     same = torch.eye(2).expand(2, 2, 2)
@@ -39,7 +64,7 @@ def test_a_cutout_zeroes_one_square_and_may_reach_over_the_edge() -> None:
 
 def test_draws_keep_within_what_the_recipe_allows() -> None:
     recipe = dataclasses.replace(RECIPES["mnist"], rotate_degrees=10, stretch=0.1, shear=0.0, cutout_pixels=6)
-    draws = augment.draw(recipe, (10_000, 28, 28, 1), torch.Generator().manual_seed(0), torch.device("cpu"))
+    draws = augment.draw(recipe, (10_000, 28, 28, 1), 0, torch.Generator().manual_seed(0), torch.device("cpu"))
     assert draws.flips is None
     assert draws.offsets is not None
     assert set(draws.offsets.flatten().tolist()) == {-2, -1, 0, 1, 2}
@@ -51,5 +76,5 @@ def test_draws_keep_within_what_the_recipe_allows() -> None:
     assert 1.095 < float(scales.max()) <= 1.1 + 1e-5
     angles = torch.atan2(draws.matrices[:, 1, 0], draws.matrices[:, 0, 0]).rad2deg()
     assert 9.9 < float(angles.abs().max()) <= 10 + 1e-3
-    none = augment.draw(RECIPES["mnist-tiny"], (3, 28, 28, 1), torch.Generator(), torch.device("cpu"))
+    none = augment.draw(RECIPES["mnist-tiny"], (3, 28, 28, 1), 0, torch.Generator(), torch.device("cpu"))
     assert none == augment.Draws(None, None, None, None, None)

@@ -18,6 +18,9 @@ PARAMETERS = {
     "cifar10-vgg": 35_339_082,
     # By hand: cifar10-vgg's, and two numbers for each of 1,152 channels and 8,192 columns that are normalised.
     "cifar10-vgg-bn": 35_339_082 + 2 * (1_152 + 8_192),
+    # By hand, the convolutions: 864 + 27,648 + 82,944 + 221,184 + 589,824 + 884,736 + 1,327,104; batch norm 2 x 1,504;
+    # the last layer 3,850.
+    "cifar10": 3_141_162,
     # By hand: 180 + 2 x 3,600, 7,200 + 2 x 14,400, 28,800 + 2 x 57,600 in the convolutions, 2 x 420 in batch norm, 810.
     "mnist": 189_030,
 }

@@ -21,13 +21,16 @@ from training.train import Training, train
 
 from .samples import CPU, ROOT, ConsoleThatInterrupts, command, part, run
 
-# Between them: all optimizers, both schedules, batch norm, dropout, bf16, shifts, flips, warps, a moving average.
-VARIED = ("mnist-tiny", "mnist-deep", "mnist", "cifar10-tiny", "cifar10-cnn")
+# Between them: all optimizers, both schedules, batch norm, dropout, bf16, two sizes, shifts, flips drawn and alternating,
+# warps, a moving average, with and without a look at the test set.
+VARIED = ("mnist-tiny", "mnist-deep", "mnist", "cifar10", "cifar10-tiny", "cifar10-cnn")
 
 
 def short(name: str, epochs: int = 3) -> Recipe:
     """Cut a recipe short, so that it fits 200 images; every change of images and weights that it has stays."""
-    return dataclasses.replace(RECIPES[name], epochs=epochs, validation=min(RECIPES[name].validation, 40))
+    recipe = RECIPES[name]
+    small = min(recipe.small_epochs, epochs - 1)
+    return dataclasses.replace(recipe, epochs=epochs, small_epochs=small, validation=min(recipe.validation, 40))
 
 
 def part_for(recipe: Recipe, mnist: Dataset, cifar10: Dataset) -> Dataset:

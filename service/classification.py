@@ -1,0 +1,65 @@
+"""The results of Classify, as the bytes of their messages.
+
+Written here and not by protobuf, whose objects cost 9 µs for a picture, and these lines one.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from service.batcher import Rows
+from service.pb import image_classifier_pb2 as pb
+from service.wire import bytes_field, fixed32_tag
+
+CLASSES = pb.Classification.CLASSES_FIELD_NUMBER
+LOGITS = pb.Classification.LOGITS_FIELD_NUMBER
+CLASSIFICATION = pb.ImageResult.CLASSIFICATION_FIELD_NUMBER
+RESULTS = pb.ClassifyResponse.RESULTS_FIELD_NUMBER
+PROBABILITY = fixed32_tag(pb.Class.PROBABILITY_FIELD_NUMBER)
+FLOAT_BYTES = 4
+ZERO = bytes(FLOAT_BYTES)
+"""A probability that protobuf leaves out."""
+
+
+class ClassificationWriter:
+    """Writes the results of one model."""
+
+    def __init__(self, name: str, version: str, labels: Sequence[str]) -> None:
+        self._head = pb.ClassifyResponse(model_name=name, model_version=version).SerializeToString()
+        self._classes = [
+            pb.Class(index=index, label=label).SerializeToString() + PROBABILITY for index, label in enumerate(labels)
+        ]
+
+    def results(self, outputs: Rows, top_k: int, *, logits: bool) -> list[bytes]:
+        """One ImageResult a row, the ``top_k`` most probable classes first; of equal ones the first."""
+        probabilities = outputs["probabilities"]
+        rows, classes = probabilities.shape
+        if top_k == 1:
+            order = probabilities.argmax(axis=1)[:, None].tolist()
+        else:
+            order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k].tolist()
+        floats = probabilities.tobytes()
+        size = classes * FLOAT_BYTES
+        results = [b"".join([self._class(index, floats, row * size) for index in order[row]]) for row in range(rows)]
+        if logits and "logits" in outputs:
+            raw = outputs["logits"].tobytes()
+            size = len(raw) // rows
+            field = bytes_field(LOGITS, size)
+            results = [result + field + raw[row * size : (row + 1) * size] for row, result in enumerate(results)]
+        return [bytes_field(CLASSIFICATION, len(result)) + result for result in results]
+
+    def response(self, results: Sequence[bytes]) -> bytes:
+        """The serialised ClassifyResponse with these results."""
+        parts = [self._head]
+        for result in results:
+            parts += (bytes_field(RESULTS, len(result)), result)
+        return b"".join(parts)
+
+    def _class(self, index: int, floats: bytes, row: int) -> bytes:
+        """The field of one class, its probability taken from the row at this place."""
+        at = row + index * FLOAT_BYTES
+        probability = floats[at : at + FLOAT_BYTES]
+        content = self._classes[index] + probability
+        if probability == ZERO:
+            content = self._classes[index][: -len(PROBABILITY)]
+        return bytes_field(CLASSES, len(content)) + content

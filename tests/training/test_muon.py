@@ -1,0 +1,55 @@
+"""Kernels move by steps of equal length in every direction; everything else moves as SGD moves it."""
+
+import pytest
+import torch
+from torch import nn
+
+from training.muon import Muon, orthogonalise
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (16, 90), (90, 16)])
+def test_orthogonalising_keeps_the_directions_and_evens_out_their_lengths(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(shape) @ torch.diag(torch.linspace(0.3, 3, shape[1]))
+    left, lengths, right = torch.linalg.svd(matrix, full_matrices=False)
+    result = orthogonalise(matrix)
+    inner = left.T @ result @ right.T
+    assert inner.diagonal().min() > 0.6 if lengths.min() > 0.05 * lengths.max() else inner.diagonal().min() > 0
+    assert inner.diagonal().max() < 1.25
+    assert (inner - torch.diag(inner.diagonal())).abs().max() < 0.05
+    assert result.dtype == matrix.dtype
+
+
+def test_the_size_of_a_gradient_does_not_matter_to_a_kernel() -> None:
+    torch.manual_seed(0)
+    gradient = torch.randn(16, 8, 3, 3)
+    results = []
+    for factor in (1.0, 1e-3):
+        kernel = nn.Parameter(torch.ones(16, 8, 3, 3))
+        kernel.grad = gradient * factor
+        Muon([kernel], rate=0.1, rest_rate=0.1, momentum=0.9, weight_decay=0.0).step()
+        results.append(kernel.detach().clone())
+    torch.testing.assert_close(results[0], results[1], atol=2e-3, rtol=0)
+    # Brought to the norm of sqrt(16) first, then moved by a tenth of an orthogonal matrix of 16 rows.
+    moved = results[0] - torch.ones(16, 8, 3, 3) * (4 / torch.ones(16, 8, 3, 3).norm())
+    assert float(moved.norm()) == pytest.approx(0.1 * 4, rel=0.15)
+
+
+def test_all_other_weights_move_as_sgd_with_nesterov_momentum_moves_them() -> None:
+    torch.manual_seed(0)
+    start = torch.randn(5, 3)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    muon = Muon([ours], rate=1.0, rest_rate=0.1, momentum=0.9, weight_decay=0.01)
+    sgd = torch.optim.SGD([theirs], 0.1, momentum=0.9, weight_decay=0.01, nesterov=True)
+    for _ in range(5):
+        gradient = torch.randn(5, 3)
+        for weight, optimizer in ((ours, muon), (theirs, sgd)):
+            weight.grad = gradient.clone()
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_weight_without_gradient_stays() -> None:
+    kernel = nn.Parameter(torch.ones(2, 2, 3, 3))
+    Muon([kernel], rate=0.1, rest_rate=0.1, momentum=0.9, weight_decay=0.1).step()
+    assert torch.equal(kernel, torch.ones(2, 2, 3, 3))
