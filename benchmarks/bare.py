@@ -1,6 +1,7 @@
 """The bare ONNX Runtime session: the model's own ceiling, with as many threads as the server uses."""
 
 import time
+from collections.abc import Callable
 
 from benchmarks.samples import Figures, latencies
 from benchmarks.workload import Model
@@ -11,10 +12,14 @@ TRY_S = 0.2
 """Spent on each of them."""
 
 
-def run(model: Model, batch: int, seconds: float) -> Figures:
+def measurement(model: Model, batch: int, seconds: float) -> Callable[[], Figures]:
     """Images per second, and microseconds a run, of one run after the other for about that long."""
-    durations = _durations(model, batch, seconds)
-    return {"images_per_s": len(durations) * batch / sum(durations) * 1e6, **latencies(durations)}
+
+    def run() -> Figures:
+        durations = _durations(model, batch, seconds)
+        return {"images_per_s": len(durations) * batch / sum(durations) * 1e6, **latencies(durations)}
+
+    return run
 
 
 def best_batch(model: Model) -> int:

@@ -1,74 +1,95 @@
-"""Calls from Python: one raw ModelInfer after another, and our own client with several threads."""
+"""Calls from Python, whose answers are looked at: what is measured afterwards has been right at least once."""
 
+import io
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
+from PIL import Image
 
-from benchmarks.empty import MODEL_INFER
 from benchmarks.errors import BenchmarkError
+from benchmarks.exchange import CLASSIFY, MODEL_INFER, Exchange
 from benchmarks.samples import Figures, latencies
 from benchmarks.workload import Workload
-from service.client import Classification, Client, ClientError
+from service.pb import image_classifier_pb2 as ic
+from service.pb import open_inference_pb2 as pb
 
-CLIENT_THREADS = 8
-"""Threads that share one Client, a call in flight each: more give no more, Python's lock is the limit."""
 TIMEOUT_S = 60.0
 
 
-def check(address: str, workload: Workload) -> None:
-    """One call through each API; raises BenchmarkError unless both answer what a direct run gives."""
-    try:
-        with grpc.insecure_channel(address) as channel:
-            workload.check(_model_infer(channel)(workload.request, timeout=TIMEOUT_S))
-        with _client(address, workload) as client:
-            results = client.classify(workload.pictures, model=workload.model.name, logits=True)
-    except grpc.RpcError as error:
-        raise BenchmarkError(f"the server refused the request: {error.code().name}: {error.details()}") from error
-    except ClientError as error:
-        raise BenchmarkError(f"the server refused our client's call: {error}") from error
-    failed = [result for result in results if not isinstance(result, Classification)]
+def infer(address: str, workload: Workload) -> Exchange:
+    """Asks ModelInfer; raises BenchmarkError unless the answer is that of a direct run."""
+    answer = _ask(address, MODEL_INFER, workload.request)
+    workload.check(answer)
+    return Exchange(MODEL_INFER, workload.request, len(answer))
+
+
+def classify(address: str, workload: Workload, *, encoded: bool) -> Exchange:
+    """Asks Classify, with pixels or PNG files; raises BenchmarkError unless it names what a direct run does."""
+    message = ic.ClassifyRequest(model_name=workload.model.name)
+    for picture, file in zip(workload.pictures, png_files(workload), strict=True):
+        height, width, channels = picture.shape
+        if encoded:
+            message.images.add(encoded=file)
+        else:
+            pixels = ic.Pixels(data=picture.tobytes(), height=height, width=width, channels=channels)
+            message.images.add(pixels=pixels)
+    with_logits = ic.ClassifyRequest()
+    with_logits.CopyFrom(message)
+    with_logits.include_logits = True
+    results = ic.ClassifyResponse.FromString(_ask(address, CLASSIFY, with_logits.SerializeToString())).results
+    failed = [result.error.message for result in results if result.HasField("error")]
     if failed:
         raise BenchmarkError(f"the server could not classify a picture of the test set: {failed[0]}")
-    logits = [result.logits for result in results if isinstance(result, Classification)]
-    workload.check_output("logits", np.array(logits, np.float32))
+    workload.check_output("logits", np.array([result.classification.logits for result in results], np.float32))
+    request = message.SerializeToString()
+    answer = _ask(address, CLASSIFY, request)
+    named = [result.classification.classes[0].index for result in ic.ClassifyResponse.FromString(answer).results]
+    expected = workload.outputs["logits"].argmax(1).tolist()
+    if named != expected:
+        raise BenchmarkError(f"the server names the classes {named}; a direct run of the same file gives {expected}")
+    return Exchange(CLASSIFY, request, len(answer))
 
 
-def lone(address: str, workload: Workload, requests: int) -> Figures:
+def png_files(workload: Workload) -> list[bytes]:
+    """The pictures of the workload as PNG, which loses nothing."""
+    files = []
+    for picture in workload.pictures:
+        file = io.BytesIO()
+        Image.fromarray(picture.squeeze()).save(file, "PNG")
+        files.append(file.getvalue())
+    return files
+
+
+def lone(address: str, exchange: Exchange, seconds: float) -> Figures:
     """Microseconds from request to answer as grpcio's blocking client in Python sees them."""
-    durations = []
+    durations: list[float] = []
     with grpc.insecure_channel(address) as channel:
-        method = _model_infer(channel)
-        method(workload.request, timeout=TIMEOUT_S)  # connects
-        for _ in range(requests):
+        method = _method(channel, exchange.path)
+        method(exchange.request, timeout=TIMEOUT_S)  # connects
+        ends = time.perf_counter() + seconds
+        while not durations or time.perf_counter() < ends:
             started = time.perf_counter_ns()
-            method(workload.request, timeout=TIMEOUT_S)
+            method(exchange.request, timeout=TIMEOUT_S)
             durations.append((time.perf_counter_ns() - started) / 1e3)
     return latencies(durations)
 
 
-def client_rate(address: str, workload: Workload, requests: int) -> Figures:
-    """Calls per second that one Client reaches, through ImageClassifier.Classify with raw pixels."""
-    share = -(-requests // CLIENT_THREADS)
-    with _client(address, workload) as client, ThreadPoolExecutor(CLIENT_THREADS) as pool:
-        client.list_models()  # connects
-
-        def ask() -> None:
-            for _ in range(share):
-                client.classify(workload.pictures, model=workload.model.name)
-
-        started = time.perf_counter()
-        for worker in [pool.submit(ask) for _ in range(CLIENT_THREADS)]:
-            worker.result()
-        return {"requests_per_s": share * CLIENT_THREADS / (time.perf_counter() - started)}
+def answered(address: str, model: str) -> int:
+    """How many requests the server says that it has answered from this model, in all its life."""
+    request = pb.ModelStatisticsRequest(name=model).SerializeToString()
+    answer = _ask(address, "/inference.GRPCInferenceService/ModelStatistics", request)
+    return sum(each.inference_stats.success.count for each in pb.ModelStatisticsResponse.FromString(answer).model_stats)
 
 
-def _model_infer(channel: grpc.Channel) -> "grpc.UnaryUnaryMultiCallable[bytes, bytes]":
-    """The method on serialised messages: what protobuf costs is not the server's."""
-    return channel.unary_unary(MODEL_INFER, request_serializer=None, response_deserializer=None)
+def _ask(address: str, path: str, request: bytes) -> bytes:
+    try:
+        with grpc.insecure_channel(address, [("grpc.max_receive_message_length", -1)]) as channel:
+            return _method(channel, path)(request, timeout=TIMEOUT_S)
+    except grpc.RpcError as error:
+        raise BenchmarkError(f"{address} refused {path}: {error.code().name}: {error.details()}") from error
 
 
-def _client(address: str, workload: Workload) -> Client:
-    """A client that sends the pictures of the workload in one call."""
-    return Client(address, timeout_s=TIMEOUT_S, max_call_images=workload.images)
+def _method(channel: grpc.Channel, path: str) -> "grpc.UnaryUnaryMultiCallable[bytes, bytes]":
+    """The method on serialised messages: what protobuf costs this process is not the server's."""
+    return channel.unary_unary(path, request_serializer=None, response_deserializer=None)

@@ -12,10 +12,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.exchange import MODEL_INFER
 from service.transport import Call, GrpcioTransport, Methods, NativeTransport
 
 TRANSPORTS = {"native": NativeTransport, "grpcio": GrpcioTransport}
-MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 MAX_MESSAGE_BYTES = 64 * 2**20
 """As the server's default."""
 

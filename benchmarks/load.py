@@ -8,18 +8,21 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.empty import MODEL_INFER
 from benchmarks.errors import BenchmarkError
+from benchmarks.exchange import FRAME_HEADER_BYTES, Exchange
+from benchmarks.processes import ServerProcess
 from benchmarks.samples import Figures, latencies
-from benchmarks.workload import Workload
 
-FRAME_HEADER_BYTES = 5
-"""Of a gRPC message on the wire: a flag and a length."""
 LIMIT_S = 300.0
 """No single run takes longer, whatever happens."""
+PILOT, PILOT_S = 2, 0.1
+"""Requests for each stream in a first pilot run; seconds of the second, at the pace of the first."""
+LEAST = 50
+"""Timed requests in any case: fewer have no 99th percentile to speak of."""
 
 
 @dataclass(frozen=True)
@@ -36,50 +39,78 @@ class Concurrency:
         return self.connections * self.streams
 
 
-LONE = Concurrency(1, 1)
+LONE, SINGLE, BULK = Concurrency(1, 1), Concurrency(4, 16), Concurrency(4, 4)
+"""One request at a time; where a request has one image; where it has many."""
 
 
 def find() -> str:
     """The program's path; raises BenchmarkError where it is missing."""
     program = shutil.which("h2load")
     if program is None:
-        raise BenchmarkError("h2load is missing: install it with `apt-get install nghttp2-client`")
+        raise BenchmarkError(
+            "h2load is missing: install it with `apt-get install nghttp2-client`, or choose parts that do "
+            "without it with --only"
+        )
     return program
 
 
 class H2load:
-    """Runs of one workload's request against any address."""
+    """Sends one exchange's request to an address, over and over."""
 
-    def __init__(self, workload: Workload, folder: Path) -> None:
+    def __init__(self, address: str, exchange: Exchange, folder: Path) -> None:
         """Writes the request into the folder; raises BenchmarkError where h2load is missing."""
         self._program = find()
-        self._frame = folder / "request.bin"
-        self._frame.write_bytes(workload.frame)
-        self._answer_bytes = FRAME_HEADER_BYTES + len(workload.answer)
+        self._url = f"http://{address}{exchange.path}"
+        self._frame = Path(tempfile.mkstemp(suffix=".bin", dir=folder)[1])
+        self._frame.write_bytes(exchange.frame)
+        self._answer_bytes = FRAME_HEADER_BYTES + exchange.answer_bytes
         self._folder = folder
 
-    def rate(self, address: str, concurrency: Concurrency, requests: int) -> Figures:
+    def rate(self, concurrency: Concurrency, requests: int) -> Figures:
         """Answered requests per second."""
-        return {"requests_per_s": self._run(address, concurrency, requests)}
+        return {"requests_per_s": self._run(concurrency, requests)}
 
-    def lone(self, address: str, requests: int) -> Figures:
-        """Microseconds from request to answer, one request at a time on one connection."""
+    def timed(self, concurrency: Concurrency, requests: int) -> Figures:
+        """Answered requests per second, and microseconds from request to answer."""
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             log = Path(folder) / "log.tsv"
-            self._run(address, LONE, requests, f"--log-file={log}")
-            return latencies([float(line.split("\t")[2]) for line in log.read_text().splitlines()])
+            rate = self._run(concurrency, requests, f"--log-file={log}")
+            took = latencies([float(line.split("\t")[2]) for line in log.read_text().splitlines()])
+            return {"requests_per_s": rate, **took}
 
-    def _run(self, address: str, concurrency: Concurrency, requests: int, *options: str) -> float:
+    def for_about(
+        self, seconds: float, concurrency: Concurrency, *, timed: bool = False, server: ServerProcess | None = None
+    ) -> Callable[[], Figures]:
+        """A measurement about that long at the pace that pilot runs find, which also warm up.
+
+        With ``server``, also the processor time that it spends on a request.
+        """
+        least = max(LEAST if timed else 1, PILOT * concurrency.in_flight)
+        pace = self._run(concurrency, least)
+        pace = self._run(concurrency, max(least, round(pace * PILOT_S)))
+        requests = max(least, round(pace * seconds))
+        take = self.timed if timed else self.rate
+
+        def run() -> Figures:
+            if server is None:
+                return take(concurrency, requests)
+            before = server.cpu_s()
+            figures = take(concurrency, requests)
+            return {**figures, "server_cpu_us": (server.cpu_s() - before) / requests * 1e6}
+
+        return run
+
+    def _run(self, concurrency: Concurrency, requests: int, *options: str) -> float:
         command = [
             *(self._program, f"-n{requests}", f"-c{concurrency.connections}", f"-m{concurrency.streams}"),
             *("-d", str(self._frame), "-H", "content-type: application/grpc", "-H", "te: trailers", *options),
-            f"http://{address}{MODEL_INFER}",
+            self._url,
         ]
         try:
             run = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
         except subprocess.TimeoutExpired:
             raise BenchmarkError(
-                f"{requests} requests took more than {LIMIT_S:.0f} s: ask for fewer with --requests or --seconds"
+                f"{requests} requests took more than {LIMIT_S:.0f} s: ask for fewer with --seconds"
             ) from None
         rate = re.search(r"finished in .*?, ([\d.]+) req/s", run.stdout)
         succeeded = re.search(r"(\d+) succeeded", run.stdout)

@@ -3,6 +3,7 @@
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -10,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.load import find
 from service import __version__
 from service.cores import usable_cores
 
@@ -20,10 +20,7 @@ BUSY_LOAD = 0.5
 
 
 def describe(program: str) -> dict[str, Any]:
-    """Machine, cores, load, date, versions and command, ready for JSON; call it before the work begins.
-
-    Raises BenchmarkError where h2load is missing.
-    """
+    """Machine, cores, load, date, versions and command, ready for JSON; call it before the work begins."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": _processor(),
@@ -32,15 +29,16 @@ def describe(program: str) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "versions": {
             "convserve": __version__,
+            "commit": _first_line("git", "describe", "--always", "--dirty"),
             "python": platform.python_version(),
             **{package: version(package) for package in PACKAGES},
-            "h2load": _h2load(),
+            "h2load": _first_line("h2load", "--version").removeprefix("h2load "),
         },
         "command": f"{program} {shlex.join(sys.argv[1:])}".strip(),
         "environment": {
             name: value
             for name, value in sorted(os.environ.items())
-            if name.startswith("CONVSERVE_") and name != "CONVSERVE_DATA_DIR"
+            if name.startswith("CONVSERVE_") and not name.endswith(("_DIR", "_PYTHON"))  # places change no figure
         },
     }
 
@@ -54,5 +52,10 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def _h2load() -> str:
-    return subprocess.run([find(), "--version"], capture_output=True, text=True, check=True).stdout.strip()
+def _first_line(program: str, *arguments: str) -> str:
+    """What the program says; "missing" where it is not installed or says nothing."""
+    found = shutil.which(program)
+    if found is None:
+        return "missing"
+    said = subprocess.run([found, *arguments], capture_output=True, text=True, check=False).stdout
+    return said.strip().partition("\n")[0] or "missing"

@@ -29,6 +29,12 @@ class Spread:
         """The largest."""
         return max(self.values)
 
+    def __add__(self, other: "Spread") -> "Spread":
+        return Spread(tuple(mine + theirs for mine, theirs in zip(self.values, other.values, strict=True)))
+
+    def __sub__(self, other: "Spread") -> "Spread":
+        return Spread(tuple(mine - theirs for mine, theirs in zip(self.values, other.values, strict=True)))
+
     def __truediv__(self, other: "Spread") -> "Spread":
         """The ratio within each round: what slows a whole round down cancels out."""
         return Spread(tuple(mine / theirs for mine, theirs in zip(self.values, other.values, strict=True)))
@@ -38,11 +44,17 @@ class Spread:
         return Spread(tuple(value * factor for value in self.values))
 
 
+def better(spreads: Sequence[Spread]) -> Spread:
+    """The largest value of each round."""
+    return Spread(tuple(max(values) for values in zip(*(spread.values for spread in spreads), strict=True)))
+
+
 def latencies(microseconds: Sequence[float]) -> Figures:
-    """Mean, median and 99th percentile (nearest rank) of the durations of many calls."""
+    """Mean, median, 95th and 99th percentile (nearest rank) of the durations of many calls."""
     ordered = sorted(microseconds)
     return {
         "mean_us": statistics.fmean(ordered),
         "p50_us": statistics.median(ordered),
+        "p95_us": ordered[-(-len(ordered) * 95 // 100) - 1],
         "p99_us": ordered[-(-len(ordered) * 99 // 100) - 1],
     }

@@ -83,7 +83,7 @@ def training_step(recipe: Recipe, data: Dataset, device: torch.device) -> tuple[
     optimizer = make_optimizer(recipe, network)
     preprocess = Preprocess(recipe.mean, recipe.std).to(device)
     images, labels = data.train_images[: recipe.batch].to(device), data.train_labels[: recipe.batch].to(device)
-    draws = augment.draw(recipe, tuple(images.shape), torch.Generator().manual_seed(0), device)
+    draws = augment.draw(recipe, tuple(images.shape), 0, torch.Generator().manual_seed(0), device)
     rows = torch.arange(len(images), device=device)
 
     def step() -> None:

@@ -81,7 +81,7 @@ class Request:
 
 
 class Batcher:
-    """A bounded queue, and one run at a time of what is in it. A context manager: leaving it runs nothing more."""
+    """A bounded queue, and runs of what is in it. A context manager: leaving it runs nothing more."""
 
     def __init__(
         self,
@@ -93,13 +93,15 @@ class Batcher:
         run_rows: int | None = None,
         max_queue_delay_s: float = 0.0,
         max_inline_s: float = 0.0,
+        concurrency: int = 1,
         name: str = "model",
     ) -> None:
         """Joins requests up to ``join_rows``, which is ``max_batch_rows`` if not given; 1 joins none.
 
         A request of more than ``run_rows`` is run in parts; it should not be below ``join_rows``.
 
-        Runs expected to take ``max_inline_s`` or less happen in the thread that settles.
+        Runs expected to take ``max_inline_s`` or less happen in the thread that settles. At most
+        ``concurrency`` runs are under way at a time; with more than one, all happen in threads of their own.
         """
         self._run = run
         self.max_batch_rows = max_batch_rows
@@ -107,7 +109,8 @@ class Batcher:
         self._run_rows = run_rows or max_batch_rows
         self._max_queue_rows = max(max_queue_rows, max_batch_rows)
         self._max_queue_delay_s = max_queue_delay_s
-        self._max_inline_ns = max_inline_s * 1e9
+        self._max_inline_ns = max_inline_s * 1e9 if concurrency == 1 else -1.0
+        self._concurrency = concurrency
         self._expected_ns: dict[int, float] = {}
         self._name = name
         self.statistics = Statistics()
@@ -118,27 +121,31 @@ class Batcher:
         self._queued_rows = 0
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
-        self._running = False
+        self._running = 0
         self._closed = False
-        self._thread = threading.Thread(target=self._serve, name=f"batcher {name}", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"batcher {name}", daemon=True) for _ in range(concurrency)
+        ]
 
     def __enter__(self) -> Self:
         """Starts to run."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the run that is on, and answers what is left in the queue with Stopping."""
+        """Ends the runs that are on, and answers what is left in the queue with Stopping."""
         with self._wake:
             self._closed = True
             left = [*(request for _, _, request in self._urgent), *self._queue]
             self._urgent, self._queue, self._queued_rows = [], deque(), 0
-            self._wake.notify()
+            self._wake.notify_all()
         for request in left:
             request.answer(Stopping("The server is stopping."))
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def submit(self, request: Request) -> None:
         """Queues the request; nothing runs before ``settle``, which sees to a whole burst of them.
@@ -161,6 +168,10 @@ class Batcher:
                 heapq.heappush(self._urgent, (request.priority, next(self._order), request))
             self._queued_rows += request.rows
             request.queued = True
+
+    @property
+    def _busy(self) -> bool:
+        return self._running >= self._concurrency
 
     @property
     def waiting(self) -> bool:
@@ -195,11 +206,13 @@ class Batcher:
     def _serve(self) -> None:
         while True:
             with self._wake:
-                while not self._closed and (self._running or not self._ripe()):
-                    self._wake.wait(None if self._running else self._delay_left())
+                while not self._closed and (self._busy or not self._ripe()):
+                    self._wake.wait(None if self._busy else self._delay_left())
                 if self._closed:
                     return
                 batch, expired = self._take()
+                if self.waiting and not self._busy:
+                    self._wake.notify()
             self._work(batch, expired)
 
     def _work(self, batch: list[Request], expired: list[Request]) -> None:
@@ -212,7 +225,7 @@ class Batcher:
                 self._answer(batch)
         finally:
             with self._wake:
-                self._running = False
+                self._running -= 1
                 if self.waiting:  # else the thread would wake to nothing, and take the first of the next burst alone
                     self._wake.notify()
 
@@ -239,7 +252,7 @@ class Batcher:
 
     def _take(self) -> tuple[list[Request], list[Request]]:
         """Takes from the head what can be joined: the same shapes, up to the limit in rows; and what has expired."""
-        self._running = True
+        self._running += 1
         batch: list[Request] = []
         expired: list[Request] = []
         queue, urgent = self._queue, self._urgent
@@ -285,7 +298,8 @@ class Batcher:
         expected = self._expected_ns.get(rows.bit_length(), ran - joined)
         self._expected_ns[rows.bit_length()] = expected + (ran - joined - expected) / 8
         waited = [began - request.arrived_ns for request in batch]
-        self.statistics.ran(waited, rows, (began, joined, ran, time.monotonic_ns()))
+        with self._lock:
+            self.statistics.ran(waited, rows, (began, joined, ran, time.monotonic_ns()))
         for request, answer in zip(batch, answers, strict=True):
             request.answer(answer)
 
@@ -298,7 +312,8 @@ class Batcher:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _refuse(self, request: Request, error: Exception) -> None:
-        self.statistics.failed(time.monotonic_ns() - request.arrived_ns)
+        with self._lock:
+            self.statistics.failed(time.monotonic_ns() - request.arrived_ns)
         request.answer(error)
 
 

@@ -1,29 +1,29 @@
 """convserve.v1.ImageClassifier: pictures in, labels with probabilities out.
 
-Each picture succeeds or fails alone; a call of many pictures is spread over as many requests to the
-batcher as its limit asks for.
+Each picture succeeds or fails alone. What takes long to decode is spread over a pool of threads.
 """
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
-
-import numpy as np
 
 from service import images
+from service.answer import Answer, Question
 from service.batcher import Request, Rows
 from service.classification import ClassificationWriter
-from service.errors import InvalidRequest, Overloaded, ServiceError, Stopping
+from service.decoders import Decoders
+from service.errors import InvalidRequest, ServiceError
 from service.heads import Heads
 from service.images import ImageShape
 from service.pb import image_classifier_pb2 as pb
+from service.plain import Plain, look_at
 from service.repository import Endpoint, Repository
 from service.status import status_of
 from service.tensors import Array
 from service.transport import Call, ColdMethod, Methods
 
 SERVICE = "convserve.v1.ImageClassifier"
+IN_PLACE_PIXELS = 64 * 64
+"""Of all pictures of a call together: what is decoded in less time than it takes to wake another thread, 90 µs."""
 
 
 class ImageClassifier:
@@ -32,12 +32,9 @@ class ImageClassifier:
     def __init__(self, repository: Repository, decoders: Executor, *, max_image_pixels: int, max_decoding: int) -> None:
         """``decoders`` run what may take long, for at most ``max_decoding`` images: decoding and scaling."""
         self._repository = repository
-        self._decoders = decoders
+        self._decoders = Decoders(decoders, max_decoding)
         self._max_image_pixels = max_image_pixels
-        self._max_decoding = max_decoding
-        self._decoding = 0
-        self._lock = threading.Lock()
-        self._heads: Heads[_Question] = Heads()
+        self._heads: Heads[Question] = Heads()
         self._writers: dict[tuple[str, str], ClassificationWriter] = {}
 
     @property
@@ -49,7 +46,7 @@ class ImageClassifier:
         )
 
     def classify(self, call: Call) -> None:
-        """Reads and checks; pictures that the model takes as they are go straight to the batcher."""
+        """Reads and checks; pictures that the model takes as they are, or nearly, go straight to the batcher."""
         head = self._heads.find(call.payload)
         if head is not None:
             self._ask(call, head.meaning, head.read(call.payload))
@@ -59,27 +56,44 @@ class ImageClassifier:
         if not message.images:
             raise InvalidRequest("the call has no images")
         shape = image_shape(endpoint)
-        question = _Question(endpoint, self._writer(endpoint), max(1, message.top_k), message.include_logits)
-        ready_made = all(_is_ready_made(image, shape) for image in message.images)
-        if ready_made and len(message.images) == 1:
-            pixels = self._pixels(message.images[0], shape)[None]
-            self._learn(call.payload, message, pixels, question)
-            self._ask(call, question, pixels)
+        question = Question(endpoint, self._writer(endpoint), max(1, message.top_k), message.include_logits)
+        plains = _glance(message.images, shape)
+        if plains is not None and len(plains) == 1:
+            self._ask_of_one(call, question, message, shape, plains[0])
             return
-        answer = _Answer(call, question, message)
-        if ready_made:
-            self._submit(answer, shape)
+        answer = Answer(call, question, message)
+        if plains is not None:
+            for position, plain in enumerate(plains):
+                self._prepare(answer, position, shape, plain)
+            answer.queue()
             return
-        self._enter(len(message.images))
-        try:
-            self._decoders.submit(self._decode, answer, shape).add_done_callback(
-                lambda _: self._leave(len(message.images))
-            )
-        except RuntimeError:  # the pool has been shut down
-            self._leave(len(message.images))
-            raise Stopping("The server is stopping.") from None
 
-    def _ask(self, call: Call, question: "_Question", pixels: Array) -> None:
+        def queue() -> None:
+            answer.queue()
+            answer.batcher.settle()  # what is submitted here is part of no burst of the transport's
+
+        self._decoders.spread(
+            len(message.images),
+            lambda position: self._prepare(answer, position, shape),
+            queue,
+            is_wanted=lambda: not answer.given,
+        )
+
+    def _ask_of_one(
+        self, call: Call, question: Question, message: pb.ClassifyRequest, shape: ImageShape, plain: Plain | None
+    ) -> None:
+        """Decodes the one picture of a call here, and queues it."""
+        image = message.images[0]
+        try:
+            pixels = self._pixels(image, shape, plain)[None]
+        except InvalidRequest as error:
+            call.respond(question.writer.response([_error(error)]))
+            return
+        if _is_ready_made(image, shape):
+            self._learn(call.payload, message, pixels, question)
+        self._ask(call, question, pixels)
+
+    def _ask(self, call: Call, question: Question, pixels: Array) -> None:
         """Queues one picture; the endpoint's batcher answers."""
         batcher = question.endpoint.batcher
 
@@ -95,32 +109,18 @@ class ImageClassifier:
         batcher.submit(request)
         call.on_cancel(lambda: batcher.cancel(request))
 
-    def _learn(self, payload: bytes, message: pb.ClassifyRequest, pixels: Array, question: "_Question") -> None:
+    def _learn(self, payload: bytes, message: pb.ClassifyRequest, pixels: Array, question: Question) -> None:
         """Remembers what a call for one picture said."""
         after = pb.ClassifyRequest(top_k=message.top_k, include_logits=message.include_logits).SerializeToString()
         spec = question.endpoint.session.spec.inputs[0]
         self._heads.learn(payload, message, message.images[0].pixels.data, after, spec, pixels, question)
 
-    def _decode(self, answer: "_Answer", shape: ImageShape) -> None:
-        self._submit(answer, shape)
-        answer.batcher.settle()  # what is submitted here is part of no burst of the transport's
-
-    def _submit(self, answer: "_Answer", shape: ImageShape) -> None:
-        """Turns the images into rows and queues them in parts of the batcher's size."""
+    def _prepare(self, answer: Answer, position: int, shape: ImageShape, plain: Plain | None = None) -> None:
+        """Turns one picture of a call into its row, or its error."""
         try:
-            rows: list[Array] = []
-            positions: list[int] = []
-            for position, image in enumerate(answer.message.images):
-                if answer.given:
-                    return  # the caller has gone away: decode no more
-                try:
-                    rows.append(self._pixels(image, shape))
-                    positions.append(position)
-                except InvalidRequest as error:
-                    answer.results[position] = _error(error)
-            size = answer.batcher.join_rows
-            parts = range(0, len(rows), size)
-            answer.queue([(positions[at : at + size], np.stack(rows[at : at + size])) for at in parts])
+            answer.rows[position] = self._pixels(answer.message.images[position], shape, plain)
+        except InvalidRequest as error:
+            answer.results[position] = _error(error)
         except Exception as error:
             answer.fail(error)
 
@@ -130,27 +130,14 @@ class ImageClassifier:
             self._writers[key] = ClassificationWriter(*key, endpoint.session.card.labels)
         return self._writers[key]
 
-    def _enter(self, count: int) -> None:
-        """Counts images that wait to be decoded; raises Overloaded where they are too many."""
-        with self._lock:
-            if self._decoding + count > self._max_decoding and self._decoding:
-                raise Overloaded(
-                    f"{self._decoding} images wait to be decoded and {self._max_decoding} may. Try again later."
-                )
-            self._decoding += count
-
-    def _leave(self, count: int) -> None:
-        with self._lock:
-            self._decoding -= count
-
-    def _pixels(self, image: pb.Image, shape: ImageShape) -> Array:
+    def _pixels(self, image: pb.Image, shape: ImageShape, plain: Plain | None) -> Array:
         content = image.WhichOneof("content")
         if content == "pixels":
             pixels = image.pixels
             return images.from_pixels(
                 pixels.data, pixels.height, pixels.width, pixels.channels, shape, self._max_image_pixels
             )
-        return images.decode(image.encoded, shape, self._max_image_pixels)
+        return images.decode(image.encoded, shape, self._max_image_pixels, plain)
 
     def _find(self, name: str, version: str) -> Endpoint:
         endpoint = self._repository.find(name, version)
@@ -166,94 +153,6 @@ class ImageClassifier:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """What a call wants to know of its pictures."""
-
-    endpoint: Endpoint
-    writer: ClassificationWriter
-    top_k: int
-    logits: bool
-
-    def results(self, outputs: Rows) -> list[bytes]:
-        """The ImageResult of each row."""
-        return self.writer.results(outputs, self.top_k, logits=self.logits)
-
-
-class _Answer:
-    """The answer to one Classify call, filled by as many requests as it takes, given once."""
-
-    def __init__(self, call: Call, question: _Question, message: pb.ClassifyRequest) -> None:
-        self.batcher = question.endpoint.batcher
-        self.message = message
-        self.results = [b""] * len(message.images)
-        self._question = question
-        self.given = False
-        self._call = call
-        self._lock = threading.Lock()
-        self._missing = 0
-        self._requests: list[Request] = []
-        call.on_cancel(self.cancel)
-
-    def queue(self, parts: Sequence[tuple[list[int], Array]]) -> None:
-        """Queues each part, positions and their rows; answers at once where there is none."""
-        self._missing = len(parts)
-        if not parts:
-            self._respond()
-        for positions, rows in parts:
-            request = Request(
-                {"images": rows},
-                len(rows),
-                self._filler(positions),
-                signature=(rows.shape[1:],),
-                deadline=self._call.deadline,
-            )
-            self._requests.append(request)
-            self.batcher.submit(request)
-            if self.given:  # the caller went away meanwhile
-                self.cancel()
-                return
-
-    def fail(self, error: Exception) -> None:
-        """Answers the whole call with an error, and lets nothing of it run any more."""
-        if self._claim():
-            self._call.fail(error)
-            self.cancel()
-
-    def cancel(self) -> None:
-        """Nobody waits for the answer any more."""
-        self.given = True
-        for request in list(self._requests):
-            self.batcher.cancel(request)
-
-    def _filler(self, positions: list[int]) -> Callable[[Rows | Exception], None]:
-        return lambda outcome: self._fill(positions, outcome)
-
-    def _fill(self, positions: list[int], outcome: Rows | Exception) -> None:
-        try:
-            if isinstance(outcome, Exception):
-                raise outcome
-            for position, result in zip(positions, self._question.results(outcome), strict=True):
-                self.results[position] = result
-            with self._lock:
-                self._missing -= 1
-                last = not self._missing
-            if last:
-                self._respond()
-        except Exception as error:
-            self.fail(error)
-
-    def _respond(self) -> None:
-        if self._claim():
-            self._call.respond(self._question.writer.response(self.results))
-
-    def _claim(self) -> bool:
-        """Whether the caller of this is the one who may answer."""
-        with self._lock:
-            given, self.given = self.given, True
-        return not given
-
-
 def image_shape(endpoint: Endpoint) -> ImageShape:
     """Height, width and channels of the images that the endpoint's model takes."""
     return ImageShape(*endpoint.session.spec.inputs[0].shape[1:])
@@ -265,6 +164,25 @@ def is_classifier(endpoint: Endpoint) -> bool:
     if not spec.is_image_classifier or not labels:
         return False
     return spec.output_by_name["probabilities"].shape[1] == len(labels)
+
+
+def _glance(pictures: Sequence[pb.Image], shape: ImageShape) -> list[Plain | None] | None:
+    """What the headers of encoded pictures say; None where there is more to decode and to scale than is done here."""
+    room = IN_PLACE_PIXELS
+    plains: list[Plain | None] = []
+    for image in pictures:
+        plain = None
+        if not _is_ready_made(image, shape):
+            encoded = image.WhichOneof("content") == "encoded"
+            plain = look_at(image.encoded) if encoded else None
+            if encoded and plain is None:
+                return None
+            height, width = (plain.height, plain.width) if plain else (image.pixels.height, image.pixels.width)
+            room -= max(height * width, shape.height * shape.width)
+            if room < 0:
+                return None
+        plains.append(plain)
+    return plains
 
 
 def _is_ready_made(image: pb.Image, shape: ImageShape) -> bool:

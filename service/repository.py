@@ -12,7 +12,7 @@ import structlog
 
 from service.batcher import Batcher
 from service.errors import InvalidRequest, ModelRejected, NotReady, StartError, UnknownModel
-from service.providers import Provider
+from service.provider import Provider
 from service.session import Session
 
 log = structlog.get_logger(__name__)
@@ -137,8 +137,10 @@ def _open(name: str, version: int, path: Path, providers: Sequence[Provider], th
         session.run,
         max_batch_rows=limits.max_batch_rows if session.spec.batches else 1,
         join_rows=limits.join_rows or providers[0].join_rows,
+        run_rows=providers[0].join_rows and max(providers[0].join_rows, limits.join_rows),
         max_queue_rows=limits.max_queue_rows,
         max_inline_s=limits.max_inline_s,
+        concurrency=session.concurrency,
         max_queue_delay_s=limits.max_queue_delay_s if session.spec.batches else 0.0,
         name=name,
     )
@@ -147,9 +149,13 @@ def _open(name: str, version: int, path: Path, providers: Sequence[Provider], th
         model=name,
         version=version,
         provider=session.provider,
+        arithmetic=session.arithmetic.name,
         batches=session.spec.batches,
+        buckets=session.buckets,
+        one_thread_rows=session.one_thread_rows,
         test_accuracy=session.card.test_accuracy,
         probe_deviation=session.probe_deviation,
+        probe_tolerance=session.probe_tolerance,
     )
     return Endpoint(name, str(version), session, batcher)
 

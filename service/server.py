@@ -1,7 +1,8 @@
 """Puts the parts of one server together: start order is written once, stop order is its reverse."""
 
+import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
@@ -15,6 +16,9 @@ from service.inference_protocol import InferenceProtocol
 from service.repository import Limits, Repository, open_repository
 from service.settings import Settings, split_names
 from service.transport import GrpcioTransport, Methods, NativeTransport, Tls, Transport
+
+AGE_OF_GRACE = 0.8
+"""Where workers use TLS, how old connections grow, in grace periods: all must have gone by the end of one."""
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +45,11 @@ class Server:
         serving |= {f"model/{name}": ready for name in self._repository.endpoints}
         self._transport.set_ready(serving)
 
+    def retire(self, *, grace_s: float, hurried: Callable[[], bool]) -> None:
+        """Leaves the port to others without a request lost: its clients go there, within the grace or until hurried."""
+        if not self._transport.retire(grace_s, hurried) and not hurried():
+            log.warning("clients did not go when they were told to", grace_s=grace_s)
+
     def drain(self, *, delay_s: float, grace_s: float) -> bool:
         """Not ready any more → after the delay, no new requests → those in flight answered, within the grace."""
         self.announce(ready=False)
@@ -58,8 +67,11 @@ class Readiness:
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[Server]:
-    """A server that listens and is ready; on leaving, it closes. Raises StartError."""
+def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]:
+    """A server that listens and is ready; on leaving, it closes. Raises StartError.
+
+    ``reuse_port``: others may serve the port too.
+    """
     cores = usable_cores()
     limits = Limits(
         max_batch_rows=settings.max_batch_rows,
@@ -72,7 +84,7 @@ def running(settings: Settings) -> Iterator[Server]:
         repository = stack.enter_context(
             open_repository(
                 settings.models_dir,
-                providers.choose(split_names(settings.providers)),
+                providers.choose(split_names(settings.providers), settings.provider_options),
                 threads=settings.threads or cores,
                 limits=limits,
                 names=split_names(settings.models),
@@ -95,7 +107,8 @@ def running(settings: Settings) -> Iterator[Server]:
                 max_decoding=settings.max_queue_rows,
             ).methods
         )
-        transport = stack.enter_context(_transport(settings, methods, repository))
+        transport = _transport(settings, methods, repository, reuse_port)
+        stack.enter_context(transport)
         server = Server(transport, repository, readiness)
         server.announce(ready=True)
         log.info(
@@ -105,17 +118,36 @@ def running(settings: Settings) -> Iterator[Server]:
             models=len(list(repository)),
             threads=settings.threads or cores,
         )
+        # What was made for the start stays: looking through it for garbage again and again takes 14 ms each time.
+        gc.collect()
+        gc.freeze()
         yield server
 
 
-def _transport(settings: Settings, methods: Methods, repository: Repository) -> NativeTransport | GrpcioTransport:
+def _transport(
+    settings: Settings, methods: Methods, repository: Repository, reuse_port: bool
+) -> NativeTransport | GrpcioTransport:
     address = f"{settings.host}:{settings.port}"
     max_message_bytes = settings.max_message_mib * 2**20
     if settings.transport == "native":
         return NativeTransport(
-            address, methods, repository.settle, max_message_bytes=max_message_bytes, io_threads=settings.io_threads
+            address,
+            methods,
+            repository.settle,
+            max_message_bytes=max_message_bytes,
+            io_threads=settings.io_threads,
+            reuse_port=reuse_port,
         )
-    return GrpcioTransport(address, methods, repository.settle, max_message_bytes=max_message_bytes, tls=_tls(settings))
+    tls = _tls(settings)
+    return GrpcioTransport(
+        address,
+        methods,
+        repository.settle,
+        max_message_bytes=max_message_bytes,
+        tls=tls,
+        reuse_port=reuse_port,
+        max_connection_age_s=AGE_OF_GRACE * max(settings.grace_s, 1) if tls and reuse_port else None,
+    )
 
 
 def _tls(settings: Settings) -> Tls | None:

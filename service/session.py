@@ -3,7 +3,7 @@
 Knows ONNX Runtime, and nothing of queues or gRPC.
 """
 
-import ctypes
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,11 +15,15 @@ import onnxruntime as ort
 
 from service.card import Card, read_card
 from service.errors import ModelFailed, ModelRejected
-from service.providers import Provider, open_session
+from service.provider import Provider
+from service.providers import open_session
+from service.runner import Bucket, Instance, Instances, Runner, Split, Whole
 from service.tensors import BY_ONNX, Array, TensorSpec
 
-ONNX_BFLOAT16 = 16
-"""TensorProto.BFLOAT16 (https://onnx.ai/onnx/repo-docs/IR.html)."""
+UNBUCKETED = {"BF16", "BYTES"}
+"""Datatypes that no buffer of fixed size holds, or that NumPy has not."""
+TRIES = 5
+"""Runs of which the fastest tells how long a run takes: the first plans its memory, others may be interrupted."""
 
 
 @dataclass(frozen=True)
@@ -61,40 +65,72 @@ class Session:
 
     def __init__(self, path: Path, providers: Sequence[Provider], *, threads: int, max_batch_rows: int) -> None:
         """Opens the file; raises ProviderUnavailable or ModelRejected."""
-        self._session = open_session(path, providers, threads)
-        self.provider = providers[0].name
-        self.card: Card = read_card(self._session.get_modelmeta().custom_metadata_map)
-        self.spec = _read_spec(self._session)
-        self._outputs = [output.name for output in self.spec.outputs]
-        self._bfloat16 = {spec.name for spec in self.spec.inputs + self.spec.outputs if spec.datatype.name == "BF16"}
+        first = providers[0]
+        session = open_session(path, providers, threads)
+        self.provider = first.name
+        self.arithmetic = first.arithmetic
+        self.card: Card = read_card(session.get_modelmeta().custom_metadata_map)
+        self.spec = _read_spec(session)
+        self._runner: Runner = Whole(session, self.spec.inputs, self.spec.outputs)
         if self.spec.batches and not self._rows_hold():
             self.spec = replace(self.spec, batches=False)
-        self.probe_deviation = self._check_probe()
+        self.buckets = _bucket_rows(first.buckets, max_batch_rows) if _has_fixed_rows(self.spec) else ()
+        """The numbers of rows that it runs, others being padded; empty: any number."""
+        self.one_thread_rows = 0
+        """Up to so many, rows are run by one thread although there are more."""
+        self.concurrency = first.concurrency if self.buckets else 1
+        """How many runs it does at a time. More threads than that may call ``run``; they wait for each other."""
+        self.probe_tolerance = self._probe_tolerance()
+        """The largest deviation of a logit that is accepted here; None without a probe."""
+        self.probe_deviation: float | None = None
+        """The largest deviation of a logit from the probe's, in all buckets; None without a probe."""
+        if self.buckets:
+            free = {argument.shape[0] for argument in session.get_inputs() if argument.shape[0]}
+            sizes = {rows: dict.fromkeys(free, rows) for rows in self.buckets}
+            self._runner = Instances(
+                [self._open_instance(path, providers, threads, sizes) for _ in range(self.concurrency)]
+            )
+            return
+        self._prove(self._runner, None)
         if self.spec.batches and self.provider != "cpu":
-            self.run(self._zeros(max_batch_rows))  # compiles, tunes and takes its memory before the first caller waits
+            # Compiles, tunes and takes its memory before the first caller waits.
+            self._run_zeros(self._runner, max_batch_rows)
+        if self.spec.batches and threads > 1 and first.one_thread_us:
+            one = Whole(open_session(path, providers, 1), self.spec.inputs, self.spec.outputs)
+            self.one_thread_rows = self._rows_within(one, first.one_thread_us, max_batch_rows)
+            if self.one_thread_rows:
+                self._prove(one, None)
+                self._runner = Split(one, self.one_thread_rows, self._runner)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """One run of the model; releases the interpreter lock. Raises ModelFailed."""
         try:
-            if self._bfloat16:
-                return self._run_bfloat16(inputs)
-            return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
+            return self._runner.run(inputs)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise ModelFailed(str(error)) from error
 
-    def _run_bfloat16(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """As ``run``, for models with BF16 tensors: NumPy has no such type, so their bits travel as uint16."""
-        feeds = {
-            name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(array), ONNX_BFLOAT16)
-            if name in self._bfloat16
-            else ort.OrtValue.ortvalue_from_numpy(array)
-            for name, array in inputs.items()
-        }
-        values = self._session.run_with_ort_values(self._outputs, feeds)
-        return {
-            name: _bfloat16_bits(value) if name in self._bfloat16 else value.numpy()
-            for name, value in zip(self._outputs, values, strict=True)
-        }
+    def _open_instance(
+        self, path: Path, providers: Sequence[Provider], threads: int, sizes: Mapping[int, Mapping[str, int]]
+    ) -> Instance:
+        """A session for each number of rows, with the free axes that it fixes; all of them proved, and so warm."""
+        placement = providers[0].placement
+        buckets = []
+        for rows, axes in sizes.items():
+            session = open_session(path, providers, threads, axes)
+            buckets.append(Bucket(session, self.spec.inputs, self.spec.outputs, rows, placement))
+        instance = Instance(buckets, one_thread=providers[0].captures)
+        for rows in sizes:
+            self._prove(instance, rows)
+        return instance
+
+    def _rows_within(self, runner: Runner, limit_us: float, max_batch_rows: int) -> int:
+        """The most rows, a power of two, that the runner has run within this time; 0: not even one."""
+        within, rows = 0, 1
+        while rows <= max_batch_rows:
+            if min(self._run_zeros(runner, rows) for _ in range(TRIES)) > limit_us:
+                break
+            within, rows = rows, rows * 2
+        return within
 
     def _rows_hold(self) -> bool:
         """Whether axis 0 of every output really follows axis 0 of the inputs: what is declared may be wrong."""
@@ -107,20 +143,45 @@ class Session:
                 return False
         return True
 
-    def _check_probe(self) -> float | None:
+    def _probe_tolerance(self) -> float | None:
+        """The file's own tolerance, or that of the provider's arithmetic where it is larger."""
         probe = self.card.probe
         if probe is None:
             return None
-        if not self.spec.is_image_classifier or "logits" not in self._outputs:
+        if not self.spec.is_image_classifier or "logits" not in self.spec.output_by_name:
             raise ModelRejected("it carries a probe, but not the input 'images' and the output 'logits' to try it on")
         if not self.spec.inputs[0].accepts(probe.images.shape):
             raise ModelRejected(
                 f"its probe has images of shape {probe.images.shape}, which its own input does not take"
             )
+        return max(probe.tolerance, self.arithmetic.tolerance * float(np.abs(probe.logits).max()))
+
+    def _prove(self, runner: Runner, rows: int | None) -> None:
+        """Runs the images of the probe, ``rows`` at a time if given, and compares; zeros where there is no probe."""
+        probe = self.card.probe
+        if probe is None or self.probe_tolerance is None:
+            if rows is not None:
+                self._run_zeros(runner, rows)
+            return
+        count = len(probe.images)
+        for start in range(0, count, rows or count):
+            chosen = np.arange(start, start + (rows or count)) % count
+            try:
+                logits = runner.run({"images": probe.images[chosen]})["logits"]
+            except Exception as error:  # ONNX Runtime's exceptions share no base class
+                raise ModelRejected(f"it cannot run its own probe: {error}") from error
+            part = replace(probe, logits=probe.logits[chosen], tolerance=self.probe_tolerance)
+            self.probe_deviation = max(self.probe_deviation or 0.0, part.check(logits))
+
+    def _run_zeros(self, runner: Runner, rows: int) -> float:
+        """Microseconds of a run of so many rows of zeros; raises ModelRejected where it fails."""
+        zeros = self._zeros(rows)
+        started = time.perf_counter()
         try:
-            return probe.check(self.run({"images": probe.images})["logits"])
-        except ModelFailed as error:
-            raise ModelRejected(f"it cannot run its own probe: {error}") from error
+            runner.run(zeros)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise ModelRejected(f"it cannot run {rows} rows: {error}") from error
+        return (time.perf_counter() - started) * 1e6
 
     def _zeros(self, rows: int) -> dict[str, Array]:
         """Inputs of that many rows; axes of any other free length are 1 long."""
@@ -147,8 +208,14 @@ def _tensor(argument: Any) -> TensorSpec:
     return TensorSpec(argument.name, BY_ONNX[argument.type], shape)
 
 
-def _bfloat16_bits(value: ort.OrtValue) -> Array:
-    """The tensor's 16-bit patterns as uint16, copied out of ONNX Runtime's memory."""
-    shape = tuple(value.shape())
-    size = int(np.prod(shape)) * 2
-    return np.frombuffer(ctypes.string_at(value.data_ptr(), size), np.uint16).reshape(shape)
+def _has_fixed_rows(spec: ModelSpec) -> bool:
+    """Whether buffers of fixed size can hold its rows: only the batch axis is free, and all elements are numbers."""
+    return spec.batches and all(
+        min(tensor.shape[1:], default=1) > 0 and tensor.datatype.name not in UNBUCKETED
+        for tensor in spec.inputs + spec.outputs
+    )
+
+
+def _bucket_rows(buckets: Sequence[int], max_batch_rows: int) -> tuple[int, ...]:
+    """The buckets up to the largest batch, which is one itself; none where the provider has none."""
+    return (*(rows for rows in buckets if rows < max_batch_rows), max_batch_rows) if buckets else ()

@@ -1,10 +1,15 @@
 """Every knob of the server, read once: command line over environment over default."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, FilePath, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.cores import suggested_workers, usable_cores
+
+PROVIDERS = ("cpu", "openvino", "cuda")
+"""Whose options begin with their names; they are described in provider.py, which is not imported for its weight."""
 
 
 class Settings(BaseSettings):
@@ -35,11 +40,30 @@ class Settings(BaseSettings):
     """TCP port; 0 takes a free one and logs it."""
     transport: Literal["native", "grpcio"] = "native"
     """native: the fast path in Rust threads, no TLS; grpcio: everything on grpc.aio."""
+    workers: int = Field(default=0, ge=0, le=256)
+    """Worker processes on the port, which share the cores, are restarted when they die, and renewed on SIGHUP, with
+    the models then in the folder; auto: one for each two usable cores. 0: this process serves by itself."""
     providers: str = "auto"
     """Execution providers, separated by commas: the first runs the models, the others may take what it cannot.
     Each must work or the server does not start. auto: cuda where there is a device, else cpu."""
     threads: int = Field(default=0, ge=0, le=1024)
     """Threads that compute one run on the CPU; 0: as many as the cores this process may use."""
+    cpu_spinning: bool = False
+    """cpu: let idle threads spin for work: faster runs, where nothing else (the network, say) wants the cores."""
+    openvino_device: Literal["cpu", "gpu"] = "cpu"
+    """openvino: which of Intel's processors runs the models."""
+    openvino_precision: Literal["fp32", "bf16"] = "fp32"
+    """openvino: what to compute in; bf16 is fast on CPUs with AMX, and may be off by 2 % of the largest logit."""
+    cuda_device: int = Field(default=0, ge=0, le=255)
+    """cuda: number of the GPU, as nvidia-smi counts them."""
+    cuda_memory_mib: int = Field(default=0, ge=0, le=2**24)
+    """cuda: most GPU memory for each batch size of each instance of a model, in MiB; 0: no limit."""
+    cuda_tf32: bool = False
+    """cuda: use tensor cores: fp16 files are fast only so; fp32 files may be off by 0.2 % of the largest logit."""
+    cuda_graphs: bool = False
+    """cuda: record each batch size as a CUDA graph at the start, and replay it: fewer launches for small models."""
+    cuda_instances: int = Field(default=1, ge=1, le=16)
+    """cuda: how many runs of one model may be under way at a time; each takes its own GPU memory."""
     max_batch_rows: int = Field(default=256, ge=1, le=65536)
     """Most rows (images) in one run, and in one request."""
     join_rows: int = Field(default=0, ge=0, le=65536)
@@ -74,6 +98,21 @@ class Settings(BaseSettings):
     """console for people, json a line for machines; auto: console on a terminal, else json."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level that is logged."""
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _counted(cls, workers: object) -> object:
+        return suggested_workers(usable_cores()) if workers == "auto" else workers
+
+    @property
+    def provider_options(self) -> dict[str, dict[str, Any]]:
+        """What was set of the execution providers' own options, by provider and option."""
+        given: dict[str, dict[str, Any]] = {}
+        for name in sorted(self.model_fields_set):
+            provider, _, option = name.partition("_")
+            if provider in PROVIDERS:
+                given.setdefault(provider, {})[option] = getattr(self, name)
+        return given
 
     @field_validator("host")
     @classmethod

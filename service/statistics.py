@@ -20,7 +20,7 @@ class Duration:
 
 @dataclass
 class Statistics:
-    """Written by the one thread that runs the batches; others may read it at any time.
+    """Written by one thread at a time, that which has run a batch; others may read it at any time.
 
     ``success`` and ``fail`` go from the arrival of a request to its answer; what never reached the
     queue, because it was refused, is in neither.

@@ -32,9 +32,7 @@ class Draws:
     """int64 [N, 2]: first row and column of what is cut out; parts of it may lie outside of the image."""
 
 
-def draw(
-    recipe: Recipe, shape: tuple[int, ...], epoch: int, generator: torch.Generator, device: torch.device
-) -> Draws:
+def draw(recipe: Recipe, shape: tuple[int, ...], epoch: int, generator: torch.Generator, device: torch.device) -> Draws:
     """Draw the changes of an epoch, counted from 0, for images of `shape` [N, height, width, channels]."""
     count, height, width = shape[:3]
     most, cut = recipe.shift_pixels, recipe.cutout_pixels

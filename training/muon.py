@@ -38,10 +38,9 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._change(weight, group)
+                    self._change(weight, weight.grad, group)
 
-    def _change(self, weight: nn.Parameter, group: dict[str, Any]) -> None:
-        gradient = weight.grad
+    def _change(self, weight: nn.Parameter, gradient: torch.Tensor, group: dict[str, Any]) -> None:
         if not group["kernels"] and group["weight_decay"]:
             gradient = gradient.add(weight, alpha=group["weight_decay"])
         state = self.state[weight]
@@ -62,9 +61,10 @@ def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
     """
     a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
-    values = (matrix.T if tall else matrix).bfloat16()
+    values: torch.Tensor = (matrix.T if tall else matrix).bfloat16()
     values = values / (values.norm() + 1e-7)
     for _ in range(ROUNDS):
         square = values @ values.T
         values = a * values + (b * square + c * square @ square) @ values
-    return (values.T if tall else values).to(matrix.dtype)
+    result: torch.Tensor = values.T if tall else values
+    return result.to(matrix.dtype)

@@ -123,7 +123,8 @@ class Traffic:
     def finished(self, key: Hashable) -> None:
         """The call has its answer."""
         self._calls.pop(key, None)
-        self._note_idle()
+        if self._closed:
+            self._note_idle()
 
     def refuse(self) -> None:
         """Refuses new calls from now on."""
@@ -148,6 +149,13 @@ class Transport(ABC):
     @abstractmethod
     def set_ready(self, serving: Mapping[str, bool]) -> None:
         """Tells the health protocol which names are serving."""
+
+    @abstractmethod
+    def retire(self, timeout_s: float, hurried: Callable[[], bool]) -> bool:
+        """Leaves the port to the others that serve it, and has its clients go there.
+
+        False if some had not gone when time ran out, or when ``hurried`` said to wait no longer.
+        """
 
     @abstractmethod
     def refuse(self) -> None:

@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from service.errors import StartError
 from service.status import status_of
+from service.transport import sockets
 from service.transport.call import Call, ColdMethod, HotMethod, Methods, Settle, StreamMethod, Traffic, Transport
 
 STREAM_AHEAD = 64
@@ -46,11 +47,14 @@ class GrpcioTransport(Transport):
         *,
         max_message_bytes: int,
         tls: Tls | None = None,
+        reuse_port: bool = False,
+        max_connection_age_s: float | None = None,
     ) -> None:
         """``settle`` is called after each call of a hot method, which may put work off until then.
 
         Never inline: calls come one by one here, so a run in this thread would keep the next from sharing it
         (mnist-tiny, 64 at once: 3,100 requests/s instead of 3,900).
+        ``reuse_port``: others may serve the port too. ``max_connection_age_s``: when clients are told to connect anew.
         """
         self.port = 0
         self._address = address
@@ -58,6 +62,8 @@ class GrpcioTransport(Transport):
         self._settle = settle
         self._max_message_bytes = max_message_bytes
         self._tls = tls
+        self._reuse_port = reuse_port
+        self._max_connection_age_s = max_connection_age_s
         self._traffic = Traffic(max_message_bytes)
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="grpcio transport", daemon=True)
@@ -78,6 +84,11 @@ class GrpcioTransport(Transport):
     def set_ready(self, serving: Mapping[str, bool]) -> None:
         """Tells the health protocol which names are serving."""
         asyncio.run_coroutine_threadsafe(self._set_health(serving), self._loop).result()
+
+    def retire(self, timeout_s: float, hurried: Callable[[], bool]) -> bool:
+        """Leaves the port to the others that serve it, and has its clients go there; see sockets.see_off."""
+        sockets.stop_accepting(self.port)
+        return sockets.see_off(self.port, timeout_s, hurried, told=self._tls is not None)
 
     def refuse(self) -> None:
         """Refuses new hot calls from now on."""
@@ -103,7 +114,12 @@ class GrpcioTransport(Transport):
             options=[
                 ("grpc.max_receive_message_length", self._max_message_bytes),
                 ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),  # a port that is taken must be an error
+                ("grpc.so_reuseport", int(self._reuse_port)),  # without it, a port that is taken is an error
+                *(
+                    ()
+                    if self._max_connection_age_s is None
+                    else [("grpc.max_connection_age_ms", round(self._max_connection_age_s * 1000))]
+                ),
             ]
         )
         server.add_generic_rpc_handlers(self._handlers())

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from pygrpc_native import EVENT_CALL, NativeGrpcFront
 from service.cores import usable_cores
 from service.errors import StartError
 from service.status import status_of
+from service.transport import sockets
 from service.transport.call import Call, Methods, Settle, Traffic, Transport
 from service.transport.grpcio import GrpcioTransport
 
@@ -39,6 +40,7 @@ class NativeTransport(Transport):
         *,
         max_message_bytes: int,
         io_threads: int = 0,
+        reuse_port: bool = False,
     ) -> None:
         """``settle`` is called after each burst of calls; ``io_threads`` 0 means one for each four cores.
 
@@ -49,6 +51,7 @@ class NativeTransport(Transport):
         self._settle = settle
         self._io_threads = io_threads or max(1, usable_cores() // 4)
         self._max_message_bytes = max_message_bytes
+        self._reuse_port = reuse_port
         self._traffic = Traffic(max_message_bytes)
         self._stack = ExitStack()
         self._thread = threading.Thread(target=self._receive, name="native transport", daemon=True)
@@ -72,6 +75,7 @@ class NativeTransport(Transport):
                     io_threads=self._io_threads,
                     call_details=True,
                     metrics=True,
+                    reuse_port=self._reuse_port,
                 )
             except OSError as error:
                 raise StartError(f"cannot listen on {self._address}: {error}") from error
@@ -92,6 +96,11 @@ class NativeTransport(Transport):
     def set_ready(self, serving: Mapping[str, bool]) -> None:
         """Tells the health protocol which names are serving."""
         self._behind.set_ready(serving)
+
+    def retire(self, timeout_s: float, hurried: Callable[[], bool]) -> bool:
+        """Leaves the port to the others that serve it, and has its clients go there; see sockets.see_off."""
+        sockets.stop_accepting(self.port)
+        return sockets.see_off(self.port, timeout_s, hurried)
 
     def refuse(self) -> None:
         """Refuses new hot calls from now on, and those of streams, which run behind."""

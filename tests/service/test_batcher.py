@@ -231,6 +231,25 @@ def test_requests_are_joined_up_to_a_limit_of_its_own_and_larger_ones_run_alone(
     assert [len(batch) for batch in model.batches] == [1, 4, 8, 4]
 
 
+def test_as_many_runs_as_are_allowed_are_under_way_at_a_time() -> None:
+    """Each run waits for the other, so one alone would never end; a third has to wait for a place."""
+    together = threading.Barrier(2, timeout=WAIT_S)
+    here = threading.get_ident()
+    seen: list[int] = []
+
+    def meet(inputs: Rows) -> Rows:
+        seen.append(threading.get_ident())
+        together.wait()
+        return {"y": inputs["x"]}
+
+    with Batcher(meet, max_batch_rows=1, max_queue_rows=8, max_inline_s=3600, concurrency=2) as batcher:
+        answers = [submit(batcher, [number]) for number in range(6)]
+        assert [rows_of(answer) for answer in answers] == [[number] for number in range(6)]
+    assert len(set(seen)) == 2
+    assert here not in seen
+    assert batcher.statistics.runs == 6
+
+
 def test_a_large_request_is_run_in_parts_and_answered_whole(model: RecordingModel) -> None:
     with Batcher(model, max_batch_rows=8, run_rows=3, max_queue_rows=32) as batcher:
         assert rows_of(submit(batcher, [1, 2, 3, 4, 5, 6, 7])) == [2, 4, 6, 8, 10, 12, 14]

@@ -1,0 +1,217 @@
+"""Requests that come at a rate of their own, up to twice what the server can do, from an open loop."""
+
+import itertools
+import statistics
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from benchmarks import bare, calls, open_loop
+from benchmarks.bench import ONE_PROCESS, Bench
+from benchmarks.errors import BenchmarkError
+from benchmarks.exchange import Exchange
+from benchmarks.open_loop import OK, RESOURCE_EXHAUSTED
+from benchmarks.processes import ServerProcess
+from benchmarks.rounds import Taken
+from benchmarks.samples import Figures, Spread, better, latencies
+from benchmarks.section import Line, Plot, Section, Table, plain, spread
+from service.settings import Settings
+
+MODEL, THREADS = "cifar10-cnn", 1
+"""A run long enough, and cores left, so that the load generator's share is small: it is in Python."""
+QUEUE_ROWS: int = Settings.model_fields["max_queue_rows"].default
+LOADS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 1.1)
+"""Shares of the sustainable rate."""
+TWICE = 2.0
+MORE, TRIES = 1.3, 3
+"""Times what the bare session can do is offered, so often, to find the sustainable rate."""
+OVERLOAD_SHARE = 2.0
+"""Times the usual seconds, once the queue is full."""
+WARM_S = 0.2
+"""Of the beginning, are not counted."""
+WATCH_S = 0.05
+"""Between two looks at the server's memory."""
+RANKS = ("p50", "p95", "p99")
+FLAT, IMMEDIATE_MS, PATIENT = 1.05, 5.0, 1.2
+"""Targets: memory after the last overload over that after the first; median of a refusal; p99 of what is accepted,
+over the time that a full queue takes."""
+
+
+@dataclass
+class Subject:
+    """A server under this load, and what it is asked."""
+
+    server: ServerProcess
+    exchange: Exchange
+    model: str
+    seeds: Iterator[int] = field(default_factory=itertools.count)
+    """Other arrivals each time."""
+
+    def load(self, rate: float, seconds: float, warm_s: float = WARM_S) -> Figures:
+        """Poisson arrivals at this rate; counted are those after ``warm_s``.
+
+        Raises BenchmarkError where a request has another end than OK or RESOURCE_EXHAUSTED, or where
+        the server has not answered as many as came back.
+        """
+        address = self.server.address
+        due = open_loop.poisson(rate, warm_s + seconds, next(self.seeds) * 2)
+        before, cpu_s = calls.answered(address, self.model), self.server.cpu_s()
+        with _watched(self.server) as memory:
+            outcome = open_loop.run(address, self.exchange, due)
+            cpu_s = self.server.cpu_s() - cpu_s
+        answered, came = calls.answered(address, self.model) - before, outcome.count(OK)
+        if answered != came:
+            raise BenchmarkError(f"{came} answers came back, the server says it gave {answered}: one of us miscounts")
+        if came + outcome.count(RESOURCE_EXHAUSTED) != len(due):
+            codes = sorted(set(outcome.status.tolist()) - {OK, RESOURCE_EXHAUSTED})
+            raise BenchmarkError(
+                f"some of {len(due)} requests ended with the gRPC codes {codes}, not with OK or refused"
+            )
+        counted = outcome.due >= warm_s * 1e9
+        accepted = outcome.latency_us[counted & (outcome.status == OK)]
+        if not accepted.size:
+            raise BenchmarkError("no request was answered in the measured time: give it more with --seconds")
+        refused = outcome.latency_us[outcome.status == RESOURCE_EXHAUSTED]
+        return {
+            "offered_per_s": float(counted.sum() / seconds),
+            "goodput_per_s": outcome.rate(OK, warm_s, warm_s + seconds),
+            **latencies(accepted.tolist()),
+            "refused": float(refused.size),
+            "refused_p50_us": float(np.median(refused)) if refused.size else 0.0,
+            "refused_p99_us": float(np.quantile(refused, 0.99)) if refused.size else 0.0,
+            "lag_p50_us": float(np.median(outcome.lag_us)),
+            "lag_p99_us": float(np.quantile(outcome.lag_us, 0.99)),
+            "generator_cores": outcome.cpu_s / outcome.seconds,
+            "server_cores": cpu_s / outcome.seconds,
+            "rss_before_mb": memory[0],
+            "rss_highest_mb": max(memory),
+            "rss_after_mb": memory[-1],
+        }
+
+
+def measure(bench: Bench) -> Section:
+    """Raises BenchmarkError where the server does not start, or see ``Subject.load``."""
+    workload = bench.workload(MODEL, threads=THREADS)
+    with ExitStack() as stack:
+        bench.note("looking for the sustainable rate")
+        server = bench.serve(stack, MODEL, "--threads", str(THREADS), *ONE_PROCESS)
+        subject = Subject(server, calls.infer(server.address, workload), MODEL)
+        ceiling = bare.measurement(workload.model, bare.best_batch(workload.model), bench.seconds / 2)()
+        tries = [subject.load(MORE * ceiling["images_per_s"], bench.seconds)["goodput_per_s"] for _ in range(TRIES)]
+        rate = statistics.median(tries)
+        measurements: dict[str, Callable[[], Figures]] = {
+            f"{load:.0%}": partial(subject.load, load * rate, bench.seconds) for load in LOADS
+        }
+        full_s = QUEUE_ROWS / rate
+        measurements[f"{TWICE:.0%}"] = partial(
+            subject.load, TWICE * rate, bench.seconds * OVERLOAD_SHARE, WARM_S + full_s
+        )
+        taken = bench.take(measurements)
+    return _section(taken, rate, bench.seconds)
+
+
+def _section(taken: Taken, rate: float, seconds: float) -> Section:
+    waits = [f"{rank}, µs" for rank in RANKS]
+    sent = ("sent late, p99 µs", "server's cores", "generator's")
+    columns = ("load", "offered/s", "goodput/s", *waits, "refused", *sent)
+    rows = [
+        (
+            load,
+            plain(figures["offered_per_s"].median),
+            spread(figures["goodput_per_s"]),
+            *(spread(figures[f"{rank}_us"]) for rank in RANKS),
+            *(plain(figures[name].median) for name in ("refused", "lag_p99_us", "server_cores", "generator_cores")),
+        )
+        for load, figures in taken.items()
+    ]
+    curve = {
+        rank: [(100 * load, taken[f"{load:.0%}"][f"{rank}_us"].median / 1e3) for load in (*LOADS, TWICE)]
+        for rank in RANKS
+    }
+    title, offered = f"{MODEL}, Poisson arrivals", "offered, % of the sustainable rate"
+    remark = (
+        f"{MODEL}, one image a request, {THREADS} thread in the session; the load generator, in Python, shares the "
+        "cores (how late it was, and how many cores it took, is in the table). Latency counts from the arrival as "
+        f"drawn. Sustainable rate: {plain(rate)}/s, what came back while {MORE:g} times what the session alone can do "
+        f"was offered. {plain(seconds)} s a point; at {TWICE:.0%} the time in which the queue fills is not counted. "
+        "After each point the answers counted here are those of the server's own ModelStatistics."
+    )
+    overloaded = taken[f"{TWICE:.0%}"]["refused"].lowest > 0
+    doubt = (
+        f"Nothing was refused in a round at {TWICE:.0%}: the sustainable rate was found too low. Measure again, on a "
+        "quieter machine or with more --seconds."
+    )
+    return Section(
+        "overload",
+        "Open loop and overload",
+        _targets(taken) if overloaded else [],
+        [Table("Poisson arrivals", columns, rows)],
+        [Plot("overload", title, offered, "latency, ms", curve, log_y=True)],
+        [remark] if overloaded else [remark, doubt],
+        taken,
+    )
+
+
+def _targets(taken: Taken) -> list[Line]:
+    twice = taken[f"{TWICE:.0%}"]
+    goodput, offered = twice["goodput_per_s"], twice["offered_per_s"]
+    peak = better([taken[f"{load:.0%}"]["goodput_per_s"] for load in LOADS])
+    refused = [
+        f"{plain(twice[name].median)} {unit}" for name, unit in (("refused_p99_us", "µs"), ("refused", "a round"))
+    ]
+    full_us = Spread(tuple(QUEUE_ROWS / value * 1e6 for value in goodput.values))
+    before, highest, after = (twice[f"rss_{when}_mb"] for when in ("before", "highest", "after"))
+    growth = Spread((after.values[-1] / (after.values[0] if len(after.values) > 1 else before.values[0]),))
+    memory = [plain(value) for value in (before.values[0], highest.highest, after.values[0], after.values[-1])]
+    return [
+        Line(
+            f"{TWICE:.0%} of the sustainable rate: goodput / peak goodput",
+            goodput / peak,
+            at_least=0.95,
+            because=f"{plain(goodput.median)} of {plain(peak.median)}/s; {plain(offered.median)}/s offered",
+        ),
+        Line(
+            "refusals (RESOURCE_EXHAUSTED): median latency",
+            twice["refused_p50_us"].scaled(1e-3),
+            "ms",
+            at_most=IMMEDIATE_MS,
+            because=f"p99 {', '.join(refused)}",
+        ),
+        Line(
+            "accepted: p99 / time a full queue takes",
+            twice["p99_us"] / full_us,
+            at_most=PATIENT,
+            because=f"{plain(twice['p99_us'].median / 1e3)} ms; {QUEUE_ROWS:,} rows may wait, "
+            f"{plain(full_us.median / 1e3)} ms",
+        ),
+        Line(
+            "memory after the last overload / after the first",
+            growth,
+            at_most=FLAT,
+            because=f"before {memory[0]} MB, at most {memory[1]}, after {memory[2]} and {memory[3]}",
+        ),
+    ]
+
+
+@contextmanager
+def _watched(server: ServerProcess) -> Iterator[list[float]]:
+    """The memory of the server's largest process in 10^6 bytes: before, now and then, and after."""
+    memory = [max(server.rss_mb())]
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(WATCH_S):
+            memory.append(max(server.rss_mb()))
+
+    thread = threading.Thread(target=watch, name="memory watch", daemon=True)
+    thread.start()
+    try:
+        yield memory
+    finally:
+        over.set()
+        thread.join()
+        memory.append(max(server.rss_mb()))

@@ -1,0 +1,103 @@
+"""``python -m benchmarks.providers`` on this machine, with next to no time: what it compares and says, not how fast."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from benchmarks.providers import models
+from benchmarks.providers.settings import SETTINGS
+from benchmarks.providers.trial import Result
+from service.providers import PROVIDERS, choose
+from service.session import Session
+from service.settings import Settings
+from tests.servers import ROOT
+
+TINY = ("--seconds", "0.001", "--images", "100", "--batches", "1,3", "--in-flight", "2", "--threads", "1")
+
+
+def run(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", "benchmarks.providers", *arguments]
+    env = os.environ | {"CONVSERVE_DATA_DIR": str(data_dir)}
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=env, timeout=240)
+
+
+def test_each_provider_is_measured_or_told_to_be_absent(data_dir: Path, tmp_path: Path) -> None:
+    file = tmp_path / "providers.json"
+    done = run(data_dir, "--models", "mnist-tiny", *TINY, "--json", str(file))
+    assert (done.returncode, done.stderr) == (0, "")
+    record = json.loads(done.stdout.splitlines()[-1])
+    assert json.loads(file.read_text()) == record
+    results = {result["setting"]: result for result in record["results"]}
+    assert {SETTINGS[name].provider for name in results} == set(PROVIDERS)
+    for result in results.values():
+        if result["refused"]:
+            assert "was asked for and does not run here" in result["refused"]
+            continue
+        assert result["deviation"] <= result["allowed"]
+        assert result["images"] == 100
+        assert result["images_per_s"].keys() == {"bare", "session", "served"}
+        for rates in result["images_per_s"].values():
+            assert rates.keys() == {"1", "3"}
+            assert min(rates.values()) > 0
+        assert f"{result['images_per_s']['served']['3']:,.0f}" in done.stdout
+    assert not results["cpu"]["refused"]
+    assert record["machine"]["threads"] == 1
+
+
+def test_settings_that_are_asked_for_by_name_must_run(data_dir: Path) -> None:
+    done = run(data_dir, "--models", "mnist-tiny", "--settings", "cpu,cuda", "--no-served", *TINY)
+    results = json.loads(done.stdout.splitlines()[-1])["results"]
+    assert [result["setting"] for result in results] == ["cpu", "cuda"]
+    assert done.returncode == int(bool(results[1]["refused"]))
+    assert results[0]["images_per_s"].keys() == {"bare", "session"}
+
+
+def test_a_deviation_beyond_what_is_allowed_or_not_a_number_is_not_exact() -> None:
+    assert Result("model", "setting", deviation=1e-4, allowed=1e-4).exact
+    assert not Result("model", "setting", deviation=2e-4, allowed=1e-4).exact
+    assert not Result("model", "setting", deviation=float("nan"), allowed=1e-4).exact
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--settings", "tpu"), 2, "there is no setting 'tpu'; there are cpu, "),
+        (("--models", "nix"), 1, "nix/1/model.onnx cannot be opened"),
+        (("--models", "mnist-tiny", "--data-dir", "nowhere"), 1, "The folder is --data-dir, or CONVSERVE_DATA_DIR"),
+        (("--batches", "0"), 2, "expected a whole number above zero, not '0'"),
+        (("--json", "no/where.json"), 2, "the folder no does not exist"),
+    ],
+)
+def test_mistakes_are_one_sentence(data_dir: Path, arguments: tuple[str, ...], code: int, words: str) -> None:
+    done = run(data_dir, *arguments)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    assert words in done.stderr
+
+
+def test_every_setting_is_one_that_the_server_takes() -> None:
+    assert {setting.provider for setting in SETTINGS.values()} == set(PROVIDERS)
+    for setting in SETTINGS.values():
+        for option, value in setting.options.items():
+            assert f"{setting.provider}_{option}" in Settings.model_fields
+            flag = f"--{setting.provider}-{option}" + ("" if value is True else f"={value}")
+            assert flag in setting.arguments
+
+
+def test_a_float16_file_that_is_made_for_the_occasion_proves_itself(data_dir: Path, tmp_path: Path) -> None:
+    model = models.open_model(ROOT / "models", "mnist-deep", data_dir, images=64, threads=2)
+    path = models.fp16(model, tmp_path)
+    assert path == tmp_path / "mnist-deep-fp16" / "1" / "model.onnx"
+    held = {numpy_helper.to_array(weight).dtype.name for weight in onnx.load(path).graph.initializer}
+    assert "float16" in held
+    session = Session(path, choose(["cpu"]), threads=2, max_batch_rows=64)
+    logits = models.logits_of(session, model.pictures[:64])
+    assert 0 < np.abs(logits - model.logits).max() < 0.05
+    assert session.probe_tolerance is not None
+    assert 1e-4 <= session.probe_tolerance < 0.1
