@@ -47,8 +47,8 @@ reproduce: $(VENV)/.test data-present ## train the documents' recipes by several
 data: $(VENV)/.test ## download MNIST and CIFAR-10 into data/
 	$(BIN)/python -m training.data all --data-dir data
 
-bench: $(VENV)/.test data-present ## measure throughput beside its two ceilings (needs h2load)
-	$(BIN)/python -m benchmarks.throughput $(ARGS)
+bench: $(VENV)/.test data-present ## measure every target beside its ceilings, in ten minutes (needs h2load)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 container: $(VENV)/.serve ## build the Dockerfile without a Docker engine and run it (needs root, buildah, podman, debootstrap)
 	tests/container/build_and_run.sh --python $(abspath $(BIN)/python) $(ARGS)

@@ -94,14 +94,15 @@ class Batcher:
         max_queue_delay_s: float = 0.0,
         max_inline_s: float = 0.0,
         concurrency: int = 1,
+        beside_rows: int = 1,
         name: str = "model",
     ) -> None:
         """Joins requests up to ``join_rows``, which is ``max_batch_rows`` if not given; 1 joins none.
 
         A request of more than ``run_rows`` is run in parts; it should not be below ``join_rows``.
 
-        Runs expected to take ``max_inline_s`` or less happen in the thread that settles. At most
-        ``concurrency`` runs are under way at a time; with more than one, all happen in threads of their own.
+        Runs expected to take ``max_inline_s`` or less happen in the thread that settles. Up to ``concurrency``
+        runs are under way at a time: one begins beside another when ``beside_rows`` wait.
         """
         self._run = run
         self.max_batch_rows = max_batch_rows
@@ -109,8 +110,9 @@ class Batcher:
         self._run_rows = run_rows or max_batch_rows
         self._max_queue_rows = max(max_queue_rows, max_batch_rows)
         self._max_queue_delay_s = max_queue_delay_s
-        self._max_inline_ns = max_inline_s * 1e9 if concurrency == 1 else -1.0
+        self._max_inline_ns = max_inline_s * 1e9
         self._concurrency = concurrency
+        self._beside_rows = beside_rows
         self._expected_ns: dict[int, float] = {}
         self._name = name
         self.statistics = Statistics()
@@ -170,10 +172,6 @@ class Batcher:
             request.queued = True
 
     @property
-    def _busy(self) -> bool:
-        return self._running >= self._concurrency
-
-    @property
     def waiting(self) -> bool:
         """Whether anything is in the queue."""
         return bool(self._queue or self._urgent)
@@ -182,7 +180,7 @@ class Batcher:
         """Runs what has been queued, in this thread if that will be short, else in the batcher's."""
         while self._queue or self._urgent:
             with self._wake:
-                if not inline or self._running or not self._ripe() or not self._is_short():
+                if not inline or self._running or not self._ripe() or not self._is_for_this_thread():
                     self._wake.notify()
                     return
                 batch, expired = self._take()
@@ -206,12 +204,12 @@ class Batcher:
     def _serve(self) -> None:
         while True:
             with self._wake:
-                while not self._closed and (self._busy or not self._ripe()):
-                    self._wake.wait(None if self._busy else self._delay_left())
+                while not self._closed and not (self._has_room() and self._ripe()):
+                    self._wake.wait(self._delay_left() if self._has_room() else None)
                 if self._closed:
                     return
                 batch, expired = self._take()
-                if self.waiting and not self._busy:
+                if self.waiting and self._has_room():
                     self._wake.notify()
             self._work(batch, expired)
 
@@ -229,11 +227,21 @@ class Batcher:
                 if self.waiting:  # else the thread would wake to nothing, and take the first of the next burst alone
                     self._wake.notify()
 
-    def _is_short(self) -> bool:
-        """Whether a run of what is queued is expected to be short; the first of its size never is."""
+    def _is_for_this_thread(self) -> bool:
+        """Whether the next run is expected to be short, and leaves nothing that could be run beside it.
+
+        The first run of its size is never expected to be short.
+        """
         first = self._urgent[0][2] if self._urgent else self._queue[0]
         rows = max(first.rows, min(self._queued_rows, self.join_rows))
+        if self._concurrency > 1 and self._queued_rows - rows >= self._beside_rows:
+            return False
         return self._expected_ns.get(rows.bit_length(), math.inf) <= self._max_inline_ns
+
+    def _has_room(self) -> bool:
+        """Whether one more run may be under way."""
+        running = self._running
+        return not running or (running < self._concurrency and self._queued_rows >= self._beside_rows)
 
     def _ripe(self) -> bool:
         """Whether to run now: something waits, and fills a batch or has waited its delay."""

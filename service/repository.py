@@ -141,6 +141,8 @@ def _open(name: str, version: int, path: Path, providers: Sequence[Provider], th
         max_queue_rows=limits.max_queue_rows,
         max_inline_s=limits.max_inline_s,
         concurrency=session.concurrency,
+        # Beside another run a full one only: what else waits is better joined by what comes meanwhile.
+        beside_rows=providers[0].join_rows or 1,
         max_queue_delay_s=limits.max_queue_delay_s if session.spec.batches else 0.0,
         name=name,
     )

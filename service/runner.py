@@ -58,18 +58,29 @@ class Whole:
 
 
 class Split:
-    """Two runners of one function: one for few rows, the other for more."""
+    """Two runners of one function: ``one`` computes in one thread, ``all`` in all there are.
 
-    def __init__(self, few: Runner, most: int, more: Runner) -> None:
-        """``few`` runs up to ``most`` rows."""
-        self._few = few
+    Few rows are done sooner by one. When there are runs enough for all cores, each run by one thread costs less than
+    by all in turn, because nobody waits for another at the end of each layer (cores of 2; 64 rows a run: mnist-tiny 1.7
+    times as many images/s, cifar10-tiny 1.45, cifar10-lenet 1.23, cifar10-cnn 1.02).
+    """
+
+    def __init__(self, one: Runner, most: int, all_: Runner) -> None:
+        """``one`` runs up to ``most`` rows, and any number beside another run."""
+        self._one = one
         self._most = most
-        self._more = more
+        self._all = all_
+        self._under_way: list[None] = []  # its length counts them: append and pop are atomic, += is not
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """One run."""
-        rows = len(next(iter(inputs.values())))
-        return self._few.run(inputs) if rows <= self._most else self._more.run(inputs)
+        self._under_way.append(None)
+        try:
+            rows = len(next(iter(inputs.values())))
+            runner = self._one if rows <= self._most or len(self._under_way) > 1 else self._all
+            return runner.run(inputs)
+        finally:
+            self._under_way.pop()
 
 
 class Bucket:

@@ -22,6 +22,10 @@ from service.tensors import BY_ONNX, Array, TensorSpec
 
 UNBUCKETED = {"BF16", "BYTES"}
 """Datatypes that no buffer of fixed size holds, or that NumPy has not."""
+LONG_US = 30_000.0
+"""Runs beyond this use all threads well, and trying them out would hold up the start."""
+WORTH = 0.95
+"""Of the time that threads have in all, the part that a run by one of them may take if that is to pay."""
 TRIES = 5
 """Runs of which the fastest tells how long a run takes: the first plans its memory, others may be interrupted."""
 
@@ -98,7 +102,10 @@ class Session:
         if self.spec.batches and threads > 1 and first.one_thread_us:
             one = Whole(open_session(path, providers, 1), self.spec.inputs, self.spec.outputs)
             self.one_thread_rows = self._rows_within(one, first.one_thread_us, max_batch_rows)
-            if self.one_thread_rows:
+            rows = min(first.join_rows or max_batch_rows, max_batch_rows)
+            if self._gains(one, threads, rows):
+                self.concurrency = threads
+            if self.one_thread_rows or self.concurrency > 1:
                 self._prove(one, None)
                 self._runner = Split(one, self.one_thread_rows, self._runner)
 
@@ -131,6 +138,14 @@ class Session:
                 break
             within, rows = rows, rows * 2
         return within
+
+    def _gains(self, one: Runner, threads: int, rows: int) -> bool:
+        """Whether ``threads`` runs at a time, by one thread each, do clearly more than one after the other by all."""
+        both = (one, self._runner)
+        if max(self._run_zeros(runner, rows) for runner in both) > LONG_US:
+            return False
+        alone, together = (min(self._run_zeros(runner, rows) for _ in range(TRIES)) for runner in both)
+        return alone < WORTH * threads * together
 
     def _rows_hold(self) -> bool:
         """Whether axis 0 of every output really follows axis 0 of the inputs: what is declared may be wrong."""

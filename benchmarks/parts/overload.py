@@ -123,7 +123,7 @@ def _section(taken: Taken, rate: float, seconds: float) -> Section:
             load,
             plain(figures["offered_per_s"].median),
             spread(figures["goodput_per_s"]),
-            *(spread(figures[f"{rank}_us"]) for rank in RANKS),
+            *(plain(figures[f"{rank}_us"].median) for rank in RANKS),
             *(plain(figures[name].median) for name in ("refused", "lag_p99_us", "server_cores", "generator_cores")),
         )
         for load, figures in taken.items()

@@ -20,7 +20,7 @@ MODELS = ("mnist-tiny", "cifar10-cnn")
 MAX_PIXELS = 50_000_000
 """As the server's default."""
 GROUP = 32
-"""Pictures that a thread decodes in one go, or handing them out would be measured."""
+"""Pictures that a thread decodes in one go."""
 
 
 def measure(bench: Bench) -> Section:
@@ -43,7 +43,7 @@ def measure(bench: Bench) -> Section:
             best = bare.best_batch(workload.model)
             measurements[f"{model}, session"] = bare.measurement(workload.model, best, bench.seconds)
             pool = stack.enter_context(ThreadPoolExecutor(usable_cores()))
-            measurements[f"{model}, decoder"] = partial(_decoder, workload, pool, bench.seconds)
+            measurements[f"{model}, decoder"] = partial(_decoder, bench.workload(model, GROUP), pool, bench.seconds)
             taken |= bench.take(measurements)
     lines, rows = [], []
     for model in MODELS:
@@ -68,7 +68,7 @@ def measure(bench: Bench) -> Section:
         remarks=[
             (
                 f"h2load, closed loop, {SINGLE.connections} connections of {SINGLE.streams} streams. The decoder "
-                f"alone: the server's own, the same PNG file, {usable_cores()} threads."
+                f"alone: the server's own, {GROUP} PNG files in turn, {usable_cores()} threads."
             )
         ],
         figures=taken,
@@ -77,16 +77,16 @@ def measure(bench: Bench) -> Section:
 
 def _decoder(workload: Workload, pool: ThreadPoolExecutor, seconds: float) -> Figures:
     """Pictures per second that the server's decoder turns into pixels on all cores."""
-    file = calls.png_files(workload)[0]
+    files = calls.png_files(workload)
     shape = images.ImageShape(*workload.pictures.shape[1:])
     ends = time.perf_counter() + seconds
 
     def decode() -> int:
         decoded = 0
         while time.perf_counter() < ends:
-            for _ in range(GROUP):
+            for file in files:
                 images.decode(file, shape, MAX_PIXELS)
-            decoded += GROUP
+            decoded += len(files)
         return decoded
 
     started = time.perf_counter()

@@ -22,6 +22,9 @@ from service.transport.call import Call, ColdMethod, HotMethod, Methods, Settle,
 
 STREAM_AHEAD = 64
 """Most requests of one stream in flight."""
+MAX_PENDING = 2**20
+"""Calls that gRPC has accepted and not yet given to us. By default it ends some beyond 1,000 with CANCELLED; it is we
+who refuse, with RESOURCE_EXHAUSTED."""
 CLOSE_S = 1.0
 """How long what is not a hot call, an open health watch say, may hold up the end."""
 
@@ -114,6 +117,8 @@ class GrpcioTransport(Transport):
             options=[
                 ("grpc.max_receive_message_length", self._max_message_bytes),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.server.max_pending_requests", MAX_PENDING),
+                ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
                 ("grpc.so_reuseport", int(self._reuse_port)),  # without it, a port that is taken is an error
                 *(
                     ()

@@ -250,6 +250,37 @@ def test_as_many_runs_as_are_allowed_are_under_way_at_a_time() -> None:
     assert batcher.statistics.runs == 6
 
 
+def test_beside_another_run_only_a_full_one_begins(model: RecordingModel) -> None:
+    """The second run is joined from all that came while the first was on, unless enough came to fill one."""
+    with Batcher(model, max_batch_rows=4, max_queue_rows=32, concurrency=2, beside_rows=4) as batcher:
+        with model.held(batcher):
+            few = [submit(batcher, [1]), submit(batcher, [2, 3])]
+        assert [rows_of(answer) for answer in few] == [[2], [4, 6]]
+    assert model.batches == [[1000], [1, 2, 3]]
+
+
+def test_what_can_be_run_beside_is_not_run_in_the_thread_that_settles() -> None:
+    here = threading.get_ident()
+    threads: list[int] = []
+
+    def double(inputs: Rows) -> Rows:
+        threads.append(threading.get_ident())
+        return {"y": inputs["x"] * 2}
+
+    with Batcher(
+        double, max_batch_rows=2, max_queue_rows=32, max_inline_s=3600, concurrency=2, beside_rows=2
+    ) as batcher:
+        for _ in range(2):
+            submit(batcher, [1, 2]).result(WAIT_S)
+        assert threads[1] == here  # the first told how short it is
+        requests = [make_request([number, number]) for number in range(3)]
+        for request, _ in requests:
+            batcher.submit(request)
+        batcher.settle()
+        assert [rows_of(answer) for _, answer in requests] == [[0, 0], [2, 2], [4, 4]]
+    assert threads[2] != here
+
+
 def test_a_large_request_is_run_in_parts_and_answered_whole(model: RecordingModel) -> None:
     with Batcher(model, max_batch_rows=8, run_rows=3, max_queue_rows=32) as batcher:
         assert rows_of(submit(batcher, [1, 2, 3, 4, 5, 6, 7])) == [2, 4, 6, 8, 10, 12, 14]

@@ -16,8 +16,12 @@ IMAGES = np.random.default_rng(2).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
 
 
 def png(pixels: Array) -> ic.Image:
+    return encoded(Image.fromarray(pixels), "PNG")
+
+
+def encoded(picture: Image.Image, file_format: str) -> ic.Image:
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
+    picture.save(file, file_format)
     return ic.Image(encoded=file.getvalue())
 
 
@@ -82,6 +86,47 @@ def test_more_images_than_a_run_takes_are_spread_over_several(odd_server: Server
     many = ic.ClassifyRequest(model_name="colour", images=[png(IMAGES[index]) for index in order])
     for result, index in zip(classify(odd_server, many).results, order, strict=True):
         assert result.classification.classes[0].index == singles.results[index].classification.classes[0].index
+
+
+@pytest.mark.parametrize("copies", [1, 20])
+def test_pictures_of_every_kind_in_one_call_get_what_each_gets_alone(odd_server: ServerProcess, copies: int) -> None:
+    """Whether they are decoded at once or in the pool, and by whom."""
+    picture = Image.fromarray(IMAGES[0])
+    kinds = [
+        raw(IMAGES[0]),
+        png(IMAGES[1]),
+        encoded(picture, "JPEG"),
+        encoded(picture.resize((300, 200)), "JPEG"),
+        encoded(picture.resize((40, 50)), "GIF"),
+        raw(np.asarray(picture.resize((30, 20)))),
+        ic.Image(encoded=b"no picture"),
+    ]
+    alone = [classify(odd_server, ic.ClassifyRequest(model_name="colour", images=[kind])).results[0] for kind in kinds]
+    together = classify(odd_server, ic.ClassifyRequest(model_name="colour", images=kinds * copies)).results
+    assert [outcome(result) for result in together] == [outcome(result) for result in alone] * copies
+    assert [bool(result.error.message) for result in alone] == [False] * 6 + [True]
+
+
+def outcome(result: ic.ImageResult) -> tuple[int, str]:
+    """The best class, and the words of an error."""
+    classes = result.classification.classes
+    return classes[0].index if classes else -1, result.error.message
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (ic.Image(encoded=png(IMAGES[0]).encoded[:60]), "the image is broken and cannot be decoded: image file is"),
+        (ic.Image(pixels=ic.Pixels(height=8, width=8, channels=3, data=b"x")), "pixels of 8 x 8 x 3 take 192 bytes"),
+        (ic.Image(pixels=ic.Pixels(height=0, width=8, channels=3)), "pixels are 0 high and 8 wide"),
+        (ic.Image(pixels=ic.Pixels(height=2, width=2, channels=2, data=b"four" * 2)), "pixels have 2 channels"),
+        (ic.Image(), "the image is empty"),
+    ],
+)
+def test_a_lone_picture_fails_as_one_among_others_does(odd_server: ServerProcess, image: ic.Image, words: str) -> None:
+    for count in (1, 2):
+        results = classify(odd_server, ic.ClassifyRequest(model_name="colour", images=[image] * count)).results
+        assert [result.error.message[: len(words)] for result in results] == [words] * count
 
 
 def test_a_picture_above_the_limit_in_pixels_is_refused_alone(odd_server: ServerProcess) -> None:

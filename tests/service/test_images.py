@@ -14,6 +14,7 @@ from PIL import Image
 
 from service.errors import InvalidRequest
 from service.images import ImageShape, decode, from_pixels
+from service.tensors import Array
 
 GREY, COLOUR = ImageShape(28, 28, 1), ImageShape(32, 32, 3)
 LIMIT = 1_000_000
@@ -140,6 +141,21 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
         decode(bomb, COLOUR, LIMIT)
 
 
+def test_a_jpeg_that_claims_to_be_huge_is_refused_before_it_is_decoded() -> None:
+    data = encoded(gradient(), "JPEG")
+    huge = data.replace(struct.pack(">HH", 32, 32), struct.pack(">HH", 60_000, 50_000))
+    with pytest.raises(InvalidRequest, match=r"60000 x 50000 pixels, more than|decompression bomb"):
+        decode(huge, COLOUR, LIMIT)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "BMP"])
+def test_the_limit_holds_for_small_pictures_too(file_format: str) -> None:
+    data = encoded(gradient(40, 50), file_format)
+    assert decode(data, COLOUR, 2000).shape == (32, 32, 3)
+    with pytest.raises(InvalidRequest, match="the image has 40 x 50 pixels, more than the 1999 that are accepted"):
+        decode(data, COLOUR, 1999)
+
+
 @pytest.mark.parametrize("data", [b"", b"GIF89a", b"no picture at all", b"%PDF-1.7", encoded(gradient(), "TIFF")])
 def test_what_is_no_picture_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidRequest, match="the image is"):
@@ -156,3 +172,93 @@ def test_damaged_files_are_refused_or_decoded_and_nothing_else(file_format: str,
     damaged = damaged[: data.draw(st.integers(0, len(damaged)))]
     with contextlib.suppress(InvalidRequest):
         assert decode(bytes(damaged), COLOUR, LIMIT).shape == (32, 32, 3)
+
+
+def outcome(data: bytes, shape: ImageShape) -> Array | str:
+    """The pixels, or the sentence of the refusal."""
+    try:
+        return decode(data, shape, LIMIT)
+    except InvalidRequest as error:
+        return str(error)
+
+
+def by_pillow_alone(data: bytes, shape: ImageShape) -> Array | str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.images.look_at", lambda _: None)
+        return outcome(data, shape)
+
+
+@st.composite
+def pictures(draw: st.DrawFn) -> bytes:
+    """PNG and JPEG files of many kinds: plain ones, and those that only Pillow gets."""
+    mode = draw(st.sampled_from(["L", "RGB", "L", "RGB", "1", "LA", "P", "RGBA", "I;16", "CMYK"]))
+    height, width = draw(st.integers(1, 80)), draw(st.integers(1, 80))
+    if draw(st.booleans()):
+        picture = gradient(height, width)
+    else:
+        noise = np.random.default_rng(draw(st.integers(0, 999))).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        picture = Image.fromarray(noise)
+    options: dict[str, Any] = {"optimize": draw(st.booleans())}
+    if draw(st.integers(0, 9)) == 0:
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = draw(st.integers(1, 8))
+    if draw(st.integers(0, 9)) == 0:
+        options["dpi"] = (72, 72)
+    if draw(st.booleans()):
+        return encoded(
+            picture.convert("L" if mode == "I;16" else "RGB").convert(mode.replace("CMYK", "RGB")), "PNG", **options
+        )
+    options["quality"] = draw(st.integers(1, 95))
+    options["progressive"] = draw(st.booleans())
+    options["subsampling"] = draw(st.integers(0, 2))
+    if draw(st.booleans()):
+        options["restart_marker_blocks"] = draw(st.integers(1, 5))
+    return encoded(picture.convert(mode if mode in ("L", "RGB", "CMYK") else "RGB"), "JPEG", **options)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=pictures(), channels=st.sampled_from([1, 3]), size=st.sampled_from([1, 28, 80]))
+def test_whoever_decodes_it_a_picture_has_the_very_same_pixels(data: bytes, channels: int, size: int) -> None:
+    shape = ImageShape(size, size, channels)
+    pixels = decode(data, shape, LIMIT)
+    assert pixels.shape == (size, size, channels)
+    assert np.array_equal(pixels, by_pillow_alone(data, shape))
+
+
+@settings(max_examples=400, deadline=None)
+@given(data=pictures(), damage=st.data())
+def test_whoever_decodes_it_a_damaged_picture_has_the_very_same_fate(data: bytes, damage: st.DataObject) -> None:
+    """Bytes changed, taken out and put in, the end cut off or something added: the same pixels or the same sentence."""
+    damaged = bytearray(data)
+    for _ in range(damage.draw(st.integers(0, 3))):
+        at = damage.draw(st.integers(0, len(damaged) - 1))
+        damaged[at : at + damage.draw(st.integers(0, 3))] = damage.draw(st.binary(max_size=3))
+    damaged = damaged[: damage.draw(st.integers(1, len(damaged)) | st.just(len(damaged)))]
+    damaged += damage.draw(st.binary(max_size=20))
+    ours, pillows = outcome(bytes(damaged), COLOUR), by_pillow_alone(bytes(damaged), COLOUR)
+    assert type(ours) is type(pillows)
+    assert np.array_equal(ours, pillows)
+
+
+@pytest.mark.parametrize("size", [(256, 256), (256, 257), (700, 500)])
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+def test_larger_pictures_have_the_very_same_pixels_too(file_format: str, size: tuple[int, int]) -> None:
+    data = encoded(gradient(*size), file_format)
+    for shape in (GREY, COLOUR, ImageShape(256, 256, 3)):
+        assert np.array_equal(decode(data, shape, LIMIT), by_pillow_alone(data, shape))
+
+
+def test_pillow_has_the_last_word_on_a_checksum() -> None:
+    """It does not read that of a PNG's pixels, which kornia-rs refuses."""
+    data = bytearray(encoded(gradient(), "PNG"))
+    data[data.index(b"IEND") - 5] ^= 0xFF
+    assert np.array_equal(decode(bytes(data), COLOUR, LIMIT), np.asarray(gradient()))
+
+
+def test_what_comes_after_the_last_row_of_a_small_png_does_not_matter() -> None:
+    """The one thing in which kornia-rs lets more pass: the chunk has a checksum over the checksum of its content."""
+    rows = b"".join(b"\0" + bytes(range(28)) for _ in range(28))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 28, 28, 8, 0, 0, 0, 0))
+    content = zlib.compress(rows)[:-4] + b"\0\0\0\0"
+    data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", content) + chunk(b"IEND", b"")
+    assert decode(data, GREY, LIMIT)[:, :, 0].tolist() == [list(range(28))] * 28
