@@ -1,10 +1,10 @@
 """Muon: steps of equal length in every direction for the kernels of convolutions, plain SGD for everything else.
 
-Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024), whose five coefficients-fixed
-Newton-Schulz iterations are used as published. PyTorch's own torch.optim.Muon takes matrices only.
+Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024), whose five Newton-Schulz
+iterations are used with the coefficients published there. PyTorch's own torch.optim.Muon takes matrices only.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -33,8 +33,8 @@ class Muon(torch.optim.Optimizer):
         super().__init__([group for group in (kernels, rest) if group["params"]], defaults)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Change every weight by its gradient; `closure` is not supported."""
+    def step(self) -> None:  # type: ignore[override] # without a closure that computes the loss again: nobody has one
+        """Change every weight by its gradient."""
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:

@@ -72,7 +72,9 @@ def summarise(recipe: Mapping[str, Any]) -> str:
             "label_smoothing": "label smoothing {:g}",
             "average": "weights averaged with decay {:g}",
             "validation": "{:,} images held out",
-            "small_epochs": "the first {} epochs at a smaller size",
+            "small_side": "images of {} pixels at first",
+            "small_epochs": "for {} epochs",
+            "blind": "the test set left alone until the end",
         }.items()
         if recipe.get(key)  # a file may be older than one of these
     ]

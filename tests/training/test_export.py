@@ -328,7 +328,7 @@ FOLDER = ["--dataset", "folder", "--data-dir", "pictures"]
         ([*FOLDER, "--all"], "--dataset folder trains one network: give it by --network, not as NAME or by --all"),
         (["--dataset", "folder", "--network", "mnist", "--name", "x"], "--dataset folder needs --data-dir FOLDER"),
         ([*FOLDER, "--name", "x"], "--dataset folder needs --network, one of mnist-tiny, "),
-        ([*FOLDER, "--name", "x", "--network", "cifar"], "there is no network 'cifar'; did you mean 'cifar10-"),
+        ([*FOLDER, "--name", "x", "--network", "cifar"], "there is no network 'cifar'; did you mean 'cifar10'"),
         ([*FOLDER, "--network", "mnist"], "--dataset folder needs --name, by which the model will be served"),
         ([*FOLDER, "--network", "mnist", "--name", ""], "--name '' cannot name a model: up to 64 letters, digits, '.'"),
         ([*FOLDER, "--network", "mnist", "--name", "../x"], "--name '../x' cannot name a model"),

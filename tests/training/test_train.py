@@ -21,8 +21,8 @@ from training.train import Training, train
 
 from .samples import CPU, ROOT, ConsoleThatInterrupts, command, part, run
 
-# Between them: all optimizers, both schedules, batch norm, dropout, bf16, two sizes, shifts, flips drawn and alternating,
-# warps, a moving average, with and without a look at the test set.
+# Between them: all optimizers, both schedules, batch norm, dropout, bf16, two sizes, shifts, flips drawn and
+# alternating, warps, a moving average, with and without a look at the test set.
 VARIED = ("mnist-tiny", "mnist-deep", "mnist", "cifar10", "cifar10-tiny", "cifar10-cnn")
 
 
