@@ -303,13 +303,15 @@ class Batcher:
             else:
                 self._refuse(batch[0], error)
             return
+        split = time.monotonic_ns()
+        for request, answer in zip(batch, answers, strict=True):
+            request.answer(answer)
+        # After the answers, which somebody waits for.
         expected = self._expected_ns.get(rows.bit_length(), ran - joined)
         self._expected_ns[rows.bit_length()] = expected + (ran - joined - expected) / 8
         waited = [began - request.arrived_ns for request in batch]
         with self._lock:
-            self.statistics.ran(waited, rows, (began, joined, ran, time.monotonic_ns()))
-        for request, answer in zip(batch, answers, strict=True):
-            request.answer(answer)
+            self.statistics.ran(waited, rows, (began, joined, ran, split))
 
     def _run_in_parts(self, inputs: Rows, rows: int) -> Rows:
         """Runs a large request in parts: the values between two layers are then still in the cache for the next."""
