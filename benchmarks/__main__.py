@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import load, machine, page, report
+from benchmarks import arguments, load, machine, page, report
 from benchmarks.bench import Bench, Peers
 from benchmarks.errors import BenchmarkError
 from benchmarks.foreign import ENVIRONMENTS
@@ -90,11 +90,13 @@ def _parser() -> argparse.ArgumentParser:
         "--only", type=_parts, default=tuple(PARTS), metavar="PARTS", help="separated by commas (default: all)"
     )
     parser.add_argument(
-        "--seconds", type=_seconds, default=1.0, help="of one measurement, about (default: %(default)g s)"
+        "--seconds", type=arguments.seconds, default=1.0, help="of one measurement, about (default: %(default)g s)"
     )
-    parser.add_argument("--rounds", type=_count, default=5, help="each takes every measurement once (default: 5)")
+    parser.add_argument(
+        "--rounds", type=arguments.count, default=5, help="each takes every measurement once (default: 5)"
+    )
     parser.add_argument("--page", type=Path, metavar="FOLDER", help="write a page with plots into this folder")
-    parser.add_argument("--json", type=_file, metavar="FILE", help="also write the JSON line to this file")
+    parser.add_argument("--json", type=arguments.file, metavar="FILE", help="also write the JSON line to this file")
     parser.add_argument("--providers", default="auto", help="as the server takes them (default: auto)")
     parser.add_argument("--models-dir", type=Path, default=Path("models"), help="default: models")
     parser.add_argument(
@@ -123,29 +125,6 @@ def _parts(text: str) -> tuple[str, ...]:
     if unknown or not names:
         raise argparse.ArgumentTypeError(f"no part {', '.join(unknown) or repr(text)}; there are {', '.join(PARTS)}")
     return names
-
-
-def _count(text: str) -> int:
-    if not (text.strip().isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"expected a whole number above zero, not {text!r}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 60:
-        raise argparse.ArgumentTypeError(f"expected seconds above 0, at most 60, not {text!r}")
-    return seconds
-
-
-def _file(text: str) -> Path:
-    path = Path(text)
-    if not path.parent.is_dir():  # said now, not when all has been measured
-        raise argparse.ArgumentTypeError(f"the folder {path.parent} does not exist: make it, or name another")
-    return path
 
 
 def _program(text: str) -> Path:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.batcher import Request, Rows
 from service.classification import ClassificationWriter
 from service.pb import image_classifier_pb2 as pb
 from service.repository import Endpoint
+from service.request import Request
+from service.rows import Rows
 from service.tensors import Array
 from service.transport import Call
 

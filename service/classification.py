@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.batcher import Rows
 from service.pb import image_classifier_pb2 as pb
+from service.rows import Rows
 from service.wire import bytes_field, fixed32_tag
 
 CLASSES = pb.Classification.CLASSES_FIELD_NUMBER

@@ -8,7 +8,6 @@ from concurrent.futures import Executor
 
 from service import images
 from service.answer import Answer, Question
-from service.batcher import Request, Rows
 from service.classification import ClassificationWriter
 from service.decoders import Decoders
 from service.errors import InvalidRequest, ServiceError
@@ -17,6 +16,8 @@ from service.images import ImageShape
 from service.pb import image_classifier_pb2 as pb
 from service.plain import Plain, look_at
 from service.repository import Endpoint, Repository
+from service.request import Request
+from service.rows import Rows
 from service.status import status_of
 from service.tensors import Array
 from service.transport import Call, ColdMethod, Methods

@@ -7,10 +7,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from service.batcher import LOWEST_PRIORITY, Rows
 from service.errors import InvalidRequest
 from service.pb import open_inference_pb2 as pb
 from service.repository import Endpoint
+from service.request import LOWEST_PRIORITY
+from service.rows import Rows
 from service.session import ModelSpec
 from service.tensors import Array, TensorSpec, decode
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from service import inference
-from service.batcher import Request, Rows
 from service.errors import NotReady, Unsupported
 from service.heads import Heads
 from service.pb import open_inference_pb2 as pb
 from service.reply import Reply
 from service.repository import FILE_NAME, Endpoint, Repository
+from service.request import Request
+from service.rows import Rows
 from service.statistics import Duration
 from service.tensors import DATATYPES, TensorSpec
 from service.transport import Call, ColdMethod, Methods, StreamMethod

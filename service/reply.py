@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from service.batcher import Rows
 from service.pb import open_inference_pb2 as pb
+from service.rows import Rows
 from service.tensors import DATATYPES, Array, TensorSpec, encode
 from service.wire import bytes_field
 

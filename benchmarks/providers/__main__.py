@@ -28,6 +28,7 @@ import onnxruntime as ort
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import arguments
 from benchmarks.errors import BenchmarkError
 from benchmarks.providers.models import Model, fp16, open_model
 from benchmarks.providers.settings import SETTINGS, Setting
@@ -171,11 +172,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batches", type=_counts, default=(1, 8, 64, 256, 1024), help="images in a run (default: 1,8,64,256,1024)"
     )
-    parser.add_argument("--images", type=_count, default=2000, help="compared for parity (default: %(default)s)")
-    parser.add_argument("--seconds", type=_seconds, default=0.5, help="of one measurement (default: %(default)s)")
-    parser.add_argument("--in-flight", type=_count, default=16, help="requests at a time (default: %(default)s)")
+    parser.add_argument(
+        "--images", type=arguments.count, default=2000, help="compared for parity (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=arguments.seconds, default=0.5, help="of one measurement (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--in-flight", type=arguments.count, default=16, help="requests at a time (default: %(default)s)"
+    )
     parser.add_argument("--no-served", action="store_true", help="leave out the servers")
-    parser.add_argument("--threads", type=_count, default=usable_cores(), help="of the CPU (default: the usable cores)")
+    parser.add_argument(
+        "--threads", type=arguments.count, default=usable_cores(), help="of the CPU (default: the usable cores)"
+    )
     parser.add_argument("--models-dir", type=Path, default=Path("models"), help="default: models")
     parser.add_argument(
         "--data-dir",
@@ -183,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
         default=Path(os.environ.get("CONVSERVE_DATA_DIR", "data")),
         help="test images in torchvision's layout (default: CONVSERVE_DATA_DIR, or data)",
     )
-    parser.add_argument("--json", type=_file, metavar="FILE", help="also write the JSON line to this file")
+    parser.add_argument("--json", type=arguments.file, metavar="FILE", help="also write the JSON line to this file")
     return parser
 
 
@@ -202,30 +211,7 @@ def _settings(text: str) -> tuple[str, ...]:
 
 
 def _counts(text: str) -> tuple[int, ...]:
-    return tuple(_count(part) for part in text.split(","))
-
-
-def _count(text: str) -> int:
-    if not (text.strip().isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"expected a whole number above zero, not {text!r}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 60:
-        raise argparse.ArgumentTypeError(f"expected seconds above 0, at most 60, not {text!r}")
-    return seconds
-
-
-def _file(text: str) -> Path:
-    path = Path(text)
-    if not path.parent.is_dir():  # said now, not when all has been measured
-        raise argparse.ArgumentTypeError(f"the folder {path.parent} does not exist: make it, or name another")
-    return path
+    return tuple(arguments.count(part) for part in text.split(","))
 
 
 if __name__ == "__main__":

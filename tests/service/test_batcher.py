@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batcher import Batcher, Request, Rows
+from service.batcher import Batcher
 from service.errors import Cancelled, Expired, ModelFailed, Overloaded, Stopping
+from service.request import Request
+from service.rows import Rows
 
 POISON = -1
 WAIT_S = 30
