@@ -97,6 +97,7 @@ class Traffic:
         self._max_message_bytes = max_message_bytes
         self._calls: dict[Hashable, Call] = {}
         self._closed = False
+        self._refused = 0
         self._idle = threading.Event()
 
     def serve(self, key: Hashable, call: Call, method: HotMethod) -> None:
@@ -104,6 +105,7 @@ class Traffic:
         self._calls[key] = call
         try:
             if self._closed:
+                self._refused += 1
                 raise Stopping("The server is stopping and takes no more requests.")
             if len(call.payload) > self._max_message_bytes:
                 raise Overloaded(
@@ -134,6 +136,17 @@ class Traffic:
     def drain(self, timeout_s: float) -> bool:
         """Waits until the calls in flight are answered, after ``refuse``; False if time ran out."""
         return self._idle.wait(timeout_s)
+
+    def fall_silent(self, silence_s: float, timeout_s: float) -> None:
+        """Waits, after ``refuse``, until no call has come for so long; no longer than the timeout.
+
+        What was on its way then has been refused with a sentence, and not by whoever closes the connections.
+        """
+        ends = time.monotonic() + timeout_s
+        refused = -1
+        while self._refused != refused and time.monotonic() < ends:
+            refused = self._refused
+            time.sleep(silence_s)
 
     def _note_idle(self) -> None:
         if self._closed and not self._calls:

@@ -25,6 +25,8 @@ STREAM_AHEAD = 64
 MAX_PENDING = 2**20
 """Calls that gRPC has accepted and not yet given to us. By default it ends some beyond 1,000 with CANCELLED; it is we
 who refuse, with RESOURCE_EXHAUSTED."""
+SILENCE_S = 0.1
+"""How long no call may come before the server is stopped, which lets nobody answer what comes then."""
 CLOSE_S = 1.0
 """How long what is not a hot call, an open health watch say, may hold up the end."""
 
@@ -99,7 +101,11 @@ class GrpcioTransport(Transport):
 
     def drain(self, timeout_s: float) -> bool:
         """Waits until the hot calls in flight have their answers, after ``refuse``; False if time ran out."""
-        return self._traffic.drain(timeout_s)
+        if not self._traffic.drain(timeout_s):
+            return False
+        # gRPC has calls that it has not handed over yet; stopping ends these with CANCELLED.
+        self._traffic.fall_silent(SILENCE_S, CLOSE_S)
+        return True
 
     def _run(self) -> None:
         try:

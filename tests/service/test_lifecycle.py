@@ -70,6 +70,26 @@ def test_sigterm_turns_readiness_first_answers_all_in_flight_and_exits_with_0(wa
     assert waiting_server.process.wait(START_S) == 0
 
 
+def test_calls_on_their_way_at_sigterm_are_answered_or_told_why_not(transport: str, models_dir: Path) -> None:
+    """Most of them have been accepted by gRPC, and not been handed to us when the signal comes."""
+    request = infer_request("mnist-tiny", images=np.zeros((64, 28, 28, 1), np.uint8))
+    options = ("--models", "mnist-tiny", "--max-queue-rows", "65536")
+    with ServerProcess(models_dir, *options, transport=transport) as process, process.channel() as channel:
+        answered = threading.Semaphore(0)
+        call = model_infer(channel)
+        calls = [call.future(request, timeout=TIMEOUT_S) for _ in range(600)]
+        for each in calls:
+            each.add_done_callback(lambda _: answered.release())
+        for _ in range(50):
+            assert answered.acquire(timeout=TIMEOUT_S)
+        process.process.send_signal(signal.SIGTERM)
+        refused = [each for each in calls if each.code() != grpc.StatusCode.OK]
+        assert {(each.code(), each.details()) for each in refused} <= {
+            (grpc.StatusCode.UNAVAILABLE, "The server is stopping and takes no more requests.")
+        }
+        assert process.process.wait(START_S) == 0
+
+
 def test_an_idle_server_ends_at_once_on_sigint(transport: str, ragged_dir: Path) -> None:
     with ServerProcess(ragged_dir, transport=transport) as process:
         process.process.send_signal(signal.SIGINT)
