@@ -155,6 +155,7 @@ def _open(name: str, version: int, path: Path, providers: Sequence[Provider], th
         batches=session.spec.batches,
         buckets=session.buckets,
         one_thread_rows=session.one_thread_rows,
+        runs_at_a_time=session.concurrency,
         test_accuracy=session.card.test_accuracy,
         probe_deviation=session.probe_deviation,
         probe_tolerance=session.probe_tolerance,
