@@ -4,8 +4,8 @@ While a run is on, the queue fills; the next run takes what is there, up to the 
 batches form under load by themselves, and a lone request never waits.
 
 A run that is expected to be short happens in the thread that brought the requests: handing it to
-another costs more than it saves (benchmarks/README.md). All others happen in the batcher's own thread,
-while the next requests are read.
+another costs more than it saves (benchmarks/README.md). All others happen in the batcher's own threads,
+while the next requests are read; where that does more, full runs happen side by side.
 """
 
 import heapq

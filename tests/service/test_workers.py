@@ -241,7 +241,10 @@ def test_a_port_of_somebody_else_is_an_error(transport: str, workers_on: Workers
 
 
 def test_sigterm_answers_what_is_in_flight_in_all_workers(transport: str, echo_dir: Path) -> None:
-    """Requests on 16 connections wait for company. One that is refused at once, behind them, tells that they came."""
+    """Requests on 16 connections wait for company.
+
+    One that is refused at once, behind them, tells that they came, where calls are taken in their order.
+    """
     limits = ("--max-batch-rows", "64", "--max-queue-rows", "128", "--max-queue-delay-us", "60000000")
     with Workers(echo_dir, *limits, transport=transport) as workers, contextlib.ExitStack() as stack:
         calls = []
