@@ -7,7 +7,6 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from training.published import PUBLISHED, Published
-from training.recipes import RECIPES
 
 Run = dict[str, Any]
 """One seed's result, as the JSON file has it: seed, epochs (see `checkpoint.Epoch`), and counts for each set."""
@@ -38,6 +37,8 @@ def render(results: Mapping[str, Sequence[Run]]) -> str:
     for name, runs in results.items():
         published = PUBLISHED.get(name)
         parts.append(_section(name, runs, published))
+    if {"cifar10-lenet", "cifar10-lenet-bf16"} <= results.keys():
+        parts.append(_precisions(results["cifar10-lenet"], results["cifar10-lenet-bf16"]))
     if {"cifar10-vgg", "cifar10-vgg-bn"} <= results.keys():
         parts.append(
             "## The cure for overfitting\n\nDocument 004 finds that `cifar10-vgg` overfits, and names batch norm and "
@@ -68,11 +69,11 @@ def _section(name: str, runs: Sequence[Run], published: Published | None) -> str
         if None not in found:
             theirs = f"{given:.2f} %" if given else "-"
             row(f"{part} accuracy", theirs, [f"{value:.2f} %" for value in found])
-    lines += ["", *_sentences(name, runs, published), ""]
+    lines += ["", *_sentences(runs, published), ""]
     return "\n".join(lines)
 
 
-def _sentences(name: str, runs: Sequence[Run], published: Published | None) -> list[str]:
+def _sentences(runs: Sequence[Run], published: Published | None) -> list[str]:
     tests = [value for run in runs if (value := accuracy(run, "test")) is not None]
     sentences = []
     if len(runs) > 1:
@@ -91,13 +92,25 @@ def _sentences(name: str, runs: Sequence[Run], published: Published | None) -> l
                 sentences.append(f"The published {part} accuracy of {given:.2f} % lies {place} what our seeds give.")
     if published and len(runs) > 1:
         sentences += _losses_beside(runs, published)
-    if RECIPES[name].validation and len(runs) > 1:
+    if len(runs) > 1 and "validation" in runs[0]["counts"]:
         best = min(runs, key=lambda run: run["epochs"][-1]["validation_loss"])
         sentences.append(
             f"The validation images choose seed {best['seed']}, which has the least loss on them; the test set has no "
             f"part in that choice."
         )
     return sentences
+
+
+def _precisions(fp32: Sequence[Run], bf16: Sequence[Run]) -> str:
+    """Say what training in bfloat16 changes, beside what another seed changes."""
+    exact, rough = ([accuracy(run, "test") or 0.0 for run in runs] for runs in (fp32, bf16))
+    losses = [statistics.mean(run["epochs"][-1]["loss"] for run in runs) for runs in (fp32, bf16)]
+    return (
+        "## Trained in bfloat16\n\n`cifar10-lenet-bf16` is `cifar10-lenet` under autocast to bfloat16, as the large "
+        f"networks are trained. Test accuracy: mean {statistics.mean(rough):.2f} % ({min(rough):.2f} to "
+        f"{max(rough):.2f}), in float32 {statistics.mean(exact):.2f} % ({min(exact):.2f} to {max(exact):.2f}); mean loss "
+        f"of the last epoch {losses[1]:.4f}, in float32 {losses[0]:.4f}.\n"
+    )
 
 
 def _losses_beside(runs: Sequence[Run], published: Published) -> list[str]:

@@ -124,23 +124,6 @@ def cifar10_vgg_bn(classes: int = 10) -> nn.Sequential:
     return network
 
 
-def mnist(classes: int = 10) -> nn.Sequential:
-    """Ours, to be deployed: nine convolutions with batch norm in three sizes of map, their mean, one linear layer."""
-    network = nn.Sequential()
-    channels = 1
-    for layer, width in enumerate((20, 20, 20, 40, 40, 40, 80, 80, 80), start=1):
-        network.add_module(f"conv{layer}", nn.Conv2d(channels, width, 3, padding=1, bias=False))
-        network.add_module(f"norm{layer}", nn.BatchNorm2d(width))
-        network.add_module(f"relu{layer}", nn.ReLU())
-        if layer in (3, 6):
-            network.add_module(f"pool{layer // 3}", nn.MaxPool2d(2))
-        channels = width
-    network.add_module("average", nn.AvgPool2d(7))
-    network.add_module("flatten", nn.Flatten())
-    network.add_module("linear", nn.Linear(80, classes))
-    return network
-
-
 class GlobalMaxPool(nn.Module):
     """Keep the largest value of each map, whatever its size: [batch, channels, height, width] → [batch, channels]."""
 
@@ -148,14 +131,20 @@ class GlobalMaxPool(nn.Module):
         return maps.amax((2, 3))
 
 
-def cifar10(classes: int = 10) -> nn.Sequential:
-    """Ours, to be deployed: seven convolutions with batch norm, wide where the maps are small; 3,141,162 parameters.
+def mnist(classes: int = 10) -> nn.Sequential:
+    """Ours, to be deployed: seven convolutions with batch norm; 292,666 parameters."""
+    return _seven_convolutions(1, (16, 32, 32, 64, 64, 128, 128), classes)
 
-    Three of them are pooled before their norm, so that norm and ReLU see a quarter of the pixels.
-    """
+
+def cifar10(classes: int = 10) -> nn.Sequential:
+    """Ours, to be deployed: seven convolutions with batch norm, wide where the maps are small; 3,141,162 parameters."""
+    return _seven_convolutions(3, (32, 96, 96, 256, 256, 384, 384), classes)
+
+
+def _seven_convolutions(channels: int, widths: tuple[int, ...], classes: int) -> nn.Sequential:
+    """Three of them are pooled before their norm, so that norm and ReLU see a quarter of the pixels."""
     network = nn.Sequential()
-    channels = 3
-    for layer, width in enumerate((32, 96, 96, 256, 256, 384, 384), start=1):
+    for layer, width in enumerate(widths, start=1):
         network.add_module(f"conv{layer}", nn.Conv2d(channels, width, 3, padding=1, bias=False))
         if layer in (2, 4, 6):
             network.add_module(f"pool{layer // 2}", nn.MaxPool2d(2))
@@ -163,7 +152,7 @@ def cifar10(classes: int = 10) -> nn.Sequential:
         network.add_module(f"relu{layer}", nn.ReLU())
         channels = width
     network.add_module("largest", GlobalMaxPool())
-    network.add_module("linear", nn.Linear(384, classes))
+    network.add_module("linear", nn.Linear(channels, classes))
     return network
 
 
@@ -188,8 +177,8 @@ NETWORKS = {
     ),
     "mnist": Network(
         mnist,
-        "3 x Conv 20, MaxPool 2, 3 x Conv 40, MaxPool 2, 3 x Conv 80 (each 3x3 pad 1, BatchNorm, ReLU), AvgPool 7, "
-        "Linear 80→10",
+        "Conv 16, 32, MaxPool 2, 32, 64, MaxPool 2, 64, 128, MaxPool 2, 128 (each 3x3 pad 1, BatchNorm, ReLU), "
+        "global MaxPool, Linear 128→10",
         MNIST,
     ),
     "cifar10": Network(

@@ -83,8 +83,7 @@ def recipe_for(data: Dataset, network: str, name: str) -> Recipe:
 def customise(recipe: Recipe, chosen: Arguments) -> Recipe:
     """Give the recipe with the numbers that were asked for."""
     return dataclasses.replace(
-        recipe,
-        epochs=recipe.epochs if chosen.epochs is None else chosen.epochs,
+        recipe if chosen.epochs is None else recipe.lasting(chosen.epochs),
         seed=recipe.seed if chosen.seed is None else chosen.seed,
         learning_rate=recipe.learning_rate if chosen.learning_rate is None else chosen.learning_rate,
         flip=recipe.flip and chosen.flip,

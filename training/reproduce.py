@@ -26,13 +26,20 @@ from training.recipes import RECIPES, Recipe
 from training.train import Training, train
 
 # The small ones by three seeds, as the spread of one run is not known otherwise. The two large ones take over half an
-# hour each on two cores.
+# hour each on two cores. They are trained in bfloat16, which no document asks for, so one network is trained both ways.
 SEEDS = {
     "cifar10-tiny": (0, 1, 2),
     "cifar10-lenet": (0, 1, 2),
+    "cifar10-lenet-bf16": (0, 1, 2),
     "cifar10-vgg": (0,),
     "cifar10-vgg-bn": (0,),
     "mnist": (0, 1, 2),
+    "cifar10": (0,),
+}
+COMPARED = RECIPES | {
+    "cifar10-lenet-bf16": dataclasses.replace(
+        RECIPES["cifar10-lenet"], name="cifar10-lenet-bf16", precision="bf16", channels_last=True
+    )
 }
 
 
@@ -104,10 +111,10 @@ def run_all(names: Sequence[str], chosen: argparse.Namespace, console: Console) 
             f"{file} is not JSON ({error}); remove it, and run this again for every network"
         ) from error
     for name in names:
-        data = load(RECIPES[name].dataset, chosen.data_dir)
+        data = load(COMPARED[name].dataset, chosen.data_dir)
         runs = []
         for seed in SEEDS[name]:
-            recipe = dataclasses.replace(RECIPES[name], seed=seed, epochs=chosen.epochs or RECIPES[name].epochs)
+            recipe = dataclasses.replace(COMPARED[name].lasting(chosen.epochs or COMPARED[name].epochs), seed=seed)
             path = chosen.checkpoints_dir / f"{name}-seed{seed}.pt"
             training = train(recipe, data, choose_device(chosen.device), path, console)
             run = measure(recipe, training, data)

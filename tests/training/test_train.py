@@ -12,10 +12,12 @@ from rich.console import Console
 from torch import nn
 
 from training import checkpoint
+from training.arguments import read
 from training.data import Dataset
 from training.errors import CheckpointError, DivergedError
 from training.networks import NETWORKS, Preprocess
 from training.optimizer import make_optimizer, rate_curve
+from training.pipeline import customise
 from training.recipes import RECIPES, Recipe
 from training.train import Training, train
 
@@ -201,6 +203,13 @@ def test_a_last_batch_of_one_image_is_left_out(cifar10: Dataset, tmp_path: Path,
     """Batch norm over a layer without height and width can make nothing of one image; each epoch leaves out another."""
     recipe = dataclasses.replace(short("cifar10-vgg-bn", 1), batch=2, validation=0)
     assert all(math.isfinite(loss) for loss in losses(train(recipe, part(cifar10, 3, 0), CPU, tmp_path / "a", console)))
+
+
+@pytest.mark.parametrize(("epochs", "small"), [(1, 0), (2, 1), (11, 6), (44, 24)])
+def test_a_training_of_fewer_epochs_sees_small_images_in_the_same_share_of_them(epochs: int, small: int) -> None:
+    """Not in all of them: a network that never saw an image of full size answers badly."""
+    recipe = customise(RECIPES["cifar10"], read(["cifar10", "--epochs", str(epochs)]))
+    assert (recipe.epochs, recipe.small_epochs) == (epochs, small)
 
 
 def test_the_rate_rises_then_falls_along_a_cosine() -> None:
