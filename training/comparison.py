@@ -108,8 +108,8 @@ def _precisions(fp32: Sequence[Run], bf16: Sequence[Run]) -> str:
     return (
         "## Trained in bfloat16\n\n`cifar10-lenet-bf16` is `cifar10-lenet` under autocast to bfloat16, as the large "
         f"networks are trained. Test accuracy: mean {statistics.mean(rough):.2f} % ({min(rough):.2f} to "
-        f"{max(rough):.2f}), in float32 {statistics.mean(exact):.2f} % ({min(exact):.2f} to {max(exact):.2f}); mean loss "
-        f"of the last epoch {losses[1]:.4f}, in float32 {losses[0]:.4f}.\n"
+        f"{max(rough):.2f}), in float32 {statistics.mean(exact):.2f} % ({min(exact):.2f} to {max(exact):.2f}); mean "
+        f"loss of the last epoch {losses[1]:.4f}, in float32 {losses[0]:.4f}.\n"
     )
 
 

@@ -1,11 +1,13 @@
 """The comparison with the documents: made by real trainings, and true to the files that are shipped."""
 
 import json
+import statistics
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from training.comparison import render
+from training.comparison import Run, accuracy, render
 from training.onnx_file import read_metadata
 from training.published import PUBLISHED
 from training.reproduce import SEEDS, main
@@ -53,6 +55,29 @@ def test_the_shipped_file_is_one_of_the_seeds(name: str) -> None:
     entry = next(entry for entry in RESULTS[name] if entry["seed"] == int(facts["seed"]))
     assert entry["epochs"] == json.loads(facts["history"])
     assert abs(entry["counts"]["test"]["correct"] - int(facts["test_correct"])) <= 1  # a tie may be rounded
+
+
+def percent(run: Run, part: str) -> float:
+    found = accuracy(run, part)
+    assert found is not None
+    return found
+
+
+def test_the_cure_of_document_004_cures() -> None:
+    """The same convolutions with batch norm, weight decay and augmentation: better on the test set, less by heart."""
+    plain, cured = RESULTS["cifar10-vgg"][0], RESULTS["cifar10-vgg-bn"][0]
+    gaps = [percent(run, "train") - percent(run, "test") for run in (plain, cured)]
+    assert percent(cured, "test") >= 90
+    assert gaps[1] < gaps[0] / 2
+    with Image.open(ROOT / "models" / "overfitting.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.width >= 800
+
+
+def test_bfloat16_changes_less_than_another_seed_does() -> None:
+    """The large networks are trained in it, though no document asks for it."""
+    exact, rough = ([percent(run, "test") for run in RESULTS[f"cifar10-lenet{end}"]] for end in ("", "-bf16"))
+    assert abs(statistics.mean(rough) - statistics.mean(exact)) < max(exact) - min(exact)
 
 
 def test_results_that_are_no_json_are_a_sentence_and_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
