@@ -141,10 +141,10 @@ class Session:
 
     def _gains(self, one: Runner, threads: int, rows: int) -> bool:
         """Whether ``threads`` runs at a time, by one thread each, do clearly more than one after the other by all."""
-        both = (one, self._runner)
-        if max(self._run_zeros(runner, rows) for runner in both) > LONG_US:
+        both = (self._runner, one)
+        if any(self._run_zeros(runner, rows) > LONG_US for runner in both):
             return False
-        alone, together = (min(self._run_zeros(runner, rows) for _ in range(TRIES)) for runner in both)
+        together, alone = (min(self._run_zeros(runner, rows) for _ in range(TRIES)) for runner in both)
         return alone < WORTH * threads * together
 
     def _rows_hold(self) -> bool:
