@@ -1,8 +1,8 @@
 """How each network is trained: one page of numbers, each with its reason beside it.
 
 "Document" means that the source document gives the number. Where a document gives none the choice is ours, made before
-the test set was looked at, but for `mnist`: two earlier networks and recipes had been seen to reach 99.67 and 99.69 %,
-and 99.63 and 99.65 % of the test set (two seeds each).
+the test set was looked at, but for `mnist`: of three earlier networks and recipes some seeds had been seen to reach 99.67
+and 99.69 %, 99.63 and 99.65 %, and 99.57 to 99.62 % of it.
 
 Rates of work were measured on two Zen 4 cores (AVX-512 with bf16, no AMX), one run each.
 """
@@ -136,8 +136,8 @@ RECIPES = {
             std=(0.3081,),
             optimizer="adamw",  # after eight epochs, on 10,000 images held out: 99.50 %, by Muon 99.49 and 99.48
             learning_rate=5e-3,
-            batch=256,
-            epochs=32,  # nine minutes on two cores
+            batch=128,
+            epochs=32,  # eleven minutes on two cores
             weight_decay=0.05,
             warmup=0.2,
             cosine=True,
@@ -145,10 +145,7 @@ RECIPES = {
             rotate_degrees=12,  # far beyond that a 7 begins to look like a 1
             stretch=0.12,  # handwriting differs in slant and proportion more than in anything else,
             shear=0.2,
-            bend_pixels=1.0,  # and in how its strokes bend; 1.5, as in an earlier recipe, was too much to learn
-            small_side=20,  # about half the work of 28 pixels
-            small_epochs=16,
-            average=0.998,  # about two epochs
+            average=0.998,  # about the last epoch
             validation=3_000,  # a twentieth
             blind=True,
             precision="bf16",
