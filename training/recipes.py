@@ -1,7 +1,7 @@
 """How each network is trained: one page of numbers, each with its reason beside it.
 
 "Document" means that the source document gives the number. Where a document gives none the choice is ours, made before
-the test set was looked at, but for `mnist`: of three earlier networks and recipes some seeds had been seen to reach 99.67
+the test set was looked at, but for `mnist`: seeds of three earlier networks and recipes had been seen to reach 99.67
 and 99.69 %, 99.63 and 99.65 %, and 99.57 to 99.62 % of it.
 
 Rates of work were measured on two Zen 4 cores (AVX-512 with bf16, no AMX), one run each.
