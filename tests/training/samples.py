@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,17 +32,18 @@ def shipped(name: str) -> Path:
 def classifier_of(name: str) -> Classifier:
     """Build the PyTorch network anew, with the weights and the temperature that the shipped file holds.
 
-    The exporter folds batch norm into the convolution before it, so there the file has no weights for it, and a batch
-    norm that changes nothing takes its place: mean 0, variance 1 − ε, weight 1, bias 0.
+    The exporter folds batch norm into the convolution right before it, so there the file has no weights for it, and a
+    batch norm that changes nothing takes its place: mean 0, variance 1 − ε, weight 1, bias 0. Where the convolution has
+    no bias of its own, the exporter gives it one, which here is that batch norm's.
     """
     network = NETWORKS[name].build()
     for layer in network:
         if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
             layer.get_buffer("running_var").fill_(1 - layer.eps)
-    graph = onnx.load(shipped(name)).graph
-    held = {
-        i.name.removeprefix("network."): torch.from_numpy(numpy_helper.to_array(i).copy()) for i in graph.initializer
-    }
+    held = {}
+    for tensor in onnx.load(shipped(name)).graph.initializer:
+        key = re.sub(r"^conv(\d+)\.weight_bias$", r"norm\1.bias", tensor.name.removeprefix("network."))
+        held[key] = torch.from_numpy(numpy_helper.to_array(tensor).copy())
     missing = {key for key in network.state_dict() if key not in held}
     assert all(key.startswith("norm") for key in missing)
     network.load_state_dict({key: held.get(key, value) for key, value in network.state_dict().items()})
