@@ -46,7 +46,8 @@ def test_the_table_of_models_is_that_of_the_files() -> None:
     catalogue = dict(re.findall(r"^\| \[(`[\w-]+`)\]\([^)]*\) .*?\| ([\d.]+ %) \|", page, re.M))
     files = {f"`{path.parts[-3]}`" for path in (ROOT / "models").glob("*/*/model.onnx")}
     not_kept = {f"`{name}{end}`" for name in NOT_KEPT for end in ("", "-int8")}
-    assert catalogue.keys() - not_kept == files - not_kept
+    assert files <= catalogue.keys()
+    assert catalogue.keys() - files <= not_kept
     assert dict(re.findall(r"^\| (`[\w-]+`) .*\| ([\d.]+ %) \|$", README, re.M)) == catalogue
 
 

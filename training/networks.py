@@ -135,7 +135,7 @@ def mnist(classes: int = 10) -> nn.Sequential:
     """Ours, to be deployed: seven convolutions with batch norm; 302,906 parameters.
 
     The last layer sees where in the image something is, which tells digits apart, since they are centred: on 10,000
-    images held out it was right for 99.52 %, behind an average of each map for 99.45 %.
+    images held out it was right for 99.52 %, behind an average of each map for 99.45 % (eight epochs, one run each).
     """
     network = _seven_convolutions(1, (16, 32, 32, 64, 64, 128, 128))
     network.add_module("flatten", nn.Flatten())

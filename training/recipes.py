@@ -134,10 +134,12 @@ RECIPES = {
             dataset="mnist",
             mean=(0.1307,),  # as above
             std=(0.3081,),
-            optimizer="adamw",  # after eight epochs, on 10,000 images held out: 99.50 %, by Muon 99.49 and 99.48
+            # After eight epochs, on 10,000 images held out, with a global max pool before the last layer: 99.50 %, by
+            # Muon 99.49 and 99.48.
+            optimizer="adamw",
             learning_rate=5e-3,
             batch=128,
-            epochs=32,  # eleven minutes on two cores
+            epochs=32,  # eleven minutes on two cores, by the time of eight; not yet trained
             weight_decay=0.05,
             warmup=0.2,
             cosine=True,
@@ -163,7 +165,7 @@ RECIPES = {
             rest_rate=0.1,
             weight_decay=5e-4,  # of what is no kernel: the kernels' length is fixed
             batch=512,  # smaller ones leave the cores idle between layers
-            epochs=44,  # an hour and a half on two cores
+            epochs=44,  # an hour and a half on two cores; the shipped run was paused, so its report says more
             warmup=0.1,
             cosine=True,
             shift_pixels=4,  # as for cifar10-cnn
