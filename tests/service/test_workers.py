@@ -105,11 +105,18 @@ class Workers(ServerProcess):
 
 @contextlib.contextmanager
 def watched(pids: set[int]) -> Iterator[Callable[[], None]]:
-    """A function that waits until these processes have ended."""
+    """A function that waits until these processes have ended.
+
+    A worker that has ended stays among the supervisor's children until the supervisor has taken note, so it may go
+    between the listing and this; there is nothing to wait for then.
+    """
     with contextlib.ExitStack() as stack:
-        handles = {os.pidfd_open(pid) for pid in pids}
-        for handle in handles:
-            stack.callback(os.close, handle)
+        handles: set[int] = set()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                handle = os.pidfd_open(pid)
+                stack.callback(os.close, handle)
+                handles.add(handle)
 
         def wait() -> None:
             for handle in handles:
