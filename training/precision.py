@@ -36,7 +36,7 @@ def quantize(model: onnx.ModelProto, images: torch.Tensor) -> onnx.ModelProto:
     # Says that the graph is prepared, which the exporter does: batch norm is folded, shapes are known. ONNX Runtime's
     # own preparation changed nothing in the result, and without this mark its quantiser logs a warning.
     add_pre_process_metadata(model)
-    # Batch norm after a pool cannot be folded, and has no int8 kernel: its few numbers would lose digits for nothing.
+    # Batch norm that could not be folded has no int8 kernel: its few numbers would lose digits for nothing.
     norms = [node for node in ours.hidden if node.op_type == "BatchNormalization"]
     with TemporaryDirectory(prefix="convserve-") as folder:
         before, after = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"

@@ -1,10 +1,12 @@
 """The networks are those of the documents."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
 
-from training.networks import NETWORKS, Classifier, Preprocess, count_parameters
+from training.networks import NETWORKS, Classifier, Preprocess, count_parameters, pool_last
 from training.recipes import RECIPES
 
 # mnist-deep's document gives no number; by hand it is 200 + 2 x 3,620 for the first three convolutions, 7,240 +
@@ -73,3 +75,42 @@ def test_a_classifier_gives_logits_and_their_softmax() -> None:
     classifier = Classifier(Preprocess((0.0,), (1.0,)), NETWORKS["mnist-tiny"].build())
     logits, probabilities = classifier(torch.randint(0, 256, (3, 28, 28, 1), dtype=torch.uint8))
     torch.testing.assert_close(probabilities, logits.exp() / logits.exp().sum(1, keepdim=True))
+
+
+def trained(name: str) -> nn.Sequential:
+    """A network whose batch norm has weights and statistics of its own, all weights above zero."""
+    network = NETWORKS[name].build().eval()
+    for layer in network:
+        if isinstance(layer, nn.BatchNorm2d):
+            for values in (layer.weight, layer.running_var):
+                nn.init.uniform_(values, 0.5, 2)
+            for values in (layer.bias, layer.running_mean):
+                nn.init.normal_(values)
+    return network
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_pooling_last_changes_no_logit(name: str) -> None:
+    torch.manual_seed(0)
+    network = trained(name)
+    height, width, channels = SHAPES[RECIPES[name].dataset]
+    images = torch.randn(3, channels, height, width)
+    moved = pool_last(network)
+    assert moved.state_dict().keys() == network.state_dict().keys()
+    torch.testing.assert_close(moved(images), network(images))
+    kinds = [type(layer) for layer in moved]
+    assert (nn.MaxPool2d, nn.BatchNorm2d) not in itertools.pairwise(kinds)
+    assert (nn.MaxPool2d, nn.ReLU) not in itertools.pairwise(kinds)
+
+
+def test_a_pool_stays_before_a_norm_that_turns_its_order_around() -> None:
+    """With one negative weight the largest value is no longer the largest afterwards."""
+    torch.manual_seed(0)
+    network = trained("cifar10")
+    with torch.no_grad():
+        network.get_submodule("norm2").get_parameter("weight")[5] = -1
+    names = [name for name, _ in pool_last(network).named_children()]
+    assert names.index("pool1") < names.index("norm2")
+    assert names.index("norm4") < names.index("relu4") < names.index("pool2")
+    images = torch.randn(3, 3, 32, 32)
+    torch.testing.assert_close(pool_last(network)(images), network(images))

@@ -97,6 +97,17 @@ def test_the_same_weights_and_facts_give_the_same_bytes(tmp_path: Path) -> None:
     assert onnx_file.read_metadata(tmp_path / "one") == facts
 
 
+@pytest.mark.parametrize("name", ["mnist-deep", "mnist", "cifar10"])
+def test_batch_norm_is_folded_into_the_convolutions(name: str) -> None:
+    """Also where training has a pool between the two."""
+    recipe = RECIPES[name]
+    network = NETWORKS[name]
+    model = onnx_file.build(Classifier(Preprocess(recipe.mean, recipe.std), network.build()), network.shape)
+    kinds = [node.op_type for node in model.graph.node]
+    assert "BatchNormalization" not in kinds
+    assert "MaxPool" in kinds
+
+
 def test_a_file_of_others_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"not an ONNX file")
