@@ -82,10 +82,11 @@ def trained(name: str) -> nn.Sequential:
     network = NETWORKS[name].build().eval()
     for layer in network:
         if isinstance(layer, nn.BatchNorm2d):
-            for values in (layer.weight, layer.running_var):
-                nn.init.uniform_(values, 0.5, 2)
-            for values in (layer.bias, layer.running_mean):
-                nn.init.normal_(values)
+            held = layer.state_dict()
+            for kind in ("weight", "running_var"):
+                nn.init.uniform_(held[kind], 0.5, 2)
+            for kind in ("bias", "running_mean"):
+                nn.init.normal_(held[kind])
     return network
 
 
