@@ -199,7 +199,8 @@ def _making(report: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     text = f"{summarise(facts['recipe'])}. "
     text += (
-        f"Training took {_duration(training['seconds'])}, with the code of commit `{facts['commit']}` and {versions}."
+        f"Training took {_duration(training['seconds'])} by the clock, pauses of its process included, with the code "
+        f"of commit `{facts['commit']}` and {versions}."
     )
     if report["variant"] is not None:
         text = f"Its network was trained as {report['variant']['of']}: {text}"

@@ -83,7 +83,12 @@ def main(arguments: list[str] | None = None) -> int:
         "--checkpoints-dir", type=Path, default=Path("checkpoints"), metavar="DIR", help="default: checkpoints"
     )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="what trains")
-    parser.add_argument("--epochs", type=positive, metavar="N", help="train N epochs instead of the document's number")
+    parser.add_argument(
+        "--epochs",
+        type=positive,
+        metavar="N",
+        help="train N epochs instead of the document's number, for a trial that replaces no result",
+    )
     chosen = parser.parse_args(arguments)
     for name in chosen.names:
         if name not in SEEDS:
@@ -111,10 +116,17 @@ def run_all(names: Sequence[str], chosen: argparse.Namespace, console: Console) 
             f"{file} is not JSON ({error}); remove it, and run this again for every network"
         ) from error
     for name in names:
-        data = load(COMPARED[name].dataset, chosen.data_dir)
+        asked = COMPARED[name].lasting(chosen.epochs or COMPARED[name].epochs)
+        found = {len(run["epochs"]) for run in results.get(name, ())}
+        if chosen.epochs and found - {asked.epochs}:
+            raise ModelFileError(
+                f"{file} has results of {name} over {max(found)} epochs, which those over {asked.epochs} would "
+                f"replace; name another --models-dir for a trial"
+            )
+        data = load(asked.dataset, chosen.data_dir)
         runs = []
         for seed in SEEDS[name]:
-            recipe = dataclasses.replace(COMPARED[name].lasting(chosen.epochs or COMPARED[name].epochs), seed=seed)
+            recipe = dataclasses.replace(asked, seed=seed)
             path = chosen.checkpoints_dir / f"{name}-seed{seed}.pt"
             training = train(recipe, data, choose_device(chosen.device), path, console)
             run = measure(recipe, training, data)

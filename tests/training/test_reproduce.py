@@ -1,6 +1,7 @@
 """The comparison with the documents: made by real trainings, and true to the files that are shipped."""
 
 import json
+import shutil
 import statistics
 from pathlib import Path
 
@@ -73,6 +74,16 @@ def test_results_that_are_no_json_are_a_sentence_and_stay(tmp_path: Path, capsys
     assert main(["cifar10-lenet", "--models-dir", str(tmp_path)]) == 1
     assert f"{tmp_path}/reproduction.json is not JSON" in capsys.readouterr().err
     assert (tmp_path / "reproduction.json").read_text() == "{"
+
+
+def test_a_trial_of_fewer_epochs_replaces_no_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(ROOT / "models" / "reproduction.json", tmp_path)
+    before = (tmp_path / "reproduction.json").read_bytes()
+    places = ("--models-dir", tmp_path, "--checkpoints-dir", tmp_path / "checkpoints")
+    assert main([str(part) for part in ("cifar10-lenet", "--epochs", 2, *places)]) == 1
+    assert "has results of cifar10-lenet over 10 epochs, which those over 2 would replace" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["reproduction.json"]
+    assert (tmp_path / "reproduction.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("epochs", ["0", "-1", "many"])
