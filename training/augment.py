@@ -30,8 +30,6 @@ class Draws:
     """float32 [N, 2, 5, 5]: how far the nodes of a grid are moved besides (right, down), with half the image as 1."""
     corners: torch.Tensor | None
     """int64 [N, 2]: first row and column of what is cut out; parts of it may lie outside of the image."""
-    patches: torch.Tensor | None
-    """int64 [N, 4]: first row, first column, and those after the last, of what another image replaces."""
 
 
 def draw(recipe: Recipe, shape: tuple[int, ...], epoch: int, generator: torch.Generator, device: torch.device) -> Draws:
@@ -67,27 +65,8 @@ def draw(recipe: Recipe, shape: tuple[int, ...], epoch: int, generator: torch.Ge
         rows = torch.randint(height, (count,), generator=generator)
         columns = torch.randint(width, (count,), generator=generator)
         corners = torch.stack([rows, columns], 1) - cut // 2
-    patches = None
-    if recipe.mix and epoch >= recipe.cycle:
-        patches = draw_patches(count, height, width, recipe.mix, generator)
-    parts = (offsets, flips, matrices, bends, corners, patches)
+    parts = (offsets, flips, matrices, bends, corners)
     return Draws(*(part if part is None else part.to(device) for part in parts))
-
-
-def draw_patches(count: int, height: int, width: int, share: float, generator: torch.Generator) -> torch.Tensor:
-    """Draw rectangles (see `Draws.patches`) for a share of the images, empty ones for the others.
-
-    As in CutMix (Yun et al., 2019): any part of the area is as likely as any other, the sides are in proportion to the
-    image's, and centres are drawn over the whole image, so that rectangles are cut off at its edges.
-    """
-    chosen, area = torch.rand(2, count, generator=generator).unbind()
-    half = area.sqrt()[:, None] * torch.tensor([height, width]) / 2 * (chosen < share)[:, None]
-    rows = torch.randint(height, (count,), generator=generator)
-    columns = torch.randint(width, (count,), generator=generator)
-    centres = torch.stack([rows, columns], 1)
-    most = torch.tensor([height, width])
-    first, end = ((centres + way * half).round().long().clamp(min=0) for way in (-1, 1))
-    return torch.cat([first.minimum(most), end.minimum(most)], 1)
 
 
 def apply(recipe: Recipe, draws: Draws, images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -101,16 +80,6 @@ def apply(recipe: Recipe, draws: Draws, images: torch.Tensor, rows: torch.Tensor
     if draws.corners is not None:
         images = cut_out(images, draws.corners[rows], recipe.cutout_pixels)
     return images
-
-
-def mix(images: torch.Tensor, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Replace a rectangle of each image [batch, height, width, channels] by the same part of the image before it.
-
-    `patches` is int64 [batch, 4] (see `Draws`). Gives the images, and float32 [batch]: the share that was replaced.
-    """
-    mixed = torch.where(_inside(images, patches), images.roll(1, 0), images)
-    sides = patches[:, 2:] - patches[:, :2]
-    return mixed, sides.prod(1) / (images.shape[1] * images.shape[2])
 
 
 def scale(images: torch.Tensor, side: int) -> torch.Tensor:
@@ -153,13 +122,8 @@ def warp(images: torch.Tensor, matrices: torch.Tensor, bends: torch.Tensor | Non
 
 def cut_out(images: torch.Tensor, corners: torch.Tensor, side: int) -> torch.Tensor:
     """Set a square of each image [batch, height, width, channels] to zero, from its corner int64 [batch, 2] on."""
-    return images.masked_fill(_inside(images, torch.cat([corners, corners + side], 1)), 0)
-
-
-def _inside(images: torch.Tensor, rectangles: torch.Tensor) -> torch.Tensor:
-    """Tell the pixels (bool [batch, height, width, 1]) that lie in each image's rectangle (see `Draws.patches`)."""
-    top, left, bottom, right = rectangles[:, :, None].unbind(1)
+    first_row, first_column = corners[:, :, None].unbind(1)
     rows, columns = (torch.arange(size, device=images.device) for size in images.shape[1:3])
-    inside_rows = (rows >= top) & (rows < bottom)
-    inside_columns = (columns >= left) & (columns < right)
-    return (inside_rows[:, :, None] & inside_columns[:, None, :])[..., None]
+    inside_rows = (rows >= first_row) & (rows < first_row + side)
+    inside_columns = (columns >= first_column) & (columns < first_column + side)
+    return images.masked_fill((inside_rows[:, :, None] & inside_columns[:, None, :])[..., None], 0)

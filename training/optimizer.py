@@ -23,12 +23,10 @@ def make_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
 
 
 def rate_curve(recipe: Recipe, steps: int) -> Callable[[int], float]:
-    """Give the factor on the learning rate as a function of the step, from 0 to `steps` in all cycles together."""
-    steps //= recipe.cycles
+    """Give the factor on the learning rate as a function of the step, from 0 to `steps`."""
     warmup = recipe.warmup * steps
 
     def factor(step: int) -> float:
-        step -= steps * min(step // steps, recipe.cycles - 1)
         if step < warmup:
             return (step + 1) / (warmup + 1)
         if not recipe.cosine:

@@ -58,8 +58,6 @@ def summarise(recipe: Mapping[str, Any]) -> str:
     if recipe["cosine"]:
         parts.append("cosine with warm-up" if recipe["warmup"] else "cosine")
     parts += [f"batch {recipe['batch']}", f"{recipe['epochs']} epoch{'s' if recipe['epochs'] > 1 else ''}"]
-    if recipe.get("cycles", 1) > 1:
-        parts.append(f"in {recipe['cycles']} cycles")
     parts += [
         form.format(recipe[key])
         for key, form in {
@@ -67,7 +65,6 @@ def summarise(recipe: Mapping[str, Any]) -> str:
             "flip": "flips",
             "alternate": "in every second epoch",
             "cutout_pixels": "cut-outs of {} pixels",
-            "mix": "{:.0%} of images mixed by CutMix after the first cycle",
             "rotate_degrees": "turns of up to {:g}°",
             "stretch": "stretched by up to {:.0%}",
             "shear": "sheared by up to {:g}",

@@ -38,8 +38,6 @@ class Recipe:
     """Share of all steps in which the rate rises linearly; it falls along a cosine after that, if `cosine`."""
     cosine: bool = False
     """Whether the rate falls to zero along half a cosine; else it stays."""
-    cycles: int = 1
-    """Into how many equal parts the epochs are divided, each with its own rise and fall of the rate."""
     shift_pixels: int = 0
     """Each image is moved at random by up to this many pixels both ways, zeros coming in."""
     flip: bool = False
@@ -48,8 +46,6 @@ class Recipe:
     """With `flip`: only an image's first epoch is drawn; after that it is mirrored in every second one."""
     cutout_pixels: int = 0
     """Side of a square set to zero at a random place of each image."""
-    mix: float = 0.0
-    """After the first cycle: share of images of which a rectangle is replaced by another's, and its label with it."""
     rotate_degrees: float = 0.0
     """Each image is turned at random by up to this angle both ways."""
     stretch: float = 0.0
@@ -61,7 +57,7 @@ class Recipe:
     label_smoothing: float = 0.0
     """Share of the target probability that is spread evenly over all classes."""
     small_side: int = 0
-    """Side to which images are scaled in the first `small_epochs` epochs of a cycle, which cost less so; 0 for none."""
+    """Side to which images are scaled in the first `small_epochs` epochs, which cost less so; 0 for none."""
     small_epochs: int = 0
     average: float = 0.0
     """Decay per step of the moving average of the weights, which is then what is exported; 0 for none."""
@@ -79,16 +75,9 @@ class Recipe:
     digest: str | None = None
     """Of a folder's images (`data.Dataset.digest`), so that no other images are taken for them; else None."""
 
-    @property
-    def cycle(self) -> int:
-        """How many epochs a cycle has."""
-        return self.epochs // self.cycles
-
     def lasting(self, epochs: int) -> "Recipe":
-        """Give the recipe over another number of epochs: the same share of them on small images, cycles if they fit."""
-        cycles = 1 if epochs % self.cycles else self.cycles
-        small = self.small_epochs * (epochs // cycles) // self.cycle
-        return dataclasses.replace(self, epochs=epochs, cycles=cycles, small_epochs=small)
+        """Give the recipe over another number of epochs, the same share of them on small images."""
+        return dataclasses.replace(self, epochs=epochs, small_epochs=self.small_epochs * epochs // self.epochs)
 
     def numbers(self) -> dict[str, object]:
         """Give the recipe as a JSON-ready dictionary without what is None, the same after a trip through JSON."""
@@ -165,7 +154,10 @@ RECIPES = {
             rest_rate=0.1,
             weight_decay=5e-4,  # of what is no kernel: the kernels' length is fixed
             batch=512,  # smaller ones leave the cores idle between layers
-            epochs=44,  # an hour and a half on two cores; the shipped run was paused, so its report says more
+            # An hour and a half on two cores; the shipped run was paused, so its report says more. 44 epochs more from
+            # these weights, with CutMix on half of the images, changed nothing: 94.96 % of the validation images for
+            # 95.48, 94.10 % of the test images for 94.30.
+            epochs=44,
             warmup=0.1,
             cosine=True,
             shift_pixels=4,  # as for cifar10-cnn

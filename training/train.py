@@ -98,19 +98,14 @@ def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, conso
             for step, first in enumerate(range(0, count, recipe.batch), start=1):
                 rows = order[first : first + recipe.batch]
                 seen = first + len(rows)
-                batch, targets = augment.apply(recipe, draws, images[rows], rows), labels[rows]
-                shares = None
-                if draws.patches is not None:
-                    batch, shares = augment.mix(batch, draws.patches[rows])
-                inputs = preprocess(batch)
-                if epoch % recipe.cycle < recipe.small_epochs:
+                targets = labels[rows]
+                inputs = preprocess(augment.apply(recipe, draws, images[rows], rows))
+                if epoch < recipe.small_epochs:
                     inputs = augment.scale(inputs, recipe.small_side)
                 inputs = inputs.contiguous(memory_format=layout)
                 with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                     logits = network(inputs)
                     loss = cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
-                    if shares is not None:
-                        loss = mixed_loss(logits, targets, shares, recipe.label_smoothing)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call] # so in PyTorch
                 optimizer.step()
@@ -119,8 +114,7 @@ def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, conso
                     average.update_parameters(network)
 
                 logits = logits.detach()
-                changed = recipe.label_smoothing or shares is not None
-                plain = cross_entropy(logits, targets) if changed else loss.detach()
+                plain = cross_entropy(logits, targets) if recipe.label_smoothing else loss.detach()
                 loss_sum += plain * len(rows)
                 correct += (logits.argmax(1) == targets).sum()
                 if step % STEPS_PER_LOOK == 0 or seen == count:
@@ -162,17 +156,6 @@ def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, conso
 
     result.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload] # as above
     return Training(result.eval(), history)
-
-
-def mixed_loss(
-    logits: torch.Tensor, targets: torch.Tensor, shares: torch.Tensor, label_smoothing: float
-) -> torch.Tensor:
-    """Give the mean cross-entropy of images of which a share (float32 [batch]) is the image before (`augment.mix`)."""
-    own, other = (
-        cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
-        for labels in (targets, targets.roll(1))
-    )
-    return own.lerp(other, shares).mean()
 
 
 def measure(

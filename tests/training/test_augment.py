@@ -62,34 +62,6 @@ def test_a_cutout_zeroes_one_square_and_may_reach_over_the_edge() -> None:
     assert cut[1].tolist() == [[0, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
 
 
-def test_a_mixed_image_has_a_rectangle_of_the_one_before_and_tells_its_share() -> None:
-    images = torch.arange(1, 4, dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 4, 4, 1)
-    mixed, shares = augment.mix(images, torch.tensor([[0, 1, 2, 4], [3, 3, 4, 4], [2, 2, 2, 2]]))
-    assert mixed[0, :, :, 0].tolist() == [[1, 3, 3, 3], [1, 3, 3, 3], [1, 1, 1, 1], [1, 1, 1, 1]]
-    assert mixed[1, :, :, 0].tolist() == [[2, 2, 2, 2], [2, 2, 2, 2], [2, 2, 2, 2], [2, 2, 2, 1]]
-    assert torch.equal(mixed[2], images[2])
-    assert shares.tolist() == [6 / 16, 1 / 16, 0]
-
-
-def test_images_are_mixed_after_the_first_cycle_in_the_share_and_the_areas_that_are_asked_for() -> None:
-    recipe = dataclasses.replace(RECIPES["cifar10-cnn"], epochs=4, cycles=2, mix=0.5)
-    draws = [
-        augment.draw(recipe, (10_000, 32, 32, 3), epoch, torch.Generator().manual_seed(0), torch.device("cpu"))
-        for epoch in range(4)
-    ]
-    assert (draws[0].patches, draws[1].patches) == (None, None)
-    patches = draws[2].patches
-    assert patches is not None
-    assert draws[3].patches is not None
-    assert (int(patches.min()), int(patches.max())) == (0, 32)
-    sides = patches[:, 2:] - patches[:, :2]
-    assert int(sides.min()) == 0
-    areas = sides.prod(1) / 1024
-    assert 0.48 < float((areas > 0).float().mean()) < 0.52
-    assert 0.9 < float(areas.max()) <= 1
-    assert float(areas[areas > 0].mean()) == pytest.approx(0.321, abs=0.01)  # by hand: 1/2 - 1/5 + 1/48
-
-
 def test_draws_keep_within_what_the_recipe_allows() -> None:
     recipe = dataclasses.replace(RECIPES["mnist"], rotate_degrees=10, stretch=0.1, shear=0.0, cutout_pixels=6)
     draws = augment.draw(recipe, (10_000, 28, 28, 1), 0, torch.Generator().manual_seed(0), torch.device("cpu"))
@@ -105,4 +77,4 @@ def test_draws_keep_within_what_the_recipe_allows() -> None:
     angles = torch.atan2(draws.matrices[:, 1, 0], draws.matrices[:, 0, 0]).rad2deg()
     assert 9.9 < float(angles.abs().max()) <= 10 + 1e-3
     none = augment.draw(RECIPES["mnist-tiny"], (3, 28, 28, 1), 0, torch.Generator(), torch.device("cpu"))
-    assert none == augment.Draws(None, None, None, None, None, None)
+    assert none == augment.Draws(None, None, None, None, None)

@@ -19,7 +19,7 @@ from training.networks import NETWORKS, Preprocess
 from training.optimizer import make_optimizer, rate_curve
 from training.pipeline import customise
 from training.recipes import RECIPES, Recipe
-from training.train import Training, mixed_loss, train
+from training.train import Training, train
 
 from .samples import CPU, ROOT, ConsoleThatInterrupts, command, part, run
 
@@ -58,7 +58,7 @@ def figures(training: Training) -> list[dict[str, float | None]]:
 def test_a_training_stopped_and_resumed_equals_the_straight_one_bit_for_bit(
     name: str, mnist: Dataset, cifar10: Dataset, tmp_path: Path, console: Console
 ) -> None:
-    recipe = dataclasses.replace(short(name), cutout_pixels=6, label_smoothing=0.1, cycles=2, mix=0.5)
+    recipe = dataclasses.replace(short(name), cutout_pixels=6, label_smoothing=0.1)
     data = part_for(recipe, mnist, cifar10)
     straight = train(recipe, data, CPU, tmp_path / "straight.pt", console)
     with pytest.raises(KeyboardInterrupt):
@@ -210,30 +210,6 @@ def test_a_training_of_fewer_epochs_sees_small_images_in_the_same_share_of_them(
     """Not in all of them: a network that never saw an image of full size answers badly."""
     recipe = customise(RECIPES["cifar10"], read(["cifar10", "--epochs", str(epochs)]))
     assert (recipe.epochs, recipe.small_epochs) == (epochs, small)
-
-
-def test_the_loss_of_a_mixed_image_is_that_of_both_its_labels() -> None:
-    torch.manual_seed(0)
-    logits, targets, shares = torch.randn(3, 10), torch.tensor([4, 7, 1]), torch.tensor([0.25, 0.0, 1.0])
-    expected = 0.0
-    for row, (share, before) in enumerate(zip(shares.tolist(), (1, 4, 7), strict=True)):
-        target = torch.full((10,), 0.01)
-        target[targets[row]] += 0.9 * (1 - share)
-        target[before] += 0.9 * share
-        expected -= float((target * logits[row].log_softmax(0)).sum()) / 3
-    assert float(mixed_loss(logits, targets, shares, 0.1)) == pytest.approx(expected)
-
-
-def test_each_cycle_begins_anew() -> None:
-    recipe = dataclasses.replace(RECIPES["cifar10-cnn"], epochs=20, cycles=2, warmup=0.2)
-    curve, single = rate_curve(recipe, 200), rate_curve(dataclasses.replace(recipe, cycles=1), 100)
-    assert [curve(step) for step in range(100)] == [single(step) for step in range(100)]
-    assert [curve(step) for step in range(100, 201)] == [single(step) for step in range(101)]
-    small = dataclasses.replace(recipe, small_epochs=6)
-    assert [(r.epochs, r.cycles, r.small_epochs) for r in (small.lasting(10), small.lasting(5))] == [
-        (10, 2, 3),
-        (5, 1, 3),
-    ]
 
 
 def test_the_rate_rises_then_falls_along_a_cosine() -> None:
