@@ -241,12 +241,15 @@ RECIPES = {
             dataset="cifar10",
             mean=(0.4914, 0.4822, 0.4465),  # as for cifar10-cnn
             std=(0.2470, 0.2435, 0.2616),
-            optimizer="sgd",  # ours, as all below: the document names the cure, not its numbers
-            learning_rate=0.05,  # half the usual peak: the wide linear layers start badly at 0.1
+            # Ours, as all below: the document names the cure, not its numbers. SGD at 0.05 threw the wide linear layers
+            # about: 56 % after four epochs. Of 10,000 images, three epochs: SGD at 0.01 54.3 %, AdamW 57.8, this 67.0.
+            optimizer="muon",
+            learning_rate=0.05,
+            rest_rate=0.01,
             momentum=0.9,
             batch=256,  # a quarter as many passes over 35 million weights as with 64
             epochs=10,  # as many as the document's, so that the two can be compared
-            weight_decay=5e-4,  # "weight decay" of the document, at the value that everybody uses with this rate
+            weight_decay=5e-4,  # "weight decay" of the document, at the usual value; of what is no kernel, as above
             warmup=0.2,
             cosine=True,
             shift_pixels=4,  # ordinary augmentation, as for cifar10-cnn
