@@ -20,10 +20,9 @@ import torch
 import torchvision
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from torch import nn
 
 from training.errors import ModelFileError
-from training.networks import Classifier, pool_last
+from training.networks import Classifier
 
 PREFIX = "convserve."
 FORMAT = "1"
@@ -34,11 +33,8 @@ TOLERANCE = 1e-4
 
 def build(classifier: Classifier, shape: tuple[int, int, int]) -> onnx.ModelProto:
     """Export a classifier for evaluation: `images` uint8 [batch, *shape] → both outputs [batch, classes]."""
-    network = classifier.network
-    if isinstance(network, nn.Sequential):
-        network = pool_last(network)
     program = torch.onnx.export(
-        Classifier(classifier.preprocess, network, classifier.temperature).eval(),
+        classifier.eval(),
         # Two images: the exporter would take a batch of one for a constant.
         (torch.zeros((2, *shape), dtype=torch.uint8),),
         input_names=["images"],

@@ -15,7 +15,7 @@ from training.calibration import expected_calibration_error, fit_temperature
 from training.data import Dataset
 from training.evaluate import OnnxFile, Outputs, count_correct, outputs_of_onnx, outputs_of_torch
 from training.files import replacing
-from training.networks import NETWORKS, Classifier, Preprocess, count_parameters
+from training.networks import NETWORKS, Classifier, Preprocess, count_parameters, pool_last
 from training.precision import halve, quantize
 from training.recipes import Recipe
 from training.train import Training
@@ -62,7 +62,8 @@ def publish(recipe: Recipe, training: Training, data: Dataset, path: Path) -> tu
         "commit": onnx_file.commit(),
         "probe": probe,
     }
-    graph = onnx_file.build(classifier, (images.shape[1], images.shape[2], images.shape[3]))
+    exported = Classifier(preprocess, pool_last(training.network), temperature)
+    graph = onnx_file.build(exported, (images.shape[1], images.shape[2], images.shape[3]))
     with replacing(path) as temporary:
         onnx_file.write(graph, facts, temporary)
         file = OnnxFile(temporary)

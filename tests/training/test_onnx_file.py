@@ -18,7 +18,7 @@ from training import onnx_file
 from training.checkpoint import Epoch
 from training.data import LABELS
 from training.errors import ModelFileError
-from training.networks import NETWORKS, Classifier, Preprocess, count_parameters
+from training.networks import NETWORKS, Classifier, Preprocess, count_parameters, pool_last
 from training.recipes import RECIPES
 
 from .samples import ROOT, SHIPPED
@@ -102,7 +102,8 @@ def test_batch_norm_is_folded_into_the_convolutions(name: str) -> None:
     """Also where training has a pool between the two."""
     recipe = RECIPES[name]
     network = NETWORKS[name]
-    model = onnx_file.build(Classifier(Preprocess(recipe.mean, recipe.std), network.build()), network.shape)
+    classifier = Classifier(Preprocess(recipe.mean, recipe.std), pool_last(network.build()))
+    model = onnx_file.build(classifier, network.shape)
     kinds = [node.op_type for node in model.graph.node]
     assert "BatchNormalization" not in kinds
     assert "MaxPool" in kinds
