@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from training import augment
 from training.cost import processor
 from training.data import Dataset, default_data_dir, load
-from training.device import choose_device, keep_pages
+from training.device import arithmetic_for, autocast, choose_device, keep_pages
 from training.networks import NETWORKS, Preprocess
 from training.optimizer import make_optimizer
 from training.recipes import RECIPES, Recipe
@@ -89,7 +89,7 @@ def training_step(recipe: Recipe, data: Dataset, device: torch.device) -> tuple[
     def step() -> None:
         changed = augment.apply(recipe, draws, images[rows], rows)
         inputs = preprocess(changed).contiguous(memory_format=layout)
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        with autocast(recipe.precision, device):
             loss = cross_entropy(network(inputs), labels[rows], label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call] # so in PyTorch
@@ -104,20 +104,22 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     load_average = os.getloadavg()[0]
     keep_pages()
     ceilings = {
-        "fp32": ceiling(torch.float32, device, chosen.seconds),
-        "bf16": ceiling(torch.bfloat16, device, chosen.seconds),
+        precision: ceiling(dtype, device, chosen.seconds)
+        for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+        if arithmetic_for(precision, device) == precision
     }
     networks = {}
     for name, recipe in RECIPES.items():
         data = load(recipe.dataset, chosen.data_dir)
         step, forward = training_step(recipe, data, device)
+        precision = arithmetic_for(recipe.precision, device)
         steps_per_s = rate(step, device, chosen.seconds)
         networks[name] = {
-            "precision": recipe.precision,
+            "precision": precision,
             "batch": recipe.batch,
             "images_per_s": round(steps_per_s * recipe.batch, 1),
             "multiply_accumulates_per_image": forward // recipe.batch,
-            "share_of_ceiling": round(3 * forward * steps_per_s / ceilings[recipe.precision], 4),
+            "share_of_ceiling": round(3 * forward * steps_per_s / ceilings[precision], 4),
         }
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

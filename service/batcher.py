@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Self
 
@@ -41,6 +42,7 @@ class Batcher:
         max_inline_s: float = 0.0,
         concurrency: int = 1,
         beside_rows: int = 1,
+        gathering: AbstractContextManager[None] | None = None,
         name: str = "model",
     ) -> None:
         """Joins requests up to ``join_rows``, which is ``max_batch_rows`` if not given; 1 joins none.
@@ -48,7 +50,8 @@ class Batcher:
         A request of more than ``run_rows`` is run in parts; it should not be below ``join_rows``.
 
         Runs expected to take ``max_inline_s`` or less happen in the thread that settles. Up to ``concurrency``
-        runs are under way at a time: one begins beside another when ``beside_rows`` wait.
+        runs are under way at a time: one begins beside another when ``beside_rows`` wait. All answers of a run are
+        given within ``gathering``.
         """
         self._run = run
         self.max_batch_rows = max_batch_rows
@@ -59,6 +62,7 @@ class Batcher:
         self._max_inline_ns = max_inline_s * 1e9
         self._concurrency = concurrency
         self._beside_rows = beside_rows
+        self._gathering = gathering or nullcontext()
         self._expected_ns: dict[int, float] = {}
         self._name = name
         self.statistics = Statistics()
@@ -162,9 +166,11 @@ class Batcher:
     def _work(self, batch: list[Request], expired: list[Request]) -> None:
         """Answers what ``_take`` took."""
         try:
-            for request in expired:
+            if expired:
                 message = "Request timeout expired: it waited in the queue for longer than the caller allows."
-                self._refuse(request, Expired(message))
+                with self._gathering:
+                    for request in expired:
+                        self._refuse(request, Expired(message))
             if batch:
                 self._answer(batch)
         finally:
@@ -250,8 +256,9 @@ class Batcher:
                 self._refuse(batch[0], error)
             return
         ended = time.monotonic_ns()
-        for request, answer in zip(batch, answers, strict=True):
-            request.answer(answer)
+        with self._gathering:
+            for request, answer in zip(batch, answers, strict=True):
+                request.answer(answer)
         # After the answers, which somebody waits for.
         expected = self._expected_ns.get(rows.bit_length(), ran - joined)
         self._expected_ns[rows.bit_length()] = expected + (ran - joined - expected) / 8

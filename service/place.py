@@ -46,7 +46,6 @@ class Place:
                 "port": self.port,
                 "threads": settings.threads or self.threads,
                 "decode_threads": settings.decode_threads or self.threads,
-                "io_threads": settings.io_threads or max(1, self.threads // 4),
             }
         )
 

@@ -4,7 +4,7 @@ One file that cannot be served leaves the others serving; the reason is kept and
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,11 +95,17 @@ class Repository:
 
 @contextmanager
 def open_repository(
-    folder: Path, providers: Sequence[Provider], *, threads: int, limits: Limits, names: Sequence[str] = ()
+    folder: Path,
+    providers: Sequence[Provider],
+    *,
+    threads: int,
+    limits: Limits,
+    names: Sequence[str] = (),
+    gathering: AbstractContextManager[None] | None = None,
 ) -> Iterator[Repository]:
     """Opens every model of the folder; on leaving, ends their batchers.
 
-    ``names``: only these, and each of them must be served. Raises StartError where that, or a
+    ``names``: only these, and each of them must be served. All answers of a run are given within ``gathering``. Raises StartError where that, or a
     single model, or an execution provider cannot be had.
     """
     repository = Repository()
@@ -112,7 +118,7 @@ def open_repository(
             if names and name not in names:
                 continue
             try:
-                endpoint = _open(name, version, path, providers, threads, limits)
+                endpoint = _open(name, version, path, providers, threads, limits, gathering)
             except ModelRejected as error:
                 log.error("model rejected", model=name, version=version, file=str(path), reason=str(error))
                 repository.rejected.setdefault(name, {})[version] = str(error)
@@ -131,7 +137,15 @@ def open_repository(
         yield repository
 
 
-def _open(name: str, version: int, path: Path, providers: Sequence[Provider], threads: int, limits: Limits) -> Endpoint:
+def _open(
+    name: str,
+    version: int,
+    path: Path,
+    providers: Sequence[Provider],
+    threads: int,
+    limits: Limits,
+    gathering: AbstractContextManager[None] | None,
+) -> Endpoint:
     session = Session(path, providers, threads=threads, max_batch_rows=limits.max_batch_rows)
     batcher = Batcher(
         session.run,
@@ -144,6 +158,7 @@ def _open(name: str, version: int, path: Path, providers: Sequence[Provider], th
         # Beside another run a full one only: what else waits is better joined by what comes meanwhile.
         beside_rows=providers[0].join_rows or 1,
         max_queue_delay_s=limits.max_queue_delay_s if session.spec.batches else 0.0,
+        gathering=gathering,
         name=name,
     )
     log.info(

@@ -15,7 +15,7 @@ from service.image_classifier import ImageClassifier
 from service.inference_protocol import InferenceProtocol
 from service.repository import Limits, Repository, open_repository
 from service.settings import Settings, split_names
-from service.transport import GrpcioTransport, Methods, NativeTransport, Tls, Transport
+from service.transport import Gathering, GrpcioTransport, Methods, NativeTransport, Tls, Transport
 
 AGE_OF_GRACE = 0.8
 """Where workers use TLS, how old connections grow, in grace periods: all must have gone by the end of one."""
@@ -80,6 +80,7 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
         max_queue_delay_s=settings.max_queue_delay_us / 1e6,
         max_inline_s=settings.max_inline_us / 1e6,
     )
+    gathering = Gathering()
     with ExitStack() as stack:
         repository = stack.enter_context(
             open_repository(
@@ -88,6 +89,7 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
                 threads=settings.threads or cores,
                 limits=limits,
                 names=split_names(settings.models),
+                gathering=gathering,
             )
         )
         decoders = stack.enter_context(ThreadPoolExecutor(settings.decode_threads or cores, "decoder"))
@@ -107,7 +109,7 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
                 max_decoding=settings.max_queue_rows,
             ).methods
         )
-        transport = _transport(settings, methods, repository, reuse_port)
+        transport = _transport(settings, methods, repository, gathering, reuse_port)
         stack.enter_context(transport)
         server = Server(transport, repository, readiness)
         server.announce(ready=True)
@@ -125,7 +127,7 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
 
 
 def _transport(
-    settings: Settings, methods: Methods, repository: Repository, reuse_port: bool
+    settings: Settings, methods: Methods, repository: Repository, gathering: Gathering, reuse_port: bool
 ) -> NativeTransport | GrpcioTransport:
     address = f"{settings.host}:{settings.port}"
     max_message_bytes = settings.max_message_mib * 2**20
@@ -135,7 +137,7 @@ def _transport(
             methods,
             repository.settle,
             max_message_bytes=max_message_bytes,
-            io_threads=settings.io_threads,
+            gathering=gathering,
             reuse_port=reuse_port,
         )
     tls = _tls(settings)

@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8001, ge=0, le=65535)
     """TCP port; 0 takes a free one and logs it."""
     transport: Literal["native", "grpcio"] = "native"
-    """native: the fast path in Rust threads, no TLS; grpcio: everything on grpc.aio."""
+    """native: our own HTTP/2, made for speed, no TLS; grpcio: everything on grpc.aio."""
     workers: int = Field(default=0, ge=0, le=256)
     """Worker processes on the port, which share the cores, are restarted when they die, and renewed on SIGHUP, with
     the models then in the folder; auto: one for each two usable cores. 0: this process serves by itself."""
@@ -78,8 +78,6 @@ class Settings(BaseSettings):
     """Largest message accepted, in MiB; larger ones are refused with RESOURCE_EXHAUSTED."""
     max_image_pixels: int = Field(default=50_000_000, ge=1)
     """Largest picture that is decoded, in pixels (height x width)."""
-    io_threads: int = Field(default=0, ge=0, le=64)
-    """Threads that read and write the network in the native transport; 0: one for each four cores."""
     decode_threads: int = Field(default=0, ge=0, le=1024)
     """Threads that decode pictures; 0: as many as the cores this process may use."""
     server_name: str = "convserve"

@@ -1,7 +1,9 @@
-"""The device that trains: how it is chosen, and how its memory is made fast."""
+"""The device that trains: how it is chosen, what it computes in, and how its memory is made fast."""
 
 import ctypes
+import functools
 import sys
+from typing import Literal
 
 import torch
 
@@ -21,6 +23,29 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+@functools.cache
+def multiplies_bfloat16(kind: str) -> bool:
+    """Tell whether the devices of a kind, ``cpu`` or ``cuda``, multiply bfloat16 themselves.
+
+    Others emulate it: on a Zen 3 without AVX-512, training `mnist` took 13 times as long as in float32, and the product
+    of two large matrices over a hundred times.
+    """
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # PyTorch's own question, before it gives bfloat16 to oneDNN.
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def arithmetic_for(precision: Literal["fp32", "bf16"], device: torch.device) -> Literal["fp32", "bf16"]:
+    """Give what a recipe of this precision is computed in: float32 where the device would only emulate bfloat16."""
+    return precision if multiplies_bfloat16(device.type) else "fp32"
+
+
+def autocast(precision: Literal["fp32", "bf16"], device: torch.device) -> torch.autocast:
+    """Give the context in which a network computes by a recipe of this precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=arithmetic_for(precision, device) == "bf16")
 
 
 def keep_pages() -> None:

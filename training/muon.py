@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from training.device import multiplies_bfloat16
+
 # The polynomial a·x + b·x³ + c·x⁵ of the source: five rounds bring every singular value in (0, 1] near to 1.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
@@ -55,13 +57,15 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
-    """Bring all singular values of a matrix near to 1 and keep its singular vectors, in bfloat16.
+    """Bring all singular values of a matrix near to 1 and keep its singular vectors, in bfloat16 where that is fast.
 
     Near: between 0.7 and 1.2, by the source's choice of speed over exactness; a tiny one can stay below.
     """
     a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
-    values: torch.Tensor = (matrix.T if tall else matrix).bfloat16()
+    values: torch.Tensor = matrix.T if tall else matrix
+    if multiplies_bfloat16(matrix.device.type):
+        values = values.bfloat16()
     values = values / (values.norm() + 1e-7)
     for _ in range(ROUNDS):
         square = values @ values.T

@@ -199,6 +199,8 @@ def _making(report: Mapping[str, Any]) -> str:
         f"Training took {_duration(training['seconds'])} by the clock, pauses of its process included, with the code "
         f"of commit `{facts['commit']}` and {versions}."
     )
+    if facts.get("trained_in", facts["recipe"]["precision"]) != facts["recipe"]["precision"]:
+        text += " It was computed in float32: the processor would only have emulated bfloat16."
     if report["variant"] is not None:
         text = f"Its network was trained as {report['variant']['of']}: {text}"
     return text

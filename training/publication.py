@@ -57,6 +57,7 @@ def publish(recipe: Recipe, training: Training, data: Dataset, path: Path) -> tu
         "recipe": onnx_file.to_json(recipe.numbers()),
         "seed": str(recipe.seed),
         "history": onnx_file.to_json(training.rounded_history()),
+        "trained_in": training.arithmetic,
         "temperature": f"{temperature:g}",
         "versions": onnx_file.versions(),
         "commit": onnx_file.commit(),

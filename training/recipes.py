@@ -67,7 +67,7 @@ class Recipe:
     """Whether the test set is left alone while training; else every epoch is measured on it, for the curves."""
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: autocast; the weights, and so the exported file, stay float32."""
+    """bf16: autocast where the device multiplies it (`device.arithmetic_for`), else fp32; the weights stay float32."""
     channels_last: bool = False
     """Memory layout of weights and images."""
     keep_pages: bool = False

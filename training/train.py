@@ -11,6 +11,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from rich.console import Console
@@ -20,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training import augment, checkpoint
 from training.data import Dataset
-from training.device import keep_pages
+from training.device import arithmetic_for, autocast, keep_pages
 from training.errors import DivergedError
 from training.networks import NETWORKS, Preprocess
 from training.optimizer import make_optimizer, rate_curve
@@ -39,6 +40,8 @@ class Training:
 
     network: nn.Module
     history: list[checkpoint.Epoch]
+    arithmetic: Literal["fp32", "bf16"] = "fp32"
+    """What its last epochs were computed in."""
 
     def rounded_history(self) -> list[dict[str, float | None]]:
         """Give the epochs with the digits that mean something, for a file's metadata."""
@@ -103,7 +106,7 @@ def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, conso
                 if epoch < recipe.small_epochs:
                     inputs = augment.scale(inputs, recipe.small_side)
                 inputs = inputs.contiguous(memory_format=layout)
-                with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                with autocast(recipe.precision, device):
                     logits = network(inputs)
                     loss = cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
                 optimizer.zero_grad()
@@ -155,7 +158,7 @@ def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, conso
             progress.end_epoch(epoch, history[-1], count)
 
     result.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload] # as above
-    return Training(result.eval(), history)
+    return Training(result.eval(), history, arithmetic_for(recipe.precision, device))
 
 
 def measure(
@@ -169,7 +172,7 @@ def measure(
         return None, None
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     network.eval()
-    with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+    with torch.inference_mode(), autocast(recipe.precision, images.device):
         parts = [
             network(preprocess(part).contiguous(memory_format=layout)).float() for part in torch.split(images, MEASURED)
         ]

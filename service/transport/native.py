@@ -1,36 +1,57 @@
-"""The hot methods in Rust threads (pygrpc-native), everything else on grpc.aio behind a Unix socket.
+"""Our own HTTP/2 (service.http2) on one thread: requests come in bursts, and answers go out from whoever has them.
 
-HTTP/2 and gRPC framing happen outside the interpreter lock; calls cross it in bursts. It buffers a
-whole message before Python sees it, so the size limit can only refuse late, and it has no TLS.
+A call costs a tenth here of what it costs in grpc.aio. Calls of one connection that arrive together are read, run and
+answered together, with one system call each way; between them and the model is no other thread, unless the run is long.
 """
 
-import shutil
-import tempfile
+import contextlib
+import errno
+import os
+import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pygrpc_native import EVENT_CALL, NativeGrpcFront
+import structlog
 
-from service.cores import usable_cores
 from service.errors import StartError
+from service.http2 import frames
+from service.http2.incoming import Incoming
+from service.http2.messages import Allowance
+from service.http2.outgoing import Outgoing
 from service.status import status_of
 from service.transport import sockets
-from service.transport.call import Call, Methods, Settle, Traffic, Transport
-from service.transport.grpcio import GrpcioTransport
+from service.transport.call import Methods, Settle, Traffic, Transport
+from service.transport.gathering import Gathering
+from service.transport.methods import Desk
 
-BURST = 64
-"""Most calls taken in one crossing of the interpreter lock."""
-FLUSH_POLL_S = 0.005
-FLUSH_SETTLE_S = 0.05
+log = structlog.get_logger(__name__)
+
+READ_BYTES = 2**18
+"""Most that is read from a connection before it is the next one's turn."""
+LARGE_MESSAGES = 8
+"""Messages of the largest size that may be on their way at once."""
+BACKLOG = 1024
+GREETING_S = 30.0
+"""How long a client may take to say that it speaks HTTP/2."""
+BREATH_S = 0.1
+"""How long nobody is let in when the process has no file descriptors left."""
+POLL_S = 0.005
+SILENCE_S = 0.05
+"""How long no call may come before the connections are closed: what is on its way is told that the server stops."""
+CLOSE_S = 1.0
+LINGER_S = 0.25
+"""How long clients have to close their connections themselves: ending one with bytes unread may cost it answers."""
+SILENT_S = 60
+"""After which TCP asks whether the client's machine is still there; it is given up after as long again."""
 
 
 class NativeTransport(Transport):
-    """Serves on ``host:port``; see GrpcioTransport for what runs behind it."""
+    """Serves everything on ``host:port``, without TLS."""
 
     def __init__(
         self,
@@ -39,49 +60,38 @@ class NativeTransport(Transport):
         settle: Settle,
         *,
         max_message_bytes: int,
-        io_threads: int = 0,
+        gathering: Gathering | None = None,
         reuse_port: bool = False,
     ) -> None:
-        """``settle`` is called after each burst of calls; ``io_threads`` 0 means one for each four cores.
+        """``settle`` is called after each burst of calls; ``gathering`` is that of those who answer them.
 
-        See GrpcioTransport for the rest.
+        ``reuse_port``: others may serve the port too.
         """
         self._address = address
-        self._methods = methods
         self._settle = settle
-        self._io_threads = io_threads or max(1, usable_cores() // 4)
-        self._max_message_bytes = max_message_bytes
+        self._gathering = gathering or Gathering()
         self._reuse_port = reuse_port
+        self._allowance = Allowance(max_message_bytes, LARGE_MESSAGES * max_message_bytes)
         self._traffic = Traffic(max_message_bytes)
+        self._desk = Desk(methods, self._traffic, self._soon)
+        self._epoll = select.epoll()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._chores: list[Callable[[], None]] = []
+        self._connections: dict[int, tuple[socket.socket, Incoming]] = {}
+        self._strangers: dict[int, float] = {}  # connections that have not spoken HTTP/2 yet, and since when
+        self._stopped = False
+        self._thread = threading.Thread(target=self._serve, name="native transport", daemon=True)
         self._stack = ExitStack()
-        self._thread = threading.Thread(target=self._receive, name="native transport", daemon=True)
 
     def __enter__(self) -> Self:
         """Listens; raises StartError where the address cannot be had."""
         with ExitStack() as stack:
-            folder = _socket_folder()
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            socket = folder / "grpcio.sock"
-            self._behind = stack.enter_context(
-                GrpcioTransport(
-                    f"unix:{socket}", self._methods, self._settle, max_message_bytes=self._max_message_bytes
-                )
-            )
-            self._paths = list(self._methods.hot)
-            try:
-                self._front = NativeGrpcFront(
-                    self._address,
-                    [(path, False) for path in self._paths],
-                    io_threads=self._io_threads,
-                    call_details=True,
-                    metrics=True,
-                    reuse_port=self._reuse_port,
-                )
-            except OSError as error:
-                raise StartError(f"cannot listen on {self._address}: {error}") from error
-            self._front.set_fallback(str(socket))
-            self._front.start()
-            self.port = self._front.bound_port
+            stack.callback(os.close, self._bell)
+            stack.callback(self._epoll.close)
+            self._listener = stack.enter_context(_listen(self._address, reuse_port=self._reuse_port))
+            self.port = self._listener.getsockname()[1]
+            self._epoll.register(self._bell, select.EPOLLIN)
+            self._epoll.register(self._listener, select.EPOLLIN)
             self._thread.start()
             stack.callback(self._close)
             self._stack = stack.pop_all()
@@ -90,90 +100,178 @@ class NativeTransport(Transport):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends all calls, and what runs behind."""
+        """Ends all calls."""
         self._stack.close()
 
     def set_ready(self, serving: Mapping[str, bool]) -> None:
         """Tells the health protocol which names are serving."""
-        self._behind.set_ready(serving)
+        self._desk.set_ready(serving)
 
     def retire(self, timeout_s: float, hurried: Callable[[], bool]) -> bool:
-        """Leaves the port to the others that serve it, and has its clients go there; see sockets.see_off."""
+        """Leaves the port to the others that serve it, and has its clients go there."""
         sockets.stop_accepting(self.port)
-        return sockets.see_off(self.port, timeout_s, hurried)
+        ends = time.monotonic() + timeout_s
+        while self._connections:
+            if time.monotonic() > ends or hurried():
+                return False
+            self._soon(self._send_away)
+            time.sleep(POLL_S)
+        return True
 
     def refuse(self) -> None:
-        """Refuses new hot calls from now on, and those of streams, which run behind."""
+        """Refuses new hot calls from now on."""
         self._traffic.refuse()
-        self._behind.refuse()
 
     def drain(self, timeout_s: float) -> bool:
         """Waits until the hot calls in flight have their answers, on the wire; False if time ran out."""
         ends = time.monotonic() + timeout_s
-        drained = self._traffic.drain(timeout_s) and self._behind.drain(ends - time.monotonic())
-        return drained and self._flushed(ends)
+        if not self._traffic.drain(timeout_s):
+            return False
+        self._traffic.fall_silent(SILENCE_S, CLOSE_S)
+        while not all(incoming.outgoing.idle for _, incoming in list(self._connections.values())):
+            if time.monotonic() > ends:
+                return False
+            time.sleep(POLL_S)
+        return True
 
-    def _receive(self) -> None:
-        """Takes calls in bursts until the front is closed; the path of every hot request starts here."""
-        front, traffic = self._front, self._traffic
-        methods = [self._methods.hot[path] for path in self._paths]
-        while (events := front.recv_batch_details(BURST)) is not None:
-            for kind, call_id, method, payload, _, details in events:
-                if kind == EVENT_CALL and payload is not None:
-                    call = _NativeCall(payload, details[2] if details else None, call_id, front, traffic)
-                    traffic.serve(call_id, call, methods[method])
-                else:
-                    traffic.cancel(call_id)
-            self._settle(inline=True)
+    def _soon(self, chore: Callable[[], None]) -> None:
+        """Has something done by the thread that serves."""
+        self._chores.append(chore)
+        os.eventfd_write(self._bell, 1)
 
-    def _flushed(self, ends: float) -> bool:
-        """Waits until the answers given are sent: closing the front throws away what it still holds.
+    def _serve(self) -> None:
+        """Reads, runs and answers until the end; the path of every hot request starts here."""
+        connections = self._connections
+        while not self._stopped:
+            events = self._epoll.poll(GREETING_S / 2 if self._strangers else None)
+            with self._gathering:
+                for number, event in events:
+                    if number in connections:
+                        self._attend(number, event)
+                    elif number == self._bell:
+                        self._do_chores()
+                    else:
+                        self._accept()
+                self._settle(inline=True)
+            if self._strangers:
+                self._show_out()
 
-        Its metrics count a call as ended only when its last frame has been handed to the
-        connection; the settling time is for the socket below.
-        """
-        while time.monotonic() < ends:
-            methods = (self._front.metrics() or {}).get("methods", {})
-            counts = [methods[path] for path in self._paths if path in methods]
-            if all(each["started"] == sum(status["count"] for status in each["status"].values()) for each in counts):
-                time.sleep(FLUSH_SETTLE_S)
-                return True
-            time.sleep(FLUSH_POLL_S)
-        return False
+    def _attend(self, number: int, event: int) -> None:
+        """Sees to a connection on which something can be done."""
+        connection, incoming = self._connections[number]
+        try:
+            if event & select.EPOLLOUT:
+                incoming.outgoing.resume()
+            if event & ~select.EPOLLOUT:
+                data = connection.recv(READ_BYTES)
+                if not data:
+                    raise ConnectionResetError("the client has closed it")
+                incoming.receive(data)
+                if self._strangers and incoming.greeted:
+                    self._strangers.pop(number, None)
+        except BlockingIOError:
+            pass
+        except frames.Fault as fault:
+            log.info("connection ended", reason=str(fault), code=fault.code.name)
+            incoming.outgoing.post(frames.go_away(0, fault.code, str(fault)))
+            incoming.outgoing.flush()
+            self._forget(number)
+        except OSError:
+            self._forget(number)
+        except Exception:
+            log.exception("a connection failed; it is closed")
+            self._forget(number)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                log.warning("cannot accept a connection", reason=error.strerror)
+                time.sleep(BREATH_S)  # those that are there wait too: one that ends makes room
+            return
+        connection.setblocking(False)
+        for level, option, value in (
+            (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+            (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENT_S),
+            (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_S * 1000),
+        ):
+            connection.setsockopt(level, option, value)
+        number = connection.fileno()
+        incoming = Incoming(
+            self._desk.find,
+            self._allowance,
+            lambda streams: Outgoing(connection, self._epoll, streams),
+            lambda error: _status(error),
+            self._gathering.touch,
+        )
+        self._connections[number] = connection, incoming
+        self._strangers[number] = time.monotonic()
+        self._epoll.register(connection, select.EPOLLIN)
+
+    def _forget(self, number: int) -> None:
+        """The connection is over."""
+        _, incoming = self._connections.pop(number)
+        self._strangers.pop(number, None)
+        incoming.lost()
+
+    def _show_out(self) -> None:
+        """Ends connections that have not begun to speak in time."""
+        latest = time.monotonic() - GREETING_S
+        for number in [number for number, since in self._strangers.items() if since < latest]:
+            self._forget(number)
+
+    def _do_chores(self) -> None:
+        os.eventfd_read(self._bell)
+        chores, self._chores = self._chores, []
+        for chore in chores:
+            chore()
+
+    def _send_away(self) -> None:
+        for number, (_, incoming) in list(self._connections.items()):
+            if incoming.greeted:
+                incoming.go_away()
+            else:
+                self._forget(number)
 
     def _close(self) -> None:
-        self._front.close()
+        self._soon(self._send_away)
+        ends = time.monotonic() + LINGER_S
+        while self._connections and time.monotonic() < ends:
+            time.sleep(POLL_S)
+        self._soon(self._stop)
         self._thread.join()
+        for number in list(self._connections):
+            self._forget(number)
+
+    def _stop(self) -> None:
+        self._stopped = True
 
 
-class _NativeCall(Call):
-    """A call known to the front by its id."""
-
-    __slots__ = ("_call_id", "_front", "_traffic")
-
-    def __init__(
-        self, payload: bytes, time_remaining_s: float | None, call_id: int, front: NativeGrpcFront, traffic: Traffic
-    ) -> None:
-        super().__init__(payload, time_remaining_s)
-        self._call_id = call_id
-        self._front = front
-        self._traffic = traffic
-
-    def respond(self, payload: bytes) -> None:
-        self._front.respond(self._call_id, payload)
-        self._traffic.finished(self._call_id)
-
-    def fail(self, error: Exception) -> None:
-        code, message = status_of(error)
-        self._front.fail(self._call_id, code.value[0], message)
-        self._traffic.finished(self._call_id)
+def _status(error: Exception) -> tuple[int, str]:
+    code, message = status_of(error)
+    return code.value[0], message
 
 
-def _socket_folder() -> Path:
-    """A new private folder for a socket; /dev/shm is writable in containers with a read-only root."""
-    for parent in (None, "/dev/shm"):  # noqa: S108 - mkdtemp makes the folder ours alone
-        try:
-            return Path(tempfile.mkdtemp(prefix="convserve-", dir=parent))
-        except OSError:
-            continue
-    raise StartError("no folder can be written for the socket between the transports; mount a tmpfs on /tmp")
+def _listen(address: str, *, reuse_port: bool) -> socket.socket:
+    """A listening socket; raises StartError."""
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        family, _, _, _, place = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
+        listener = socket.create_server(
+            place[:2],
+            family=family,
+            backlog=BACKLOG,
+            reuse_port=reuse_port,
+            dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
+        )
+    except OSError as error:
+        raise StartError(f"cannot listen on {address}: {error}") from error
+    listener.setblocking(False)
+    return listener
