@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from service.pb import open_inference_pb2 as pb
-from service.rows import Rows
+from service.rows import Part, Rows
 from service.tensors import DATATYPES, Array, TensorSpec, encode
 from service.wire import bytes_field
 
@@ -23,7 +23,7 @@ RAW = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
 class Reply:
     """How a request wants to be answered; requests that want the same may share one."""
 
-    __slots__ = ("_batches", "_classes", "_head", "_known", "_labels", "_plain", "_specs")
+    __slots__ = ("_batches", "_classes", "_head", "_known", "_known_parts", "_labels", "_names", "_plain", "_specs")
 
     def __init__(
         self,
@@ -45,12 +45,16 @@ class Reply:
         self._specs = [spec for spec, _ in wanted]
         self._classes = [classes for _, classes in wanted]
         self._plain = not any(self._classes) and not any(spec.datatype.numpy.hasobject for spec in self._specs)
+        self._names = [spec.name for spec in self._specs]
         self._known: dict[Shapes, list[bytes]] = {}
+        self._known_parts: dict[tuple[int, Shapes], list[bytes]] = {}
 
     def render(self, outputs: Rows) -> bytes:
         """The serialised response with these outputs of the model."""
         if not self._plain:
             return self._render_any(outputs)
+        if type(outputs) is Part:
+            return self._render_part(outputs)
         arrays = [outputs[spec.name] for spec in self._specs]
         shapes = tuple([array.shape for array in arrays])  # a list: 0.1 µs less than from a generator
         parts = self._known.get(shapes)
@@ -60,6 +64,23 @@ class Reply:
                 self._known[shapes] = parts
         response: list[Any] = parts.copy()
         response[1::2] = arrays  # buffers, as they are: joining copies each once
+        return b"".join(response)
+
+    def _render_part(self, part: Part) -> bytes:
+        """As ``render``, without an array for each request: 64 of them share the bytes of their run."""
+        start, stop, shared = part.start, part.stop, part.shared
+        key = stop - start, shared.shapes
+        parts = self._known_parts.get(key)
+        if parts is None:
+            parts = self._frame([part[name] for name in self._names])
+            if len(self._known_parts) < MOST_SHAPES:
+                self._known_parts[key] = parts
+        response = parts.copy()
+        place = 1
+        for name in self._names:
+            raw, size = shared.bytes_of(name)
+            response[place] = raw[start * size : stop * size]
+            place += 2
         return b"".join(response)
 
     def _frame(self, arrays: Sequence[Array]) -> list[bytes]:

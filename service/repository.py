@@ -105,8 +105,8 @@ def open_repository(
 ) -> Iterator[Repository]:
     """Opens every model of the folder; on leaving, ends their batchers.
 
-    ``names``: only these, and each of them must be served. All answers of a run are given within ``gathering``. Raises StartError where that, or a
-    single model, or an execution provider cannot be had.
+    ``names``: only these, and each of them must be served. All answers of a run are given within ``gathering``. Raises
+    StartError where one of the names, or a single model, or an execution provider cannot be had.
     """
     repository = Repository()
     found = _scan(folder)

@@ -1,7 +1,7 @@
 """Rows of arrays, by name: of several requests one below the other, and apart again."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -12,6 +12,44 @@ Rows = Mapping[str, Array]
 """Arrays by name; axis 0 counts the rows."""
 
 
+class Shared:
+    """The outputs of a run that several requests shared, and their bytes, made once for all of them."""
+
+    def __init__(self, arrays: Rows) -> None:
+        self.arrays = arrays
+        self.shapes = tuple([array.shape[1:] for array in arrays.values()])
+        """Of a row, in the order of the arrays."""
+        self._bytes: dict[str, tuple[bytes, int]] = {}
+
+    def bytes_of(self, name: str) -> tuple[bytes, int]:
+        """All rows of an output as bytes, and how many bytes a row has."""
+        found = self._bytes.get(name)
+        if found is None:
+            array = self.arrays[name]
+            found = self._bytes[name] = (array.tobytes(), array.nbytes // len(array))
+        return found
+
+
+class Part(Rows):
+    """The rows of one request among those of a run. Nothing is cut out before somebody asks for it."""
+
+    __slots__ = ("shared", "start", "stop")
+
+    def __init__(self, shared: Shared, start: int, stop: int) -> None:
+        self.shared = shared
+        self.start = start
+        self.stop = stop
+
+    def __getitem__(self, name: str) -> Array:
+        return self.shared.arrays[name][self.start : self.stop]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shared.arrays)
+
+    def __len__(self) -> int:
+        return len(self.shared.arrays)
+
+
 def join(parts: Sequence[Rows]) -> Rows:
     """All rows, one part's below another's; a lone part is not copied."""
     if len(parts) == 1:
@@ -19,18 +57,16 @@ def join(parts: Sequence[Rows]) -> Rows:
     return {name: _stack([part[name] for part in parts], array) for name, array in parts[0].items()}
 
 
-def split(rows: Rows, counts: Sequence[int]) -> list[Rows]:
-    """Parts of so many rows, as views; raises ModelFailed where the rows are more or fewer in all."""
+def split(rows: Rows, counts: Sequence[int]) -> Sequence[Rows]:
+    """Parts of so many rows; raises ModelFailed where the rows are more or fewer in all."""
     if len(counts) == 1:
         return [rows]
     ends = list(itertools.accumulate(counts))
     for name, array in rows.items():
         if array.shape[:1] != (ends[-1],):
             raise ModelFailed(f"output '{name}' has shape {array.shape} for {ends[-1]} rows")
-    return [
-        {name: array[end - count : end] for name, array in rows.items()}
-        for count, end in zip(counts, ends, strict=True)
-    ]
+    shared = Shared(rows)
+    return [Part(shared, end - count, end) for count, end in zip(counts, ends, strict=True)]
 
 
 def _stack(parts: list[Array], first: Array) -> Array:

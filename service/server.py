@@ -10,7 +10,6 @@ import structlog
 
 from service import __version__, image_classifier, inference_protocol, providers
 from service.cores import usable_cores
-from service.errors import StartError
 from service.image_classifier import ImageClassifier
 from service.inference_protocol import InferenceProtocol
 from service.repository import Limits, Repository, open_repository
@@ -138,6 +137,8 @@ def _transport(
             repository.settle,
             max_message_bytes=max_message_bytes,
             gathering=gathering,
+            tls=_tls(settings),
+            busy_poll_s=settings.busy_poll_us / 1e6,
             reuse_port=reuse_port,
         )
     tls = _tls(settings)
@@ -155,12 +156,4 @@ def _transport(
 def _tls(settings: Settings) -> Tls | None:
     if settings.tls_certificate_file is None or settings.tls_key_file is None:
         return None
-    ca = settings.tls_client_ca_file
-    try:
-        return Tls(
-            key=settings.tls_key_file.read_bytes(),
-            certificate=settings.tls_certificate_file.read_bytes(),
-            client_ca=None if ca is None else ca.read_bytes(),
-        )
-    except OSError as error:
-        raise StartError(f"the TLS file {error.filename} cannot be read: {error.strerror}") from error
+    return Tls(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file)

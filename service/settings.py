@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8001, ge=0, le=65535)
     """TCP port; 0 takes a free one and logs it."""
     transport: Literal["native", "grpcio"] = "native"
-    """native: our own HTTP/2, made for speed, no TLS; grpcio: everything on grpc.aio."""
+    """native: our own HTTP/2, made for speed; grpcio: grpc.aio."""
     workers: int = Field(default=0, ge=0, le=256)
     """Worker processes on the port, which share the cores, are restarted when they die, and renewed on SIGHUP, with
     the models then in the folder; auto: one for each two usable cores. 0: this process serves by itself."""
@@ -76,6 +76,9 @@ class Settings(BaseSettings):
     """How long a request may wait for others to join it, in microseconds; 0: never longer than the run that is on."""
     max_message_mib: int = Field(default=64, ge=1, le=2047)
     """Largest message accepted, in MiB; larger ones are refused with RESOURCE_EXHAUSTED."""
+    busy_poll_us: int = Field(default=50, ge=0, le=10_000)
+    """native: how long to look for the next requests before sleeping, in microseconds, if the last ones came within
+    twice that; 0: always sleep at once, which costs no processor time and answers a lone request 60 us later."""
     max_image_pixels: int = Field(default=50_000_000, ge=1)
     """Largest picture that is decoded, in pixels (height x width)."""
     decode_threads: int = Field(default=0, ge=0, le=1024)
@@ -87,7 +90,7 @@ class Settings(BaseSettings):
     drain_delay_s: float = Field(default=0.0, ge=0, le=3600)
     """How long requests are still taken after SIGTERM, not ready any more, in seconds: time for load balancers."""
     tls_certificate_file: FilePath | None = None
-    """Serve TLS with this PEM certificate chain (transport grpcio only)."""
+    """Serve TLS with this PEM certificate chain."""
     tls_key_file: FilePath | None = None
     """The PEM private key of the certificate."""
     tls_client_ca_file: FilePath | None = None
@@ -123,8 +126,6 @@ class Settings(BaseSettings):
             raise ValueError("TLS needs both --tls-certificate-file and --tls-key-file")
         if self.tls_client_ca_file is not None and self.tls_certificate_file is None:
             raise ValueError("--tls-client-ca-file needs --tls-certificate-file and --tls-key-file")
-        if self.tls_certificate_file is not None and self.transport != "grpcio":
-            raise ValueError("the native transport has no TLS: add --transport grpcio")
         if self.max_queue_rows < self.max_batch_rows:
             raise ValueError("--max-queue-rows must be at least --max-batch-rows, or a full request never fits")
         return self

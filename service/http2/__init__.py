@@ -8,4 +8,5 @@ own on top of them). Knows sockets' bytes, and nothing of methods' meaning, thre
     messages.py     messages in a stream's data: prefixes, limits, compression
     incoming.py     the receiving half of a connection
     outgoing.py     its sending half, for any thread
+    tls.py          encryption below both
 """

@@ -53,7 +53,7 @@ class Messages:
 
     @property
     def missing(self) -> int:
-        """Bytes of the message that has begun, until it is complete; 0 between messages and before a length is known."""
+        """Bytes to come of the message that has begun; 0 between messages, and before a length is known."""
         return 0 if self._length is None else max(0, PREFIX.size + self._length - self._size)
 
     @property

@@ -16,6 +16,7 @@ from typing import Any
 from service.http2 import fields, frames
 from service.http2.frames import DATA, END_HEADERS, END_STREAM, HEADERS, NUMBER, Code
 from service.http2.messages import PREFIX
+from service.http2.tls import Tls
 
 FULL_BYTES = 2**20
 """Unsent, beyond which nothing more is read from this peer: it causes answers and does not take them."""
@@ -37,7 +38,9 @@ class _Waiting:
 class Outgoing:
     """What is sent on one socket. All but ``post``, ``flush`` and ``idle`` is for posts, which run one at a time."""
 
-    def __init__(self, connection: socket.socket, epoll: select.epoll, streams: dict[int, Any]) -> None:
+    def __init__(
+        self, connection: socket.socket, epoll: select.epoll, streams: dict[int, Any], tls: Tls | None = None
+    ) -> None:
         """``streams``: those that are open, by number; this half takes out what it ends, the other what is reset.
 
         The socket must be known to ``epoll``, and is closed by ``close`` only.
@@ -45,9 +48,11 @@ class Outgoing:
         self._socket = connection
         self._epoll = epoll
         self._streams = streams
+        self._tls = tls
         self._posted: deque[bytes | tuple[int, bytes] | Callable[[], None]] = deque()
         self._writing = threading.Lock()
-        self._unsent = memoryview(b"")
+        self._unsent: deque[memoryview] = deque()
+        self._unsent_bytes = 0
         self._events = select.EPOLLIN
         self._frames: list[bytes | memoryview] = []
         self._window = self._initial_window = frames.WINDOW
@@ -93,7 +98,7 @@ class Outgoing:
                     self._epoll.unregister(self._socket)
                 self._socket.close()
                 self._posted.clear()
-                self._unsent = memoryview(b"")
+                self._unsent.clear()
                 self._waiting.clear()
 
     # What follows happens in posts.
@@ -228,23 +233,36 @@ class Outgoing:
         self._streams.pop(stream, None)
         self.drop(stream)
 
+    def _keep(self, data: bytes) -> None:
+        if data:
+            self._unsent.append(memoryview(data))
+            self._unsent_bytes += len(data)
+
     def _send(self) -> None:
         """Writes what is laid out, behind what the socket did not take before, and sees what to wait for."""
         if self.closed:
             self._frames.clear()
             return
         if self._frames:
-            data = self._frames
-            self._unsent = memoryview(b"".join((self._unsent, *data) if self._unsent else data))
-            data.clear()
-        if self._unsent:
+            data = b"".join(self._frames)
+            self._frames.clear()
+            self._keep(data if self._tls is None else self._tls.seal(data))
+        while self._unsent:
+            head = self._unsent[0]
             try:
-                self._unsent = self._unsent[self._socket.send(self._unsent) :]
+                sent = self._socket.send(head)
             except BlockingIOError:
-                pass
-            except OSError:
-                self._unsent = memoryview(b"")  # it is gone; whoever reads sees it too
-        events = (select.EPOLLIN if len(self._unsent) < FULL_BYTES else 0) | (select.EPOLLOUT if self._unsent else 0)
+                break
+            except OSError:  # it is gone; whoever reads sees it too
+                self._unsent.clear()
+                self._unsent_bytes = 0
+                break
+            self._unsent_bytes -= sent
+            if sent < len(head):
+                self._unsent[0] = head[sent:]
+                break
+            self._unsent.popleft()
+        events = (select.EPOLLIN if self._unsent_bytes < FULL_BYTES else 0) | (select.EPOLLOUT if self._unsent else 0)
         if events != self._events:
             self._events = events
             with contextlib.suppress(OSError):

@@ -5,7 +5,6 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,6 +18,7 @@ from service.errors import StartError
 from service.status import status_of
 from service.transport import sockets
 from service.transport.call import Call, ColdMethod, HotMethod, Methods, Settle, StreamMethod, Traffic, Transport
+from service.transport.tls import Tls
 
 STREAM_AHEAD = 64
 """Most requests of one stream in flight."""
@@ -29,16 +29,6 @@ SILENCE_S = 0.1
 """How long no call may come before the server is stopped, which lets nobody answer what comes then."""
 CLOSE_S = 1.0
 """How long what is not a hot call, an open health watch say, may hold up the end."""
-
-
-@dataclass(frozen=True)
-class Tls:
-    """PEM bytes of a server's credentials."""
-
-    key: bytes
-    certificate: bytes
-    client_ca: bytes | None = None
-    """Where given, clients must present a certificate of this authority."""
 
 
 class GrpcioTransport(Transport):
@@ -150,12 +140,7 @@ class GrpcioTransport(Transport):
     def _listen(self, server: grpc.aio.Server) -> int:
         if self._tls is None:
             return server.add_insecure_port(self._address)
-        credentials = grpc.ssl_server_credentials(
-            [(self._tls.key, self._tls.certificate)],
-            root_certificates=self._tls.client_ca,
-            require_client_auth=self._tls.client_ca is not None,
-        )
-        return server.add_secure_port(self._address, credentials)
+        return server.add_secure_port(self._address, self._tls.credentials())
 
     def _handlers(self) -> "tuple[grpc.GenericRpcHandler[Any, Any], ...]":
         services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}

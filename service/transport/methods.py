@@ -47,7 +47,7 @@ class Desk:
 
     def _check(self, request: health_pb2.HealthCheckRequest) -> Message:
         context = _Context()
-        response: Message = self._health.Check(request, context)
+        response: Message = self._health.Check(request, context)  # type: ignore[arg-type]  # all that it asks for
         if context.code is not None:
             raise UnknownModel(f"nothing is known by the name {request.service!r}")
         return response
@@ -192,11 +192,9 @@ class _Conversation(Exchange):
         """Sends the answers that are there, up to the first that is not."""
         with self._lock:
             was_full, calls = self.full, self._calls
-            while calls and calls[0].answer is not None:
-                call = calls.popleft()
-                answer = call.answer
+            while calls and (answer := calls[0].answer) is not None:
                 self._connection.send(self._stream, self._method.wrap(answer))
-                self._traffic.finished(call)
+                self._traffic.finished(calls.popleft())
             if self._ended and not calls:
                 self._connection.finish(self._stream)
             elif was_full and not self.full:
@@ -244,7 +242,8 @@ class _Watcher(Exchange):
     def take(self, payload: bytes) -> None:
         if self._context.on_close is not None:
             raise InvalidRequest("a health watch takes one message, and this is the second")
-        self._servicer.Watch(_parse(health_pb2.HealthCheckRequest, payload), self._context, self._send)
+        request = _parse(health_pb2.HealthCheckRequest, payload)
+        self._servicer.Watch(request, self._context, self._send)  # type: ignore[arg-type]  # as above
 
     def end(self) -> None:
         if self._context.on_close is None:
@@ -278,8 +277,9 @@ class _Reflected(Exchange):
         self._stream = stream
 
     def take(self, payload: bytes) -> None:
-        request = _parse(reflection_pb2.ServerReflectionRequest, payload)
-        for response in self._servicer.ServerReflectionInfo(iter([request]), None):
+        requests = iter([_parse(reflection_pb2.ServerReflectionRequest, payload)])
+        servicer: Any = self._servicer  # its stubs know no generators
+        for response in servicer.ServerReflectionInfo(requests, None):
             self._connection.send(self._stream, response.SerializeToString())
 
     def end(self) -> None:

@@ -4,7 +4,6 @@ A call costs a tenth here of what it costs in grpc.aio. Calls of one connection 
 answered together, with one system call each way; between them and the model is no other thread, unless the run is long.
 """
 
-import contextlib
 import errno
 import os
 import select
@@ -23,11 +22,13 @@ from service.http2 import frames
 from service.http2.incoming import Incoming
 from service.http2.messages import Allowance
 from service.http2.outgoing import Outgoing
+from service.http2.tls import Tls as Channel
 from service.status import status_of
 from service.transport import sockets
 from service.transport.call import Methods, Settle, Traffic, Transport
 from service.transport.gathering import Gathering
 from service.transport.methods import Desk
+from service.transport.tls import Tls
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +52,7 @@ SILENT_S = 60
 
 
 class NativeTransport(Transport):
-    """Serves everything on ``host:port``, without TLS."""
+    """Serves everything on ``host:port``."""
 
     def __init__(
         self,
@@ -61,10 +62,13 @@ class NativeTransport(Transport):
         *,
         max_message_bytes: int,
         gathering: Gathering | None = None,
+        tls: Tls | None = None,
+        busy_poll_s: float = 0.0,
         reuse_port: bool = False,
     ) -> None:
         """``settle`` is called after each burst of calls; ``gathering`` is that of those who answer them.
 
+        ``busy_poll_s``: how long to look for the next burst before sleeping, if the last one came within twice that.
         ``reuse_port``: others may serve the port too.
         """
         self._address = address
@@ -77,9 +81,12 @@ class NativeTransport(Transport):
         self._epoll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._chores: list[Callable[[], None]] = []
-        self._connections: dict[int, tuple[socket.socket, Incoming]] = {}
+        self._connections: dict[int, tuple[socket.socket, Channel | None, Incoming]] = {}
         self._strangers: dict[int, float] = {}  # connections that have not spoken HTTP/2 yet, and since when
         self._stopped = False
+        self._tls = None if tls is None else tls.context()
+        self._busy_poll_s = busy_poll_s
+        self._brisk = False  # whether the last burst came soon after the one before
         self._thread = threading.Thread(target=self._serve, name="native transport", daemon=True)
         self._stack = ExitStack()
 
@@ -128,7 +135,7 @@ class NativeTransport(Transport):
         if not self._traffic.drain(timeout_s):
             return False
         self._traffic.fall_silent(SILENCE_S, CLOSE_S)
-        while not all(incoming.outgoing.idle for _, incoming in list(self._connections.values())):
+        while not all(incoming.outgoing.idle for *_, incoming in list(self._connections.values())):
             if time.monotonic() > ends:
                 return False
             time.sleep(POLL_S)
@@ -143,7 +150,7 @@ class NativeTransport(Transport):
         """Reads, runs and answers until the end; the path of every hot request starts here."""
         connections = self._connections
         while not self._stopped:
-            events = self._epoll.poll(GREETING_S / 2 if self._strangers else None)
+            events = self._wait()
             with self._gathering:
                 for number, event in events:
                     if number in connections:
@@ -156,9 +163,21 @@ class NativeTransport(Transport):
             if self._strangers:
                 self._show_out()
 
+    def _wait(self) -> list[tuple[int, int]]:
+        """What can be done. To be woken takes long beside an answer: where requests come briskly it does not sleep."""
+        poll, began = self._epoll.poll, time.monotonic()
+        while self._brisk:
+            events = poll(0)
+            if events:
+                return events
+            self._brisk = time.monotonic() < began + self._busy_poll_s
+        events = poll(GREETING_S / 2 if self._strangers else None)
+        self._brisk = time.monotonic() < began + 2 * self._busy_poll_s
+        return events
+
     def _attend(self, number: int, event: int) -> None:
         """Sees to a connection on which something can be done."""
-        connection, incoming = self._connections[number]
+        connection, tls, incoming = self._connections[number]
         try:
             if event & select.EPOLLOUT:
                 incoming.outgoing.resume()
@@ -166,6 +185,11 @@ class NativeTransport(Transport):
                 data = connection.recv(READ_BYTES)
                 if not data:
                     raise ConnectionResetError("the client has closed it")
+                if tls is not None:
+                    data = tls.open(data)
+                    if tls.pending:
+                        incoming.outgoing.post(b"")
+                        incoming.outgoing.flush()
                 incoming.receive(data)
                 if self._strangers and incoming.greeted:
                     self._strangers.pop(number, None)
@@ -201,20 +225,21 @@ class NativeTransport(Transport):
         ):
             connection.setsockopt(level, option, value)
         number = connection.fileno()
+        tls = None if self._tls is None else Channel(self._tls)
         incoming = Incoming(
             self._desk.find,
             self._allowance,
-            lambda streams: Outgoing(connection, self._epoll, streams),
+            lambda streams: Outgoing(connection, self._epoll, streams, tls),
             lambda error: _status(error),
             self._gathering.touch,
         )
-        self._connections[number] = connection, incoming
+        self._connections[number] = connection, tls, incoming
         self._strangers[number] = time.monotonic()
         self._epoll.register(connection, select.EPOLLIN)
 
     def _forget(self, number: int) -> None:
         """The connection is over."""
-        _, incoming = self._connections.pop(number)
+        *_, incoming = self._connections.pop(number)
         self._strangers.pop(number, None)
         incoming.lost()
 
@@ -231,7 +256,7 @@ class NativeTransport(Transport):
             chore()
 
     def _send_away(self) -> None:
-        for number, (_, incoming) in list(self._connections.items()):
+        for number, (*_, incoming) in list(self._connections.items()):
             if incoming.greeted:
                 incoming.go_away()
             else:

@@ -199,10 +199,6 @@ def test_a_port_that_is_taken_is_told(transport: str, ragged_dir: Path) -> None:
     [
         (("--port", "99999"), "--port Input should be less than or equal to 65535"),
         (("--tls-key-file", __file__), "TLS needs both --tls-certificate-file and --tls-key-file"),
-        (
-            ("--tls-key-file", __file__, "--tls-certificate-file", __file__),
-            "the native transport has no TLS: add --transport grpcio",
-        ),
         (("--max-batch-rows", "64", "--max-queue-rows", "8"), "--max-queue-rows must be at least --max-batch-rows"),
         (("--max-batch-row", "64"), "unrecognized arguments"),
     ],

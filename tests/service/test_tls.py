@@ -1,4 +1,4 @@
-"""TLS on the grpcio transport, and mutual TLS."""
+"""TLS, and mutual TLS, on both transports."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +19,10 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-@pytest.fixture(scope="module")
-def tls_server(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+@pytest.fixture(scope="module", params=["native", "grpcio"])
+def tls_server(
+    request: pytest.FixtureRequest, authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
     """Asks its clients for a certificate."""
     folder = tmp_path_factory.mktemp("tls")
     certificate = authority.issue_cert("localhost")
@@ -33,7 +35,7 @@ def tls_server(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) 
         *("--tls-key-file", f"{folder / 'key.pem'}", "--tls-certificate-file", f"{folder / 'certificate.pem'}"),
         *("--tls-client-ca-file", f"{folder / 'ca.pem'}"),
     ]
-    with ServerProcess(Path(folder / "models"), *options, transport="grpcio") as process:
+    with ServerProcess(Path(folder / "models"), *options, transport=request.param) as process:
         yield process
 
 

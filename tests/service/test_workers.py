@@ -360,8 +360,8 @@ def test_sighup_serves_a_new_model_without_one_failed_request(workers_on: Worker
     assert not [event for event in workers_on.log if event["level"] in ("warning", "error")]
 
 
-def test_sighup_loses_no_request_over_tls_either(echo_dir: Path, tmp_path: Path) -> None:
-    """There clients are told by the age of their connections, which is why the grace period is short here."""
+def test_sighup_loses_no_request_over_tls_either(transport: str, echo_dir: Path, tmp_path: Path) -> None:
+    """On grpcio, clients are told by the age of their connections then, which is why the grace period is short here."""
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost")
     key, chain = tmp_path / "key.pem", tmp_path / "certificate.pem"
@@ -370,7 +370,7 @@ def test_sighup_loses_no_request_over_tls_either(echo_dir: Path, tmp_path: Path)
         blob.write_to_path(chain, append=True)
     credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
     options = ("--tls-key-file", str(key), "--tls-certificate-file", str(chain), "--grace-s", "4")
-    with Workers(echo_dir, *options, transport="grpcio", credentials=credentials) as workers:
+    with Workers(echo_dir, *options, transport=transport, credentials=credentials) as workers:
         with Load(workers) as load:
             workers.renewed()
         assert load.failures == []
