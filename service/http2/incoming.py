@@ -347,18 +347,20 @@ class Incoming:
 
     def _data(self, flags: int, stream: int, data: bytes, start: int, end: int) -> None:
         self._unrenewed += end - start
-        if stream == 0 or stream > self._last:
-            raise Fault(Code.PROTOCOL_ERROR, "data of no request")
         request = self.streams.get(stream)
-        if not isinstance(request, RequestHead | Receiving):
-            return  # it was answered or reset; the rest was on its way
-        request = self._received(stream, request)
+        if type(request) is not Receiving:
+            if stream == 0 or stream > self._last:
+                raise Fault(Code.PROTOCOL_ERROR, "data of no request")
+            if type(request) is not RequestHead:
+                return  # it was answered or reset; the rest was on its way
+            request = self._received(stream, request)
         request.received += end - start
         if request.received > request.allowed:
             self._post(frames.reset(stream, Code.FLOW_CONTROL_ERROR))
             self._cancel(stream)
             return
-        start, end = _unpadded(flags, data, start, end)
+        if flags & PADDED:
+            start, end = _unpadded(flags, data, start, end)
         try:
             for message in request.messages.feed(memoryview(data)[start:end]):
                 self._message(stream, request, message)
@@ -367,7 +369,7 @@ class Incoming:
             return
         if flags & END_STREAM:
             self._complete(stream, request)
-        else:
+        elif request.received + max(request.messages.missing, STREAM_WINDOW // 2) > request.allowed:
             self._allow(stream, request)
 
     def _message(self, stream: int, request: Receiving, message: bytes) -> None:

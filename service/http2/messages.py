@@ -5,7 +5,7 @@ A message's length is known after its first five bytes, so one that is too long 
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from service.errors import InvalidRequest, Overloaded, Unsupported
 
@@ -61,10 +61,15 @@ class Messages:
         """Whether nothing of a next message has come."""
         return self._size == 0
 
-    def feed(self, piece: memoryview) -> Iterator[bytes]:
+    def feed(self, piece: memoryview) -> Iterable[bytes]:
         """The messages that this piece completes; raises InvalidRequest, Unsupported or Overloaded."""
         self._pieces.append(piece)
         self._size += len(piece)
+        if self._length is not None and self._size < PREFIX.size + self._length and len(self._pieces) < MOST_PIECES:
+            return ()  # the longest part of a large message, a frame of 16 KiB at a time
+        return self._complete()
+
+    def _complete(self) -> Iterator[bytes]:
         if len(self._pieces) > max(MOST_PIECES, self._size // PIECE_BYTES):
             self._pieces = [memoryview(b"".join(self._pieces))]
         while self._size >= PREFIX.size:
