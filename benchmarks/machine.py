@@ -14,7 +14,7 @@ from typing import Any
 from service import __version__
 from service.cores import usable_cores
 
-PACKAGES = ("grpcio", "numpy", "onnxruntime", "protobuf", "pygrpc-native", "uvloop")
+PACKAGES = ("grpcio", "hpack", "numpy", "onnxruntime", "protobuf", "uvloop")
 BUSY_LOAD = 0.5
 """Load average above which other work is sure to disturb the figures."""
 

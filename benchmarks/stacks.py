@@ -11,7 +11,6 @@ from pathlib import Path
 from benchmarks.errors import BenchmarkError
 
 KINDS = (
-    ("network: Rust's own threads", r"^grpc-native", r"", r""),
     (
         "lock and hand-over",
         r"",
@@ -21,7 +20,6 @@ KINDS = (
     ("session.run", r"", r"onnxruntime", r""),
     ("protobuf", r"", r"_message\.", r""),
     ("NumPy", r"", r"_multiarray_umath|numpy", r""),
-    ("network: Rust in Python's threads", r"", r"_native\.abi3", r""),
     ("network: grpc core", r"", r"cygrpc", r""),
     ("kernel", r"", r"kernel", r""),
     ("Python", r"", r"python|\.cpython-", r""),

@@ -45,23 +45,24 @@ class FieldReader(Generic[T]):
         """``method_of`` is asked for what a path stands for."""
         self._method_of = method_of
         self._decoder = hpack.Decoder(MAX_LIST_BYTES)
-        self._known: dict[bytes, RequestHead[T]] = {}
+        self.known: dict[bytes, RequestHead[T]] = {}
+        """What blocks say that were seen before, for who cannot wait."""
 
     def read(self, block: bytes) -> RequestHead[T]:
         """A request's head; raises Fault, or Malformed where this request alone is wrong."""
-        head = self._known.get(block)
+        head = self.known.get(block)
         if head is None:
             fields, kept = self._decode(block)
             head = self._understand(fields)
             if kept:
-                if len(self._known) >= MOST_BLOCKS:
-                    self._known.clear()
-                self._known[block] = head
+                if len(self.known) >= MOST_BLOCKS:
+                    self.known.clear()
+                self.known[block] = head
         return head
 
     def skip(self, block: bytes) -> None:
         """Reads a block whose fields nobody needs (trailers), because it may change the table."""
-        if block not in self._known:
+        if block not in self.known:
             self._decode(block)
 
     def _decode(self, block: bytes) -> tuple[dict[bytes, bytes], bool]:
@@ -80,7 +81,7 @@ class FieldReader(Generic[T]):
         # What is added comes first, as an object of its own.
         kept = len(entries) == count and (entries[0] if entries else None) is first and table.maxsize == size
         if not kept:
-            self._known.clear()
+            self.known.clear()
         return fields, kept
 
     def _understand(self, fields: dict[bytes, bytes]) -> RequestHead[T]:

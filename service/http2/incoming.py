@@ -36,7 +36,7 @@ from service.http2.frames import (
     Fault,
 )
 from service.http2.messages import PREFIX, Allowance, Messages
-from service.http2.outgoing import Outgoing
+from service.http2.outgoing import Outgoing, Post
 
 MAX_STREAMS = 1024
 """Requests that a connection may have open; more are turned away so that the client sends them again."""
@@ -167,7 +167,7 @@ class Incoming:
             self.greeted = True
             at = len(PREFACE)
             self._post(GREETING)
-        streams, unpack, prefix = self.streams, HEAD.unpack_from, PREFIX.unpack_from
+        streams, known, unpack, prefix = self.streams, self._fields.known, HEAD.unpack_from, PREFIX.unpack_from
         while end - at >= 9:
             high, low, kind, flags, stream = unpack(data, at)
             start = at + 9
@@ -177,7 +177,13 @@ class Incoming:
                     raise Fault(Code.FRAME_SIZE_ERROR, f"a frame of {at - start} bytes: {frames.FRAME_BYTES} may be")
                 at = start - 9
                 break
-            if kind == DATA and flags == END_STREAM and at - start >= 5 and self._block is None:
+            if kind == HEADERS and flags == END_HEADERS and self._last < stream <= STREAM and self._block is None:
+                said = known.get(data[start:at])
+                if said is not None and isinstance(said.method, Unary) and stream & 1 and len(streams) < MAX_STREAMS:
+                    self._last = stream
+                    streams[stream] = said
+                    continue
+            elif kind == DATA and flags == END_STREAM and at - start >= 5 and self._block is None:
                 head = streams.get(stream)
                 if type(head) is RequestHead:
                     flag, length = prefix(data, start)
@@ -204,7 +210,10 @@ class Incoming:
 
     def answer(self, stream: int, payload: bytes) -> None:
         """The whole answer of a unary call."""
-        self._post((stream, payload))
+        outgoing = self.outgoing  # as _post does, in one call less
+        outgoing.posted.append((stream, payload))
+        if not outgoing.touched:
+            self._touch(outgoing)
 
     def send(self, stream: int, payload: bytes) -> None:
         """One message of an answer that may have more."""
@@ -226,10 +235,11 @@ class Incoming:
         if isinstance(request, Receiving):
             self._allow(stream, request)
 
-    def _post(self, item: "bytes | tuple[int, bytes] | Callable[[], None]") -> None:
+    def _post(self, item: Post) -> None:
         outgoing = self.outgoing
-        outgoing.post(item)
-        self._touch(outgoing)
+        outgoing.posted.append(item)
+        if not outgoing.touched:
+            self._touch(outgoing)
 
     def _frame(self, kind: int, flags: int, stream: int, data: bytes, start: int, end: int) -> None:
         """Any frame."""

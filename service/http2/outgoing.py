@@ -18,6 +18,8 @@ from service.http2.frames import DATA, END_HEADERS, END_STREAM, HEADERS, NUMBER,
 from service.http2.messages import PREFIX
 from service.http2.tls import Tls
 
+Post = bytes | tuple[int, bytes] | Callable[[], None]
+"""Frames; or a stream and its whole answer; or a call that sees to more than that."""
 FULL_BYTES = 2**20
 """Unsent, beyond which nothing more is read from this peer: it causes answers and does not take them."""
 
@@ -36,7 +38,7 @@ class _Waiting:
 
 
 class Outgoing:
-    """What is sent on one socket. All but ``post``, ``flush`` and ``idle`` is for posts, which run one at a time."""
+    """What is sent on one socket. All but ``posted``, ``flush`` and ``idle`` is for posts, which run one at a time."""
 
     def __init__(
         self, connection: socket.socket, epoll: select.epoll, streams: dict[int, Any], tls: Tls | None = None
@@ -49,7 +51,8 @@ class Outgoing:
         self._epoll = epoll
         self._streams = streams
         self._tls = tls
-        self._posted: deque[bytes | tuple[int, bytes] | Callable[[], None]] = deque()
+        self.posted: deque[Post] = deque()
+        """What is to be sent; any thread may add to it, and should then see to it that it is flushed."""
         self._writing = threading.Lock()
         self._unsent: deque[memoryview] = deque()
         self._unsent_bytes = 0
@@ -64,14 +67,10 @@ class Outgoing:
         self.touched = False
         """Whether somebody has seen to it that it will be flushed; see transport/gathering.py."""
 
-    def post(self, item: bytes | tuple[int, bytes] | Callable[[], None]) -> None:
-        """Takes what is to be sent, to be called by any thread: frames; or a stream and its whole answer; or a call."""
-        self._posted.append(item)
-
     def flush(self) -> None:
         """Sends what is posted, as far as the peer and the socket take it."""
         # Asked again after the lock is given back: another thread may have posted, and found it taken.
-        while self._posted and self._writing.acquire(blocking=False):
+        while self.posted and self._writing.acquire(blocking=False):
             try:
                 self._take_posts()
                 self._send()
@@ -86,7 +85,7 @@ class Outgoing:
     @property
     def idle(self) -> bool:
         """Whether all that was posted is in the kernel's hands."""
-        return not (self._posted or self._unsent or self._waiting or self._writing.locked()) or self.closed
+        return not (self.posted or self._unsent or self._waiting or self._writing.locked()) or self.closed
 
     def close(self) -> None:
         """Closes the socket; what is not sent is lost."""
@@ -97,7 +96,7 @@ class Outgoing:
                 with contextlib.suppress(OSError):
                     self._epoll.unregister(self._socket)
                 self._socket.close()
-                self._posted.clear()
+                self.posted.clear()
                 self._unsent.clear()
                 self._waiting.clear()
 
@@ -168,7 +167,7 @@ class Outgoing:
         self._begun.discard(stream)
 
     def _take_posts(self) -> None:
-        posted, streams, out = self._posted, self._streams, self._frames
+        posted, streams, out = self.posted, self._streams, self._frames
         while posted:
             item = posted.popleft()
             if type(item) is tuple:

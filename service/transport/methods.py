@@ -88,7 +88,7 @@ class _NativeCall(Call):
     def __init__(
         self, payload: bytes, timeout_s: float | None, connection: Incoming, stream: int, traffic: Traffic
     ) -> None:
-        super().__init__(payload, timeout_s)
+        Call.__init__(self, payload, timeout_s)
         self._connection = connection
         self._stream = stream
         self._traffic = traffic

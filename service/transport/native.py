@@ -188,7 +188,7 @@ class NativeTransport(Transport):
                 if tls is not None:
                     data = tls.open(data)
                     if tls.pending:
-                        incoming.outgoing.post(b"")
+                        incoming.outgoing.posted.append(b"")
                         incoming.outgoing.flush()
                 incoming.receive(data)
                 if self._strangers and incoming.greeted:
@@ -197,7 +197,7 @@ class NativeTransport(Transport):
             pass
         except frames.Fault as fault:
             log.info("connection ended", reason=str(fault), code=fault.code.name)
-            incoming.outgoing.post(frames.go_away(0, fault.code, str(fault)))
+            incoming.outgoing.posted.append(frames.go_away(0, fault.code, str(fault)))
             incoming.outgoing.flush()
             self._forget(number)
         except OSError:

@@ -1,13 +1,13 @@
 """Takes a listening server out of a port that others go on serving, without losing a connection or a request.
 
-The libraries close abruptly. A listener goes with the connections that wait in its queue; pygrpc-native's ``close``
-with the calls in flight; grpcio's ``stop`` with those on their way (of 37,942 requests by four clients 66, in three
-renewals of two workers). So it is done here, at this process's own sockets, which /proc/self/fd lists:
+A listener goes with the connections that wait in its queue, and grpcio's ``stop`` with the calls on their way (of
+37,942 requests by four clients 66, in three renewals of two workers). So it is done here, at this process's own
+sockets, which /proc/self/fd lists:
 
 1. A filter drops what would open a connection at this listener, which the kernel chose for it among those that share
    the port. The client's kernel repeats that packet after a second, and by then others are left to choose from.
 2. When the handshakes under way are over and accepted, the listener is closed.
-3. Each connection is sent HTTP/2's GOAWAY for the highest stream there can be: its client opens no more requests on
+3. On grpcio (the native transport does so itself), each connection is sent HTTP/2's GOAWAY for the highest stream there can be: its client opens no more requests on
    it, gets the answers to all that it has sent, and closes it (https://www.rfc-editor.org/rfc/rfc9113#section-6.8).
 
 GOAWAY must not come in the middle of another frame. A frame is written by one system call, and only one that finds

@@ -24,7 +24,7 @@ END
 PERF = """#!/bin/sh
 [ "$1" = record ] || cat << END
     40.00%|python          |onnxruntime_pybind11_state.so  |[.] MlasConvDepthwise
-    25.00%|grpc-native-io  |[kernel.kallsyms]              |[k] tcp_sendmsg
+    25.00%|python          |[kernel.kallsyms]              |[k] tcp_sendmsg
     20.00%|python          |libpython3.11.so.1.0           |[.] _PyEval_EvalFrameDefault
     10.00%|python          |libpython3.11.so.1.0           |[.] take_gil
      5.00%|python          |_message.abi3.so               |[.] upb_Decode
@@ -69,7 +69,7 @@ def test_samples_are_counted_by_what_they_were_spent_on(tmp_path: Path) -> None:
     assert shares == pytest.approx(
         {
             "session.run": 0.4,
-            "network: Rust's own threads": 0.25,
+            "kernel": 0.25,
             "Python": 0.2,
             "lock and hand-over": 0.1,
             "protobuf": 0.05,
