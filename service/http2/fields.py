@@ -15,6 +15,8 @@ MAX_LIST_BYTES = 16_384
 """Of a request's fields, as HPACK counts them."""
 MOST_BLOCKS = 1024
 """Blocks remembered for a connection. Past that all are forgotten, and learned anew."""
+MOST_BLOCK_BYTES = 1024
+"""Of a block worth remembering; usual are 10 to 100."""
 MAX_MESSAGE_CHARACTERS = 2_048
 """Of an error's message: clients limit what trailers they take (8 KiB is usual), and quoting may treble it."""
 TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
@@ -54,7 +56,7 @@ class FieldReader(Generic[T]):
         if head is None:
             fields, kept = self._decode(block)
             head = self._understand(fields)
-            if kept:
+            if kept and len(block) <= MOST_BLOCK_BYTES:
                 if len(self.known) >= MOST_BLOCKS:
                     self.known.clear()
                 self.known[block] = head

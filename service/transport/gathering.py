@@ -5,6 +5,10 @@ from collections import deque
 from types import TracebackType
 from typing import Protocol
 
+import structlog
+
+log = structlog.get_logger(__name__)
+
 
 class Flushable(Protocol):
     """What keeps what it is given until it is flushed."""
@@ -60,4 +64,8 @@ class Gathering:
             except IndexError:
                 return  # another thread was faster
             what.touched = False  # before it is flushed, so that nothing is given to it behind the flush unseen
-            what.flush()
+            try:
+                what.flush()
+            except Exception:
+                # It must not take down the thread that answers everybody else.
+                log.exception("sending answers failed")

@@ -49,6 +49,13 @@ LINGER_S = 0.25
 """How long clients have to close their connections themselves: ending one with bytes unread may cost it answers."""
 SILENT_S = 60
 """After which TCP asks whether the client's machine is still there; it is given up after as long again."""
+OPTIONS = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENT_S),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_S * 1000),
+)
+"""Of a connection."""
 
 
 class NativeTransport(Transport):
@@ -86,6 +93,7 @@ class NativeTransport(Transport):
         self._stopped = False
         self._tls = None if tls is None else tls.context()
         self._busy_poll_s = busy_poll_s
+        self._deaf_until = 0.0  # when connections are accepted again; 0: they are
         self._brisk = False  # whether the last burst came soon after the one before
         self._thread = threading.Thread(target=self._serve, name="native transport", daemon=True)
         self._stack = ExitStack()
@@ -171,7 +179,13 @@ class NativeTransport(Transport):
             if events:
                 return events
             self._brisk = time.monotonic() < began + self._busy_poll_s
-        events = poll(GREETING_S / 2 if self._strangers else None)
+        if self._deaf_until:
+            if time.monotonic() > self._deaf_until:
+                self._epoll.modify(self._listener, select.EPOLLIN)
+                self._deaf_until = 0.0
+            events = poll(BREATH_S)
+        else:
+            events = poll(GREETING_S / 2 if self._strangers else None)
         self._brisk = time.monotonic() < began + 2 * self._busy_poll_s
         return events
 
@@ -214,16 +228,16 @@ class NativeTransport(Transport):
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 log.warning("cannot accept a connection", reason=error.strerror)
-                time.sleep(BREATH_S)  # those that are there wait too: one that ends makes room
+                self._epoll.modify(self._listener, 0)
+                self._deaf_until = time.monotonic() + BREATH_S
             return
         connection.setblocking(False)
-        for level, option, value in (
-            (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-            (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-            (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENT_S),
-            (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_S * 1000),
-        ):
-            connection.setsockopt(level, option, value)
+        try:
+            for level, option, value in OPTIONS:
+                connection.setsockopt(level, option, value)
+        except OSError:  # it has gone already
+            connection.close()
+            return
         number = connection.fileno()
         tls = None if self._tls is None else Channel(self._tls)
         incoming = Incoming(

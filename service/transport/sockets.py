@@ -7,10 +7,11 @@ sockets, which /proc/self/fd lists:
 1. A filter drops what would open a connection at this listener, which the kernel chose for it among those that share
    the port. The client's kernel repeats that packet after a second, and by then others are left to choose from.
 2. When the handshakes under way are over and accepted, the listener is closed.
-3. On grpcio (the native transport does so itself), each connection is sent HTTP/2's GOAWAY for the highest stream there can be: its client opens no more requests on
+3. Each connection is sent HTTP/2's GOAWAY for the highest stream there can be: its client opens no more requests on
    it, gets the answers to all that it has sent, and closes it (https://www.rfc-editor.org/rfc/rfc9113#section-6.8).
 
-GOAWAY must not come in the middle of another frame. A frame is written by one system call, and only one that finds
+The native transport does the third itself. On grpcio, whose connections we must write to behind its back, GOAWAY must
+not come in the middle of another frame. A frame is written by one system call, and only one that finds
 the send buffer full leaves a rest behind; so GOAWAY is written when that buffer is empty.
 """
 
