@@ -1,4 +1,4 @@
-"""Header blocks: what a request's says (decoded by the library hpack), and the few that we send."""
+"""Header blocks: what a request's says, and the few that we send."""
 
 import re
 from collections.abc import Callable
@@ -7,9 +7,8 @@ from functools import lru_cache
 from typing import Generic, TypeVar
 from urllib.parse import quote
 
-import hpack
-
 from service.http2.frames import Code, Fault
+from service.http2.table import BadBlock, Decoder, TooLong
 
 MAX_LIST_BYTES = 16_384
 """Of a request's fields, as HPACK counts them."""
@@ -40,13 +39,13 @@ class FieldReader(Generic[T]):
     """Reads the header blocks of one connection, each of which may change what the next ones mean.
 
     Clients repeat themselves: a block that was seen before, and found the same table, says the same. That takes
-    0.2 µs instead of 30.
+    0.2 µs instead of 9.
     """
 
     def __init__(self, method_of: Callable[[str], T]) -> None:
         """``method_of`` is asked for what a path stands for."""
         self._method_of = method_of
-        self._decoder = hpack.Decoder(MAX_LIST_BYTES)
+        self._decoder = Decoder(MAX_LIST_BYTES)
         self.known: dict[bytes, RequestHead[T]] = {}
         """What blocks say that were seen before, for who cannot wait."""
 
@@ -69,20 +68,15 @@ class FieldReader(Generic[T]):
 
     def _decode(self, block: bytes) -> tuple[dict[bytes, bytes], bool]:
         """The fields, the last of each name, and whether the table is as it was before."""
-        table = self._decoder.header_table
-        entries, size = table.dynamic_entries, table.maxsize
-        first, count = (entries[0] if entries else None), len(entries)
+        changes = self._decoder.changes
         try:
-            fields = {bytes(name): bytes(value) for name, value in self._decoder.decode(block, raw=True)}
-        except hpack.OversizedHeaderListError as error:
-            raise Fault(
-                Code.ENHANCE_YOUR_CALM, f"the request's fields are longer than {MAX_LIST_BYTES} bytes"
-            ) from error
-        except hpack.HPACKError as error:
+            fields = dict(self._decoder.decode(block))
+        except TooLong as error:
+            raise Fault(Code.ENHANCE_YOUR_CALM, str(error)) from error
+        except BadBlock as error:
             raise Fault(Code.COMPRESSION_ERROR, f"a header block cannot be decoded: {error}") from error
-        # What is added comes first, as an object of its own.
-        kept = len(entries) == count and (entries[0] if entries else None) is first and table.maxsize == size
-        if not kept:
+        kept = self._decoder.changes == changes
+        if not kept and self.known:
             self.known.clear()
         return fields, kept
 
