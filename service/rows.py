@@ -1,7 +1,8 @@
 """Rows of arrays, by name: of several requests one below the other, and apart again."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from service.tensors import Array
 
 Rows = Mapping[str, Array]
 """Arrays by name; axis 0 counts the rows."""
+T = TypeVar("T")
 
 
 class Shared:
@@ -20,6 +22,7 @@ class Shared:
         self.shapes = tuple([array.shape[1:] for array in arrays.values()])
         """Of a row, in the order of the arrays."""
         self._bytes: dict[str, tuple[bytes, int]] = {}
+        self._found: dict[Hashable, Any] = {}
 
     def bytes_of(self, name: str) -> tuple[bytes, int]:
         """All rows of an output as bytes, and how many bytes a row has."""
@@ -27,6 +30,13 @@ class Shared:
         if found is None:
             array = self.arrays[name]
             found = self._bytes[name] = (array.tobytes(), array.nbytes // len(array))
+        return found
+
+    def once(self, key: Hashable, find: Callable[[Rows], T]) -> T:
+        """What is found in all rows, looked for once and then remembered by its key."""
+        if key not in self._found:
+            self._found[key] = find(self.arrays)
+        found: T = self._found[key]
         return found
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from service.classification import ClassificationWriter
 from service.pb import image_classifier_pb2 as pb
+from service.rows import split
 
 LABELS = ["", "airplane", "Käse", *(f"class {index}" for index in range(3, 300))]
 FLOATS = st.floats(width=32) | st.just(0.0) | st.just(-0.0)
@@ -57,3 +58,16 @@ def test_logits_that_the_model_does_not_give_are_left_out() -> None:
     writer = ClassificationWriter("m", "1", LABELS[:2])
     result = writer.results({"probabilities": np.array([[0.25, 0.75]], np.float32)}, 1, logits=True)
     assert not pb.ImageResult.FromString(result[0]).classification.logits
+
+
+def test_requests_that_share_a_run_get_the_results_of_their_rows_alone() -> None:
+    """Each asks for as many classes as it likes."""
+    outputs = {name: np.random.default_rng(0).random((7, 5), np.float32) for name in ("probabilities", "logits")}
+    writer = ClassificationWriter("m", "1", LABELS[:5])
+    start = 0
+    for count, top_k, part in zip([1, 4, 2], [3, 1, 3], split(outputs, [1, 4, 2]), strict=True):
+        alone = {name: array[start : start + count] for name, array in outputs.items()}
+        for logits in (True, False):
+            assert writer.results(part, top_k, logits=logits) == writer.results(alone, top_k, logits=logits)
+        start += count
+    assert start == 7

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from service.pb import open_inference_pb2 as pb
 from service.reply import Reply
+from service.rows import split
 from service.tensors import DATATYPES, TensorSpec
 from tests.wire import raw_bytes
 
@@ -42,3 +43,21 @@ def test_rows_of_a_larger_array_are_written_alone() -> None:
     reply = Reply("mnist", "3", "", [(LOGITS, 0)])
     array = np.arange(100, dtype=np.float32).reshape(10, 10)
     assert reply.render({"logits": array[3:5]}) == by_protobuf("", [(LOGITS, array[3:5])])
+
+
+@pytest.mark.parametrize("specs", [[LOGITS], [INDEX, LOGITS], [LOGITS, TEXT]])
+def test_requests_that_share_a_run_get_the_responses_of_their_rows_alone(specs: list[TensorSpec]) -> None:
+    reply = Reply("mnist", "3", "", [(spec, 0) for spec in specs])
+    generator = np.random.default_rng(0)
+    for counts in ([1, 1, 1], [2, 1, 5], [1, 2], [3]):
+        rows = sum(counts)
+        outputs: dict[str, NDArray[Any]] = {
+            "logits": generator.normal(size=(rows, 10)).astype(np.float32),
+            "index": generator.integers(0, 10, rows),
+            "text": np.array([f"text {row}".encode() for row in range(rows)], dtype=object),
+        }
+        start = 0
+        for count, part in zip(counts, split(outputs, counts), strict=True):
+            alone = {name: array[start : start + count] for name, array in outputs.items()}
+            assert reply.render(part) == by_protobuf("", [(spec, alone[spec.name]) for spec in specs])
+            start += count
