@@ -103,7 +103,7 @@ Head = RequestHead[Method | None]
 class Receiving:
     """A request of which more is to come."""
 
-    __slots__ = ("allowed", "exchange", "head", "messages", "received", "unary")
+    __slots__ = ("allowed", "ended", "exchange", "head", "messages", "received", "unary")
 
     def __init__(self, head: Head, messages: Messages, exchange: Exchange | None) -> None:
         self.head = head
@@ -113,6 +113,7 @@ class Receiving:
         """The one message of a unary method, when it has come."""
         self.received = 0
         self.allowed = STREAM_WINDOW
+        self.ended = False
 
     def cancel(self) -> None:
         """Nobody waits for the answer any more."""
@@ -322,7 +323,7 @@ class Incoming:
             request = self.streams.get(stream)
             if request is not None and not ended:
                 raise Fault(Code.PROTOCOL_ERROR, "trailers end a request")
-            if isinstance(request, RequestHead | Receiving):
+            if isinstance(request, RequestHead) or (isinstance(request, Receiving) and not request.ended):
                 self._complete(stream, self._received(stream, request))
             return
         self._last = stream
@@ -365,8 +366,8 @@ class Incoming:
                 return  # it was answered or reset; the rest was on its way
             request = self._received(stream, request)
         request.received += end - start
-        if request.received > request.allowed:
-            self._post(frames.reset(stream, Code.FLOW_CONTROL_ERROR))
+        if request.received > request.allowed or request.ended:
+            self._post(frames.reset(stream, Code.STREAM_CLOSED if request.ended else Code.FLOW_CONTROL_ERROR))
             self._cancel(stream)
             return
         if flags & PADDED:
@@ -393,6 +394,7 @@ class Incoming:
 
     def _complete(self, stream: int, request: Receiving) -> None:
         """The request has ended."""
+        request.ended = True
         if not request.messages.between:
             self._turn_away(stream, InvalidRequest("the request ends in the middle of a message"), early=False)
         elif request.exchange is not None:

@@ -134,20 +134,16 @@ class Outgoing:
             self._end(stream, frames.frame(HEADERS, END_HEADERS | END_STREAM, stream, block), early=early)
 
     def widen(self, stream: int, octets: int) -> None:
-        """The peer allows so many octets more; raises nothing: too many end the connection or the stream."""
+        """The peer allows so many octets more, on a stream or (0) on all together."""
         if stream == 0:
             self._window += octets
-            if self._window > frames.MOST_WINDOW:
-                self._frames.append(frames.go_away(0, Code.FLOW_CONTROL_ERROR, "the connection's window overflows"))
-                return
+            self._check_window(self._window)
             for waiting in list(self._waiting):
                 self._continue(waiting)
         elif stream in self._streams:
             self._allowed[stream] = self._allowed.get(stream, 0) + octets
-            if self._initial_window + self._allowed[stream] > frames.MOST_WINDOW:
-                self._frames.append(frames.reset(stream, Code.FLOW_CONTROL_ERROR))
-                self._forget(stream)
-            elif stream in self._waiting:
+            self._check_window(self._initial_window + self._allowed[stream])
+            if stream in self._waiting:
                 self._continue(stream)
 
     def set_limits(self, initial_window: int | None, most: int | None) -> None:
@@ -165,6 +161,13 @@ class Outgoing:
         self._waiting.pop(stream, None)
         self._allowed.pop(stream, None)
         self._begun.discard(stream)
+
+    def _check_window(self, window: int) -> None:
+        """Ends the connection of a peer that allows more than can be counted: whoever reads finds its end."""
+        if window > frames.MOST_WINDOW:
+            self._frames.append(frames.go_away(0, Code.FLOW_CONTROL_ERROR, "a window overflows"))
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RD)
 
     def _take_posts(self) -> None:
         posted, streams, out = self.posted, self._streams, self._frames
