@@ -164,18 +164,21 @@ class _Conversation(Exchange):
         self._connection = connection
         self._stream = stream
         self._timeout_s = timeout_s
-        self._calls: deque[_StreamCall] = deque()
+        self._calls: deque[_StreamCall] = deque()  # in flight
+        self._ahead: deque[bytes] = deque()  # what the client had been allowed to send by then
+        self._going_on = False
         self._lock = Lock()
         self._ended = False
 
     @property
     def full(self) -> bool:
-        return len(self._calls) >= STREAM_AHEAD
+        return len(self._calls) >= STREAM_AHEAD or bool(self._ahead)
 
     def take(self, payload: bytes) -> None:
-        call = _StreamCall(payload, self._timeout_s, self)
-        self._calls.append(call)
-        self._traffic.serve(call, call, self._method.method)
+        if self.full:
+            self._ahead.append(payload)
+        else:
+            self._serve(payload)
 
     def end(self) -> None:
         self._ended = True
@@ -185,20 +188,35 @@ class _Conversation(Exchange):
         with self._lock:
             calls = list(self._calls)
             self._calls.clear()
+            self._ahead.clear()
         for call in calls:
             self._traffic.cancel(call)
 
     def send(self) -> None:
         """Sends the answers that are there, up to the first that is not."""
         with self._lock:
-            was_full, calls = self.full, self._calls
+            calls = self._calls
             while calls and (answer := calls[0].answer) is not None:
                 self._connection.send(self._stream, self._method.wrap(answer))
                 self._traffic.finished(calls.popleft())
-            if self._ended and not calls:
+            if self._ended and not calls and not self._ahead:
                 self._connection.finish(self._stream)
-            elif was_full and not self.full:
-                self._soon(lambda: self._connection.make_room(self._stream))
+            elif len(calls) <= STREAM_AHEAD // 2 and not self._going_on:
+                self._going_on = True
+                self._soon(self._go_on)
+
+    def _serve(self, payload: bytes) -> None:
+        call = _StreamCall(payload, self._timeout_s, self)
+        self._calls.append(call)
+        self._traffic.serve(call, call, self._method.method)
+
+    def _go_on(self) -> None:
+        """Serves what had to wait, and lets the client send more; in the thread that receives."""
+        self._going_on = False
+        while self._ahead and len(self._calls) < STREAM_AHEAD:
+            self._serve(self._ahead.popleft())
+        if not self.full:
+            self._connection.make_room(self._stream)
 
 
 class _StreamCall(Call):
