@@ -16,7 +16,10 @@ from pathlib import Path
 from benchmarks.exchange import MODEL_INFER
 from service.transport import Call, GrpcioTransport, Methods, NativeTransport
 
-TRANSPORTS = {"native": partial(NativeTransport, busy_poll_s=50e-6), "grpcio": GrpcioTransport}
+TRANSPORTS: dict[str, Callable[..., NativeTransport | GrpcioTransport]] = {
+    "native": partial(NativeTransport, busy_poll_s=50e-6),
+    "grpcio": GrpcioTransport,
+}
 """As the server opens them by default."""
 MAX_MESSAGE_BYTES = 64 * 2**20
 """As the server's default."""

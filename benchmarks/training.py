@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from training import augment
 from training.cost import processor
 from training.data import Dataset, default_data_dir, load
-from training.device import arithmetic_for, autocast, choose_device, keep_pages
+from training.device import arithmetic_for, autocast, choose_device, keep_pages, multiplies_bfloat16
 from training.networks import NETWORKS, Preprocess
 from training.optimizer import make_optimizer
 from training.recipes import RECIPES, Recipe
@@ -103,11 +103,9 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     device = choose_device(chosen.device)
     load_average = os.getloadavg()[0]
     keep_pages()
-    ceilings = {
-        precision: ceiling(dtype, device, chosen.seconds)
-        for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
-        if arithmetic_for(precision, device) == precision
-    }
+    ceilings = {"fp32": ceiling(torch.float32, device, chosen.seconds)}
+    if multiplies_bfloat16(device.type):
+        ceilings["bf16"] = ceiling(torch.bfloat16, device, chosen.seconds)
     networks = {}
     for name, recipe in RECIPES.items():
         data = load(recipe.dataset, chosen.data_dir)

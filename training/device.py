@@ -33,9 +33,9 @@ def multiplies_bfloat16(kind: str) -> bool:
     of two large matrices over a hundred times.
     """
     if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # PyTorch's own question, before it gives bfloat16 to oneDNN.
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def arithmetic_for(precision: Literal["fp32", "bf16"], device: torch.device) -> Literal["fp32", "bf16"]:

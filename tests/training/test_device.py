@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from training.device import choose_device, keep_pages
+from training import device as module
+from training.device import arithmetic_for, autocast, choose_device, keep_pages, multiplies_bfloat16
 from training.errors import DeviceError
 
 
@@ -17,3 +18,23 @@ def test_cuda_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) ->
 def test_memory_is_still_given_out_after_pages_are_kept() -> None:
     keep_pages()
     assert torch.ones(20_000_000).sum().item() == 20_000_000
+
+
+@pytest.mark.parametrize(("multiplies", "arithmetic"), [(True, "bf16"), (False, "fp32")])
+def test_bfloat16_is_used_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, multiplies: bool, arithmetic: str
+) -> None:
+    """Emulated, it takes many times as long as float32."""
+    monkeypatch.setattr(module, "multiplies_bfloat16", lambda _: multiplies)
+    cpu = torch.device("cpu")
+    assert (arithmetic_for("bf16", cpu), arithmetic_for("fp32", cpu)) == (arithmetic, "fp32")
+    with autocast("bf16", cpu):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if multiplies else torch.float32)
+    with autocast("fp32", cpu):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_a_processor_is_asked_only_once_and_answers_yes_or_no() -> None:
+    assert multiplies_bfloat16("cpu") in (True, False)
+    assert multiplies_bfloat16("cpu") is multiplies_bfloat16("cpu")

@@ -143,6 +143,17 @@ def test_the_report_of_a_variant_compares_it_with_fp32(path: Path, data: Dataset
     assert "curves.png" not in page
 
 
+def test_the_page_says_when_bfloat16_was_asked_for_and_not_computed_in(path: Path, data: Dataset) -> None:
+    facts = onnx_file.read_metadata(path)
+    assert facts["trained_in"] == "fp32"
+    for precision, told in (("fp32", False), ("bf16", True)):
+        facts["recipe"] = onnx_file.to_json(json.loads(facts["recipe"]) | {"precision": precision})
+        onnx_file.write(onnx.load(path), facts, path)
+        report.write(path, data)
+        page = path.with_name("README.md").read_text(encoding="utf-8")
+        assert ("It was computed in float32" in page) == told
+
+
 def test_a_model_of_a_folder_of_pictures_is_reported_with_its_own_classes(
     tmp_path: Path, mnist: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
