@@ -148,9 +148,11 @@ def test_the_page_says_when_bfloat16_was_asked_for_and_not_computed_in(path: Pat
     assert facts["trained_in"] == "fp32"
     for precision, told in (("fp32", False), ("bf16", True)):
         facts["recipe"] = onnx_file.to_json(json.loads(facts["recipe"]) | {"precision": precision})
-        onnx_file.write(onnx.load(path), facts, path)
-        report.write(path, data)
-        page = path.with_name("README.md").read_text(encoding="utf-8")
+        changed = path.parents[2] / precision / "1" / "model.onnx"
+        changed.parent.mkdir(parents=True)
+        onnx_file.write(onnx.load(path), facts, changed)
+        report.write(changed, data)
+        page = changed.with_name("README.md").read_text(encoding="utf-8")
         assert ("It was computed in float32" in page) == told
 
 
