@@ -84,10 +84,10 @@ def model_infer(channel: grpc.Channel) -> Any:
     )
 
 
-def ask(server: ServerProcess, method: str, request: Any) -> Any:
-    """Any other RPC of GRPCInferenceService, by its name."""
-    with server.channel() as channel:
-        call = channel.unary_unary(
+def ask(server: ServerProcess, method: str, request: Any, channel: grpc.Channel | None = None) -> Any:
+    """Any other RPC of GRPCInferenceService, by its name, over a channel of its own if none is given."""
+    with contextlib.nullcontext(channel) if channel is not None else server.channel() as used:
+        call = used.unary_unary(
             f"/inference.GRPCInferenceService/{method}",
             request_serializer=type(request).SerializeToString,
             response_deserializer=getattr(pb, f"{method}Response").FromString,

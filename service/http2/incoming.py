@@ -18,6 +18,7 @@ from service.http2.frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
+    FRAME_BYTES,
     GOAWAY,
     HEAD,
     HEADERS,
@@ -173,9 +174,9 @@ class Incoming:
             high, low, kind, flags, stream = unpack(data, at)
             start = at + 9
             at = start + (high << 8 | low)
+            if at - start > FRAME_BYTES:
+                raise Fault(Code.FRAME_SIZE_ERROR, f"a frame of {at - start} bytes: {FRAME_BYTES} may be")
             if at > end:
-                if at - start > frames.FRAME_BYTES:
-                    raise Fault(Code.FRAME_SIZE_ERROR, f"a frame of {at - start} bytes: {frames.FRAME_BYTES} may be")
                 at = start - 9
                 break
             if kind == HEADERS and flags == END_HEADERS and self._last < stream <= STREAM and self._block is None:
@@ -193,8 +194,6 @@ class Incoming:
                         self._unrenewed += at - start
                         method.call(self, stream, head.timeout_s, data[start + 5 : at])
                         continue
-            if at - start > frames.FRAME_BYTES:
-                raise Fault(Code.FRAME_SIZE_ERROR, f"a frame of {at - start} bytes: {frames.FRAME_BYTES} may be")
             self._frame(kind, flags, stream & STREAM, data, start, at)
         self._rest = data[at:]
         if self._unrenewed >= RENEW_BYTES:

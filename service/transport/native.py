@@ -4,12 +4,14 @@ A call costs a tenth here of what it costs in grpc.aio. Calls of one connection 
 answered together, with one system call each way; between them and the model is no other thread, unless the run is long.
 """
 
+import contextlib
 import errno
 import os
 import select
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
@@ -87,7 +89,7 @@ class NativeTransport(Transport):
         self._desk = Desk(methods, self._traffic, self._soon)
         self._epoll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._chores: list[Callable[[], None]] = []
+        self._chores: deque[Callable[[], None]] = deque()
         self._connections: dict[int, tuple[socket.socket, Channel | None, Incoming]] = {}
         self._strangers: dict[int, float] = {}  # connections that have not spoken HTTP/2 yet, and since when
         self._stopped = False
@@ -174,18 +176,16 @@ class NativeTransport(Transport):
     def _wait(self) -> list[tuple[int, int]]:
         """What can be done. To be woken takes long beside an answer: where requests come briskly it does not sleep."""
         poll, began = self._epoll.poll, time.monotonic()
+        if self._deaf_until and began > self._deaf_until:
+            self._deaf_until = 0.0
+            with contextlib.suppress(OSError):  # it has been closed meanwhile
+                self._epoll.modify(self._listener, select.EPOLLIN)
         while self._brisk:
             events = poll(0)
             if events:
                 return events
             self._brisk = time.monotonic() < began + self._busy_poll_s
-        if self._deaf_until:
-            if time.monotonic() > self._deaf_until:
-                self._epoll.modify(self._listener, select.EPOLLIN)
-                self._deaf_until = 0.0
-            events = poll(BREATH_S)
-        else:
-            events = poll(GREETING_S / 2 if self._strangers else None)
+        events = poll(BREATH_S if self._deaf_until else GREETING_S / 2 if self._strangers else None)
         self._brisk = time.monotonic() < began + 2 * self._busy_poll_s
         return events
 
@@ -244,7 +244,7 @@ class NativeTransport(Transport):
             self._desk.find,
             self._allowance,
             lambda streams: Outgoing(connection, self._epoll, streams, tls),
-            lambda error: _status(error),
+            _status,
             self._gathering.touch,
         )
         self._connections[number] = connection, tls, incoming
@@ -265,9 +265,11 @@ class NativeTransport(Transport):
 
     def _do_chores(self) -> None:
         os.eventfd_read(self._bell)
-        chores, self._chores = self._chores, []
-        for chore in chores:
-            chore()
+        while self._chores:
+            try:
+                self._chores.popleft()()
+            except Exception:
+                log.exception("a chore of the transport failed")
 
     def _send_away(self) -> None:
         for number, (*_, incoming) in list(self._connections.items()):
@@ -300,9 +302,8 @@ def _listen(address: str, *, reuse_port: bool) -> socket.socket:
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     try:
-        family, _, _, _, place = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-            0
-        ]
+        found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, place = found[0]
         listener = socket.create_server(
             place[:2],
             family=family,
