@@ -32,6 +32,8 @@ def test_an_answer_is_sent_as_far_as_its_window_is_opened(connect: Callable[...,
 
 def test_answers_share_the_connections_window(peer: Peer) -> None:
     """It stays shut until all that fits has come, and then opens for the rest."""
+    while peer.h2.outbound_flow_control_window <= 65_535:  # else it would have to read answers to go on asking
+        peer.receive()
     streams = [peer.ask(ECHO, bytes([number]) * 40_000) for number in range(5)]
     received = 0
     while received < 65_535:
