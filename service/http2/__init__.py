@@ -7,6 +7,7 @@ gRPC's own on top of them). Knows sockets' bytes, and nothing of methods' meanin
     table.py        header blocks, decoded
     fields.py       what a request's says, and the few that we send
     messages.py     messages in a stream's data: prefixes, limits, compression
+    requests.py     what a connection hands its requests to
     incoming.py     the receiving half of a connection
     outgoing.py     its sending half, for any thread
     tls.py          encryption below both

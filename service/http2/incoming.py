@@ -7,7 +7,6 @@ longer way through the same checks.
 import struct
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 from service.errors import InvalidRequest, Unsupported
 from service.http2 import frames
@@ -38,14 +37,12 @@ from service.http2.frames import (
 )
 from service.http2.messages import PREFIX, Allowance, Messages
 from service.http2.outgoing import Outgoing, Post
+from service.http2.requests import STREAM_WINDOW, Asked, Connection, Head, Method, Receiving, Streaming, Unary
 
 MAX_STREAMS = 1024
 """Requests that a connection may have open; more are turned away so that the client sends them again."""
 MAX_BLOCK_BYTES = 65_536
 """Of one header block, compressed, in all its frames."""
-STREAM_WINDOW = 2**20
-"""What may be sent on a stream before we allow more: a message that is longer is allowed whole once its length is
-known, so that nothing waits for a round trip in between."""
 RENEW_BYTES = 2**29
 """Received on a connection, after which its window is opened again; what is held is bounded by `Allowance`."""
 GREETING = frames.settings(
@@ -57,74 +54,8 @@ GREETING = frames.settings(
 ) + frames.window_update(0, frames.MOST_WINDOW - frames.WINDOW)
 
 
-class Unary:
-    """A method that takes one message."""
-
-    def call(self, connection: "Incoming", stream: int, timeout_s: float | None, payload: bytes) -> None:
-        """Has the request answered, now or later, through the connection, in whose ``streams`` it takes its place."""
-        raise NotImplementedError
-
-
-class Streaming:
-    """A method that takes messages as they come."""
-
-    def open(self, connection: "Incoming", stream: int, timeout_s: float | None) -> "Exchange":
-        """A request has begun."""
-        raise NotImplementedError
-
-
-class Exchange(Protocol):
-    """One request whose messages are taken as they come."""
-
-    def take(self, payload: bytes) -> None:
-        """A message."""
-
-    def end(self) -> None:
-        """There are no more."""
-
-    @property
-    def full(self) -> bool:
-        """Whether the client had better wait before it sends more."""
-
-    def cancel(self) -> None:
-        """Nobody waits for the answer any more."""
-
-
-class Asked(Protocol):
-    """A request that has been received."""
-
-    def cancel(self) -> None:
-        """Nobody waits for the answer any more."""
-
-
-Method = Unary | Streaming
-Head = RequestHead[Method | None]
-
-
-class Receiving:
-    """A request of which more is to come."""
-
-    __slots__ = ("allowed", "ended", "exchange", "head", "messages", "received", "unary")
-
-    def __init__(self, head: Head, messages: Messages, exchange: Exchange | None) -> None:
-        self.head = head
-        self.messages = messages
-        self.exchange = exchange
-        self.unary: bytes | None = None
-        """The one message of a unary method, when it has come."""
-        self.received = 0
-        self.allowed = STREAM_WINDOW
-        self.ended = False
-
-    def cancel(self) -> None:
-        """Nobody waits for the answer any more."""
-        self.messages.drop()
-        if self.exchange is not None:
-            self.exchange.cancel()
-
-
-class Incoming:
-    """A connection, seen by those who answer: they get requests, and give messages, ends and errors from any thread."""
+class Incoming(Connection):
+    """The receiving half of a connection, and what those who answer know of the whole."""
 
     def __init__(
         self,
@@ -138,7 +69,6 @@ class Incoming:
 
         ``touch`` is told of what is to be flushed; ``connect`` makes the sending half, which shares the streams.
         """
-        # A request is its head until its first data has come, then Receiving, and Asked when it is complete.
         self.streams: dict[int, Head | Receiving | Asked] = {}
         self.outgoing = connect(self.streams)
         self._fields: FieldReader[Method | None] = FieldReader(method_of)

@@ -122,7 +122,7 @@ class NativeTransport(Transport):
 
     def set_ready(self, serving: Mapping[str, bool]) -> None:
         """Tells the health protocol which names are serving."""
-        self._desk.set_ready(serving)
+        self._desk.health.set_ready(serving)
 
     def retire(self, timeout_s: float, hurried: Callable[[], bool]) -> bool:
         """Leaves the port to the others that serve it, and has its clients go there."""
