@@ -69,6 +69,15 @@ def test_bfloat16_changes_less_than_another_seed_does() -> None:
     assert abs(statistics.mean(rough) - statistics.mean(exact)) < max(exact) - min(exact)
 
 
+def test_the_cure_of_document_004_cures() -> None:
+    """The one network without batch norm, weight decay and augmentation, the other with them; both for ten epochs."""
+    (ill,), (cured,) = RESULTS["cifar10-vgg"], RESULTS["cifar10-vgg-bn"]
+    assert len(ill["epochs"]) == len(cured["epochs"])
+    assert percent(cured, "test") >= 90
+    gaps = [percent(run, "train") - percent(run, "test") for run in (ill, cured)]
+    assert gaps[1] < gaps[0] / 2
+
+
 def test_results_that_are_no_json_are_a_sentence_and_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "reproduction.json").write_text("{")
     assert main(["cifar10-lenet", "--models-dir", str(tmp_path)]) == 1
