@@ -136,6 +136,7 @@ RECIPES = {
             rotate_degrees=12,  # far beyond that a 7 begins to look like a 1
             stretch=0.12,  # handwriting differs in slant and proportion more than in anything else,
             shear=0.2,
+            bend_pixels=1.0,  # and in how its strokes curve
             average=0.998,  # about the last epoch
             validation=3_000,  # a twentieth
             blind=True,

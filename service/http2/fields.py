@@ -39,7 +39,7 @@ class FieldReader(Generic[T]):
     """Reads the header blocks of one connection, each of which may change what the next ones mean.
 
     Clients repeat themselves: a block that was seen before, and found the same table, says the same. That takes
-    0.2 µs instead of 9.
+    0.1 µs instead of 9.
     """
 
     def __init__(self, method_of: Callable[[str], T]) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 
 from service.errors import InvalidRequest, Unsupported
 from service.http2 import frames
-from service.http2.fields import FieldReader, Malformed, RequestHead
+from service.http2.fields import MAX_LIST_BYTES, FieldReader, Malformed, RequestHead
 from service.http2.frames import (
     ACK,
     CONTINUATION,
@@ -49,7 +49,7 @@ GREETING = frames.settings(
     {
         frames.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
         frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-        frames.MAX_HEADER_LIST_SIZE: 16_384,
+        frames.MAX_HEADER_LIST_SIZE: MAX_LIST_BYTES,
     }
 ) + frames.window_update(0, frames.MOST_WINDOW - frames.WINDOW)
 
@@ -89,18 +89,9 @@ class Incoming(Connection):
         """Takes bytes from the socket; raises Fault where no more must be taken."""
         if self._rest:
             data = self._rest + data
-        at, end = 0, len(data)
-        if not self.greeted:
-            if not data.startswith(PREFACE[:end]):
-                raise Fault(Code.PROTOCOL_ERROR, "this is not HTTP/2: gRPC needs a client that begins with it")
-            if end < len(PREFACE):
-                self._rest = data
-                return
-            self.greeted = True
-            at = len(PREFACE)
-            self._post(GREETING)
+        at, end = 0 if self.greeted else self._greet(data), len(data)
         streams, known, unpack, prefix = self.streams, self._fields.known, HEAD.unpack_from, PREFIX.unpack_from
-        while end - at >= 9:
+        while self.greeted and end - at >= 9:
             high, low, kind, flags, stream = unpack(data, at)
             start = at + 9
             at = start + (high << 8 | low)
@@ -130,6 +121,16 @@ class Incoming(Connection):
             self._post(frames.window_update(0, self._unrenewed))
             self._unrenewed = 0
 
+    def _greet(self, data: bytes) -> int:
+        """Looks for what a client sends first; gives where the frames begin, once it is complete."""
+        if not data.startswith(PREFACE[: len(data)]):
+            raise Fault(Code.PROTOCOL_ERROR, "this is not HTTP/2: gRPC needs a client that begins with it")
+        if len(data) < len(PREFACE):
+            return 0
+        self.greeted = True
+        self._post(GREETING)
+        return len(PREFACE)
+
     def lost(self) -> None:
         """The connection has ended: so have all its requests."""
         for stream in list(self.streams):
@@ -152,6 +153,11 @@ class Incoming(Connection):
     def finish(self, stream: int, code: int = 0, message: str = "", *, early: bool = False) -> None:
         """The end of an answer, or an error in its place; ``early``: before the request has ended."""
         self._post(partial(self.outgoing.finish, stream, code, message, early=early))
+
+    def fail(self, stream: int, error: Exception, *, early: bool = False) -> None:
+        """As ``finish``, with the code and the message of this error."""
+        code, message = self._status_of(error)
+        self.finish(stream, code, message, early=early)
 
     def go_away(self) -> None:
         """Asks the client to open no more requests here; those that it has sent are answered."""
@@ -338,7 +344,7 @@ class Incoming(Connection):
 
     def _allow(self, stream: int, request: Receiving) -> None:
         """Lets the client send more: the rest of a message that has begun, and as much as it could at the start."""
-        if request.exchange is not None and request.exchange.full:
+        if request.exchange is not None and request.exchange.holds_back():
             return
         wanted = request.received + request.messages.missing + STREAM_WINDOW // 2
         if wanted > request.allowed:
@@ -352,7 +358,7 @@ class Incoming(Connection):
         if isinstance(request, Receiving):
             request.cancel()
         self.streams[stream] = _NOBODY
-        self.finish(stream, *self._status_of(error), early=early)
+        self.fail(stream, error, early=early)
 
     def _cancel(self, stream: int) -> None:
         request = self.streams.pop(stream, None)

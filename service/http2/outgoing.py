@@ -137,13 +137,13 @@ class Outgoing:
         """The peer allows so many octets more, on a stream or (0) on all together."""
         if stream == 0:
             self._window += octets
-            self._check_window(self._window)
-            for waiting in list(self._waiting):
-                self._continue(waiting)
+            if not self._overflows(self._window):
+                for waiting in list(self._waiting):
+                    self._continue(waiting)
         elif stream in self._streams:
             self._allowed[stream] = self._allowed.get(stream, 0) + octets
-            self._check_window(self._initial_window + self._allowed[stream])
-            if stream in self._waiting:
+            overflows = self._overflows(self._initial_window + self._allowed[stream])
+            if stream in self._waiting and not overflows:
                 self._continue(stream)
 
     def set_limits(self, initial_window: int | None, most: int | None) -> None:
@@ -152,6 +152,8 @@ class Outgoing:
             self._most = most
         if initial_window is not None:
             self._initial_window = initial_window
+            if self._overflows(initial_window + max(self._allowed.values(), default=0)):
+                return
         self._frames.append(frames.frame(frames.SETTINGS, frames.ACK, 0))
         for waiting in list(self._waiting):
             self._continue(waiting)
@@ -162,12 +164,14 @@ class Outgoing:
         self._allowed.pop(stream, None)
         self._begun.discard(stream)
 
-    def _check_window(self, window: int) -> None:
-        """Ends the connection of a peer that allows more than can be counted: whoever reads finds its end."""
-        if window > frames.MOST_WINDOW:
-            self._frames.append(frames.go_away(0, Code.FLOW_CONTROL_ERROR, "a window overflows"))
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RD)
+    def _overflows(self, window: int) -> bool:
+        """Whether the peer allows more than can be counted. That ends its connection: whoever reads finds the end."""
+        if window <= frames.MOST_WINDOW:
+            return False
+        self._frames.append(frames.go_away(0, Code.FLOW_CONTROL_ERROR, "a window overflows"))
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RD)
+        return True
 
     def _take_posts(self) -> None:
         posted, streams, out = self.posted, self._streams, self._frames

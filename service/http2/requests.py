@@ -25,6 +25,9 @@ class Connection(Protocol):
     def finish(self, stream: int, code: int = 0, message: str = "", *, early: bool = False) -> None:
         """The end of an answer, or an error in its place; ``early``: before the request has ended."""
 
+    def fail(self, stream: int, error: Exception, *, early: bool = False) -> None:
+        """As ``finish``, with the code and the message of this error."""
+
     def make_room(self, stream: int) -> None:
         """Lets the client of an exchange that was full send more. To be called by the thread that receives."""
 
@@ -54,9 +57,8 @@ class Exchange(Protocol):
     def end(self) -> None:
         """There are no more."""
 
-    @property
-    def full(self) -> bool:
-        """Whether the client had better wait before it sends more."""
+    def holds_back(self) -> bool:
+        """Whether the client had better wait before it sends more; ``make_room`` is called when it need not."""
 
     def cancel(self) -> None:
         """Nobody waits for the answer any more."""

@@ -45,6 +45,9 @@ class Call(ABC):
             self._on_cancel()
 
 
+STREAM_AHEAD = 64
+"""Most requests of one stream in flight, before its client is left to wait."""
+
 HotMethod = Callable[[Call], None]
 """Takes a call, never blocks, and sees to it that it is answered; what it raises is the answer too."""
 

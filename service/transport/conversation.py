@@ -6,10 +6,7 @@ from threading import Lock
 
 from service.http2.requests import Connection, Exchange, Streaming
 from service.status import status_of
-from service.transport.call import Call, StreamMethod, Traffic
-
-STREAM_AHEAD = 64
-"""Most requests of one stream in flight, before its client is left to wait."""
+from service.transport.call import STREAM_AHEAD, Call, StreamMethod, Traffic
 
 
 class Stream(Streaming):
@@ -45,19 +42,22 @@ class _Conversation(Exchange):
         self._timeout_s = timeout_s
         self._calls: deque[_StreamCall] = deque()  # in flight
         self._ahead: deque[bytes] = deque()  # what the client had been allowed to send by then
+        self._held_back = False  # whether the client was told to wait
         self._going_on = False
         self._lock = Lock()
         self._ended = False
 
-    @property
-    def full(self) -> bool:
-        return len(self._calls) >= STREAM_AHEAD or bool(self._ahead)
+    def holds_back(self) -> bool:
+        with self._lock:
+            self._held_back = self._full
+            return self._held_back
 
     def take(self, payload: bytes) -> None:
-        if self.full:
-            self._ahead.append(payload)
-        else:
-            self._serve(payload)
+        with self._lock:  # so that whoever gives the last answer finds what is put aside
+            if self._full:
+                self._ahead.append(payload)
+                return
+        self._serve(payload)
 
     def end(self) -> None:
         self._ended = True
@@ -80,9 +80,13 @@ class _Conversation(Exchange):
                 self._traffic.finished(calls.popleft())
             if self._ended and not calls and not self._ahead:
                 self._connection.finish(self._stream)
-            elif len(calls) <= STREAM_AHEAD // 2 and not self._going_on:
+            elif (self._ahead or self._held_back) and len(calls) <= STREAM_AHEAD // 2 and not self._going_on:
                 self._going_on = True
                 self._soon(self._go_on)
+
+    @property
+    def _full(self) -> bool:
+        return len(self._calls) >= STREAM_AHEAD or bool(self._ahead)
 
     def _serve(self, payload: bytes) -> None:
         call = _StreamCall(payload, self._timeout_s, self)
@@ -94,8 +98,7 @@ class _Conversation(Exchange):
         self._going_on = False
         while self._ahead and len(self._calls) < STREAM_AHEAD:
             self._serve(self._ahead.popleft())
-        if not self.full:
-            self._connection.make_room(self._stream)
+        self._connection.make_room(self._stream)
 
 
 class _StreamCall(Call):

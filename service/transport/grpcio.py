@@ -17,11 +17,19 @@ from grpc_reflection.v1alpha import reflection
 from service.errors import StartError
 from service.status import status_of
 from service.transport import sockets
-from service.transport.call import Call, ColdMethod, HotMethod, Methods, Settle, StreamMethod, Traffic, Transport
+from service.transport.call import (
+    STREAM_AHEAD,
+    Call,
+    ColdMethod,
+    HotMethod,
+    Methods,
+    Settle,
+    StreamMethod,
+    Traffic,
+    Transport,
+)
 from service.transport.tls import Tls
 
-STREAM_AHEAD = 64
-"""Most requests of one stream in flight."""
 MAX_PENDING = 2**20
 """Calls that gRPC has accepted and not yet given to us. By default it ends some beyond 1,000 with CANCELLED; it is we
 who refuse, with RESOURCE_EXHAUSTED."""
@@ -32,7 +40,7 @@ CLOSE_S = 1.0
 
 
 class GrpcioTransport(Transport):
-    """Serves hot and cold methods, health and reflection on an address (``host:port`` or ``unix:path``)."""
+    """Serves hot and cold methods, health and reflection on ``host:port``."""
 
     def __init__(
         self,

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from service.http2.requests import Connection, Method, Unary
-from service.status import status_of
 from service.transport.call import Call, ColdMethod, HotMethod, Methods, Traffic
 from service.transport.conversation import Stream
 from service.transport.standing import HEALTH, REFLECTION, Health, Reflection, parse
@@ -61,8 +60,7 @@ class _NativeCall(Call):
         self._traffic.finished(self)
 
     def fail(self, error: Exception) -> None:
-        code, message = status_of(error)
-        self._connection.finish(self._stream, code.value[0], message)
+        self._connection.fail(self._stream, error)
         self._traffic.finished(self)
 
     def cancel(self) -> None:
@@ -81,8 +79,7 @@ class _Cold(Unary):
         try:
             answer = self._method.answer(parse(self._method.request, payload)).SerializeToString()
         except Exception as error:
-            code, message = status_of(error)
-            connection.finish(stream, code.value[0], message)
+            connection.fail(stream, error)
         else:
             connection.answer(stream, answer)
 

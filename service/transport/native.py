@@ -80,6 +80,7 @@ class NativeTransport(Transport):
         ``busy_poll_s``: how long to look for the next burst before sleeping, if the last one came within twice that.
         ``reuse_port``: others may serve the port too.
         """
+        self._tls = None if tls is None else tls.context()  # first: it may raise StartError
         self._address = address
         self._settle = settle
         self._gathering = gathering or Gathering()
@@ -93,7 +94,6 @@ class NativeTransport(Transport):
         self._connections: dict[int, tuple[socket.socket, Channel | None, Incoming]] = {}
         self._strangers: dict[int, float] = {}  # connections that have not spoken HTTP/2 yet, and since when
         self._stopped = False
-        self._tls = None if tls is None else tls.context()
         self._busy_poll_s = busy_poll_s
         self._deaf_until = 0.0  # when connections are accepted again; 0: they are
         self._brisk = False  # whether the last burst came soon after the one before
@@ -152,9 +152,10 @@ class NativeTransport(Transport):
         return True
 
     def _soon(self, chore: Callable[[], None]) -> None:
-        """Has something done by the thread that serves."""
+        """Has something done by the thread that serves, unless it has ended."""
         self._chores.append(chore)
-        os.eventfd_write(self._bell, 1)
+        if not self._stopped:
+            os.eventfd_write(self._bell, 1)
 
     def _serve(self) -> None:
         """Reads, runs and answers until the end; the path of every hot request starts here."""

@@ -62,8 +62,6 @@ class _Watch(Streaming):
 
 
 class _Watcher(Exchange):
-    full = False
-
     def __init__(self, servicer: health.HealthServicer, connection: Connection, stream: int) -> None:
         self._servicer = servicer
         self._connection = connection
@@ -79,6 +77,9 @@ class _Watcher(Exchange):
     def end(self) -> None:
         if self._context.on_close is None:
             raise InvalidRequest("the request has no message")
+
+    def holds_back(self) -> bool:
+        return False
 
     def cancel(self) -> None:
         if self._context.on_close is not None:
@@ -101,8 +102,6 @@ class Reflection(Streaming):
 
 
 class _Reflected(Exchange):
-    full = False
-
     def __init__(self, servicer: reflection.ReflectionServicer, connection: Connection, stream: int) -> None:
         self._servicer = servicer
         self._connection = connection
@@ -117,8 +116,11 @@ class _Reflected(Exchange):
     def end(self) -> None:
         self._connection.finish(self._stream)
 
+    def holds_back(self) -> bool:
+        return False
+
     def cancel(self) -> None:
-        pass
+        """Every question has its answer already."""
 
 
 def parse(kind: type[Message], payload: bytes) -> Any:

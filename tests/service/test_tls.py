@@ -6,10 +6,16 @@ from pathlib import Path
 import grpc
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from service.pb import open_inference_pb2 as pb
 from tests import onnx_models
-from tests.servers import ServerProcess
+from tests.servers import ServerProcess, run_until_exit
 
 TIMEOUT_S = 20
 
@@ -67,3 +73,29 @@ def test_clients_without_a_certificate_and_without_tls_are_not(
         with pytest.raises(grpc.RpcError) as caught:
             is_live(tls_server, credentials)
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("transport", ["native", "grpcio"])
+def test_files_that_are_no_certificate_and_no_key_are_refused_at_the_start(transport: str, tmp_path: Path) -> None:
+    onnx_models.two_inputs(tmp_path / "models")
+    files = ("--tls-key-file", __file__, "--tls-certificate-file", __file__)
+    code, stderr = run_until_exit(tmp_path / "models", "--transport", transport, *files)
+    assert code == 1
+    assert "cannot start" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_password(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
+    onnx_models.two_inputs(tmp_path / "models")
+    certificate = authority.issue_cert("localhost")
+    key = load_pem_private_key(certificate.private_key_pem.bytes(), None)
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    (tmp_path / "key.pem").write_bytes(secret)
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "certificate.pem")
+    files = ("--tls-key-file", f"{tmp_path}/key.pem", "--tls-certificate-file", f"{tmp_path}/certificate.pem")
+    code, stderr = run_until_exit(tmp_path / "models", *files)
+    assert code == 1
+    assert "the TLS key is encrypted: give it without a password" in stderr
+    assert "Traceback" not in stderr

@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.http2 import frames
-from tests.service.http2.conftest import ECHO
+from service.http2.requests import STREAM_WINDOW
+from service.transport.call import STREAM_AHEAD
+from tests.service.http2.conftest import ECHO, STREAM, Served
 from tests.service.http2.peer import TIMEOUT_S, Peer, message, request_fields
 
 BLOCK = hpack.Encoder().encode(request_fields(ECHO))
@@ -38,6 +40,11 @@ WINDOW = frames.window_update(0, 2**31 - 1)
         (HEAD + HEAD, frames.Code.PROTOCOL_ERROR),
         (frames.window_update(0, 0), frames.Code.PROTOCOL_ERROR),
         (WINDOW, frames.Code.FLOW_CONTROL_ERROR),
+        (HEAD + frames.window_update(1, 2**31 - 1), frames.Code.FLOW_CONTROL_ERROR),
+        (
+            HEAD + frames.window_update(1, 2**31 - 1 - 65_535) + frames.settings({frames.INITIAL_WINDOW_SIZE: 65_536}),
+            frames.Code.FLOW_CONTROL_ERROR,
+        ),
         (frames.frame(frames.WINDOW_UPDATE, 0, 0, b"123"), frames.Code.FRAME_SIZE_ERROR),
         (frames.frame(frames.RST_STREAM, 0, 1, bytes(4)), frames.Code.PROTOCOL_ERROR),
         (frames.frame(frames.RST_STREAM, 0, 1, bytes(5)), frames.Code.FRAME_SIZE_ERROR),
@@ -85,12 +92,15 @@ def test_data_behind_the_end_of_a_request_ends_that_stream(peer: Peer) -> None:
     assert peer.call(ECHO, b"next").messages == [b"next"]
 
 
-def test_more_data_than_was_allowed_ends_that_stream(peer: Peer) -> None:
-    """A message of 2 MiB is allowed, and no more than what is left of it."""
-    stream = peer.begin("/test.Test/Later")
-    parts = [message(b"x" * 10) * 1000] + [b"\0" * 16_000] * 140
-    peer.socket.sendall(b"".join(frames.frame(frames.DATA, 0, stream, part) for part in parts))
+def test_more_data_than_was_allowed_ends_that_stream(served: Served, peer: Peer) -> None:
+    """A stream with so many requests in flight is allowed no more, and this one sends all the same."""
+    stream = peer.begin(STREAM)
+    content = frames.frame(frames.DATA, 0, stream, message(bytes(10_000)))
+    peer.socket.sendall(content * (STREAM_WINDOW // 10_000 + 60))
     peer.wait(stream)
+    assert peer.answers[stream].reset == frames.Code.FLOW_CONTROL_ERROR
+    calls = {served.later.get(timeout=TIMEOUT_S) for _ in range(STREAM_AHEAD)}
+    assert {served.cancelled.get(timeout=TIMEOUT_S) for _ in calls} == calls
     assert peer.call(ECHO, b"next").messages == [b"next"]
 
 
