@@ -24,7 +24,7 @@ TOLERANCE = 1e-4
 IMAGES = 100
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "cpu": ("cpu", {}),
-    "cpu spinning": ("cpu", {"spinning": True}),
+    "cpu sleeping": ("cpu", {"spin_us": 0}),
     "openvino": ("openvino", {}),
     "openvino bf16": ("openvino", {"precision": "bf16"}),
     "cuda": ("cuda", {}),

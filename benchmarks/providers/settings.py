@@ -24,18 +24,16 @@ class Setting:
     @property
     def arguments(self) -> list[str]:
         """For the server's command line."""
-        flags = [f"--{self.provider}-{name}" for name, value in self.options.items() if value is True]
-        values = [
-            f"--{self.provider}-{name}={value}" for name, value in self.options.items() if not isinstance(value, bool)
-        ]
-        return ["--providers", self.provider, *flags, *values]
+        words = {f"--{self.provider}-{name.replace('_', '-')}": value for name, value in self.options.items()}
+        options = [word if value is True else f"{word}={value}" for word, value in words.items()]
+        return ["--providers", self.provider, *options]
 
 
 SETTINGS = {
     setting.name: setting
     for setting in (
         Setting("cpu", "cpu"),
-        Setting("cpu-spinning", "cpu", {"spinning": True}),
+        Setting("cpu-sleeping", "cpu", {"spin_us": 0}),
         Setting("openvino", "openvino"),
         Setting("openvino-bf16", "openvino", {"precision": "bf16"}),
         Setting("cuda", "cuda"),

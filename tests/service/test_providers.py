@@ -130,7 +130,7 @@ def test_values_out_of_bounds_are_one_sentence_and_exit_code_2(
 
 
 def test_the_server_serves_with_an_option_of_its_provider_and_logs_what_it_computes_in(odd_models_dir: Path) -> None:
-    with ServerProcess(odd_models_dir, "--providers", "cpu", "--cpu-spinning", "--models", "linear") as server:
+    with ServerProcess(odd_models_dir, "--providers", "cpu", "--cpu-spin-us", "0", "--models", "linear") as server:
         images = np.zeros((3, 8, 8, 1), np.uint8)
         assert infer(server, infer_request("linear", images=images))["logits"].shape == (3, 10)
     (ready,) = [event for event in server.events if event["event"] == "model ready" and event["version"] == 3]
@@ -138,12 +138,14 @@ def test_the_server_serves_with_an_option_of_its_provider_and_logs_what_it_compu
     assert ready["probe_deviation"] <= 1e-4
 
 
-def test_threads_of_the_cpu_do_not_spin_unless_told_to() -> None:
-    for spinning, entry in ((False, "0"), (True, "1")):
-        options = ort.SessionOptions()
-        Cpu(spinning=spinning).attach(options, threads=3, fixed=False)
-        assert options.get_session_config_entry("session.intra_op.allow_spinning") == entry
-        assert options.intra_op_num_threads == 3
+@pytest.mark.parametrize(("spin_us", "allowed"), [(0, "0"), (20, "1")])
+def test_threads_of_the_cpu_spin_for_so_long_and_only_within_a_run(spin_us: int, allowed: str) -> None:
+    options = ort.SessionOptions()
+    Cpu(spin_us=spin_us).attach(options, threads=3, fixed=False)
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == allowed
+    assert options.get_session_config_entry("session.intra_op.spin_duration_us") == str(spin_us)
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+    assert options.intra_op_num_threads == 3
 
 
 def test_short_runs_take_one_thread_and_give_the_same(tmp_path: Path) -> None:
