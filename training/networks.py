@@ -133,35 +133,39 @@ class GlobalMaxPool(nn.Module):
 
 
 def mnist(classes: int = 10) -> nn.Sequential:
-    """Ours, to be deployed: seven convolutions with batch norm; 302,906 parameters.
-
-    The last layer sees where in the image something is, which tells digits apart, since they are centred: on 10,000
-    images held out it was right for 99.52 %, behind an average of each map for 99.45 % (eight epochs, one run each).
-    """
-    network = _seven_convolutions(1, (16, 32, 32, 64, 64, 128, 128))
+    """Ours, to be deployed: as deep as mnist-deep and wider, eight convolutions with batch norm; 188,626 parameters."""
+    network = nn.Sequential()
+    channels = 1
+    for layer, width in enumerate((24, 24, 24, 48, 48, 48, 96, 96), start=1):
+        padding = 1 if layer < 8 else 0
+        network.add_module(f"conv{layer}", nn.Conv2d(channels, width, 3, padding=padding, bias=False))
+        network.add_module(f"norm{layer}", nn.BatchNorm2d(width))
+        network.add_module(f"relu{layer}", nn.ReLU())
+        if layer in (3, 6):
+            network.add_module(f"pool{layer // 3}", nn.MaxPool2d(2))
+        channels = width
+    network.add_module("average", nn.AvgPool2d(5))
     network.add_module("flatten", nn.Flatten())
-    network.add_module("linear", nn.Linear(128 * 3 * 3, classes))
+    network.add_module("linear", nn.Linear(96, classes))
     return network
 
 
 def cifar10(classes: int = 10) -> nn.Sequential:
-    """Ours, to be deployed: seven convolutions with batch norm, wide where the maps are small; 3,141,162 parameters."""
-    network = _seven_convolutions(3, (32, 96, 96, 256, 256, 384, 384))
-    network.add_module("largest", GlobalMaxPool())
-    network.add_module("linear", nn.Linear(384, classes))
-    return network
+    """Ours, to be deployed: seven convolutions with batch norm, wide where the maps are small; 3,141,162 parameters.
 
-
-def _seven_convolutions(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
-    """Three of them are pooled before their norm, so that norm and ReLU see a quarter of the pixels."""
+    Three of them are pooled before their norm, so that norm and ReLU see a quarter of the pixels.
+    """
     network = nn.Sequential()
-    for layer, width in enumerate(widths, start=1):
+    channels = 3
+    for layer, width in enumerate((32, 96, 96, 256, 256, 384, 384), start=1):
         network.add_module(f"conv{layer}", nn.Conv2d(channels, width, 3, padding=1, bias=False))
         if layer in (2, 4, 6):
             network.add_module(f"pool{layer // 2}", nn.MaxPool2d(2))
         network.add_module(f"norm{layer}", nn.BatchNorm2d(width))
         network.add_module(f"relu{layer}", nn.ReLU())
         channels = width
+    network.add_module("largest", GlobalMaxPool())
+    network.add_module("linear", nn.Linear(384, classes))
     return network
 
 
@@ -213,8 +217,8 @@ NETWORKS = {
     ),
     "mnist": Network(
         mnist,
-        "Conv 16, 32, MaxPool 2, 32, 64, MaxPool 2, 64, 128, MaxPool 2, 128 (each 3x3 pad 1, BatchNorm, ReLU), "
-        "Linear 1152→10",
+        "3 x Conv 24, MaxPool 2, 3 x Conv 48, MaxPool 2, Conv 96 (each 3x3 pad 1, BatchNorm, ReLU), "
+        "Conv 96→96 3x3 without padding, BatchNorm, ReLU, AvgPool 5, Linear 96→10",
         MNIST,
     ),
     "cifar10": Network(

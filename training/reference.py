@@ -103,12 +103,6 @@ def _norm_block(number: int, padding: int) -> tuple[tuple[Any, ...], ...]:
     return (("conv", f"conv{number}", padding), ("norm", f"norm{number}"), RELU)
 
 
-SEVEN_CONVOLUTIONS = (
-    *(*_norm_block(1, 1), ("conv", "conv2", 1), HALVE, ("norm", "norm2"), RELU),
-    *(*_norm_block(3, 1), ("conv", "conv4", 1), HALVE, ("norm", "norm4"), RELU),
-    *(*_norm_block(5, 1), ("conv", "conv6", 1), HALVE, ("norm", "norm6"), RELU),
-    *_norm_block(7, 1),
-)
 DESCRIPTIONS = {
     "mnist-tiny": Description((0,), (1,), (("conv", "conv", 0), RELU, HALVE, FLATTEN, ("linear", "linear"))),
     "mnist-deep": Description(
@@ -121,11 +115,25 @@ DESCRIPTIONS = {
             *(("average pool", 5), FLATTEN, ("linear", "linear")),
         ),
     ),
-    "mnist": Description((0.1307,), (0.3081,), (*SEVEN_CONVOLUTIONS, FLATTEN, ("linear", "linear"))),
+    "mnist": Description(
+        (0.1307,),
+        (0.3081,),
+        (
+            *(*_norm_block(1, 1), *_norm_block(2, 1), *_norm_block(3, 1), HALVE),
+            *(*_norm_block(4, 1), *_norm_block(5, 1), *_norm_block(6, 1), HALVE),
+            *(*_norm_block(7, 1), *_norm_block(8, 0)),
+            *(("average pool", 5), FLATTEN, ("linear", "linear")),
+        ),
+    ),
     "cifar10": Description(
         (0.4914, 0.4822, 0.4465),
         (0.2470, 0.2435, 0.2616),
-        (*SEVEN_CONVOLUTIONS, ("global max pool",), ("linear", "linear")),
+        (
+            *(*_norm_block(1, 1), ("conv", "conv2", 1), HALVE, ("norm", "norm2"), RELU),
+            *(*_norm_block(3, 1), ("conv", "conv4", 1), HALVE, ("norm", "norm4"), RELU),
+            *(*_norm_block(5, 1), ("conv", "conv6", 1), HALVE, ("norm", "norm6"), RELU),
+            *(*_norm_block(7, 1), ("global max pool",), ("linear", "linear")),
+        ),
     ),
     "cifar10-tiny": Description(
         (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (("conv", "conv", 1), RELU, HALVE, FLATTEN, ("linear", "linear"))
