@@ -18,7 +18,8 @@ class OnnxModel(MLModel):
         options = ort.SessionOptions()
         options.intra_op_num_threads = int(os.environ["PEER_THREADS"])
         options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for key, value in (("intra_op.spin_duration_us", "20"), ("force_spinning_stop", "1")):
+            options.add_session_config_entry(f"session.{key}", value)
         self._session = ort.InferenceSession(self.settings.parameters.uri, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         self._outputs = [output.name for output in self._session.get_outputs()]

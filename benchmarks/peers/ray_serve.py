@@ -31,7 +31,8 @@ class Models:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for key, value in (("intra_op.spin_duration_us", "20"), ("force_spinning_stop", "1")):
+            options.add_session_config_entry(f"session.{key}", value)
         self._sessions = {
             name: ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             for name, path in paths.items()
