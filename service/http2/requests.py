@@ -32,6 +32,9 @@ class Connection(Protocol):
         """Lets the client of an exchange that was full send more. To be called by the thread that receives."""
 
 
+# Plain classes: `isinstance`, asked twice for each request, takes 0.03 µs for these and 0.18 for abstract ones.
+
+
 class Unary:
     """A method that takes one message."""
 
