@@ -30,6 +30,10 @@ class Question:
         """The ImageResult of each row."""
         return self.writer.results(outputs, self.top_k, logits=self.logits)
 
+    def response_of_one(self, outputs: Rows) -> bytes:
+        """The whole response, where the call has one picture."""
+        return self.writer.response_of_one(outputs, self.top_k, logits=self.logits)
+
 
 class Answer:
     """The answer to one Classify call, filled by as many requests as it takes, given once."""

@@ -30,6 +30,16 @@ class ClassificationWriter:
         self._classes = [
             pb.Class(index=index, label=label).SerializeToString() + PROBABILITY for index, label in enumerate(labels)
         ]
+        self._beginnings = [self._beginning(content) for content in self._classes]
+
+    def response_of_one(self, outputs: Rows, top_k: int, *, logits: bool) -> bytes:
+        """The serialised ClassifyResponse of a call for one picture: its row, among those of a run."""
+        part = outputs if isinstance(outputs, Part) else Part(Shared(outputs), 0, 1)
+        if top_k == 1 and not logits:
+            responses = part.shared.once(self, self._responses)
+            if responses is not None:
+                return responses[part.start]
+        return self.response(self.results(part, top_k, logits=logits))
 
     def results(self, outputs: Rows, top_k: int, *, logits: bool) -> list[bytes]:
         """One ImageResult a row, the ``top_k`` most probable classes first; of equal ones the first."""
@@ -55,6 +65,29 @@ class ClassificationWriter:
         for result in results:
             parts += (bytes_field(RESULTS, len(result)), result)
         return b"".join(parts)
+
+    def _responses(self, arrays: Rows) -> list[bytes] | None:
+        """The responses that name the most probable class of each row, if they all differ from its beginning alike."""
+        probabilities = arrays["probabilities"]
+        order = probabilities.argmax(axis=1)
+        best = probabilities[np.arange(len(order)), order]
+        if not best.all():
+            return None
+        floats = best.tobytes()
+        beginnings = self._beginnings
+        return [
+            beginnings[index] + floats[row * FLOAT_BYTES : (row + 1) * FLOAT_BYTES]
+            for row, index in enumerate(order.tolist())
+        ]
+
+    def _beginning(self, content: bytes) -> bytes:
+        """The response that names one class, up to its probability."""
+        size = len(content) + FLOAT_BYTES
+        classes = bytes_field(CLASSES, size)
+        size += len(classes)
+        classification = bytes_field(CLASSIFICATION, size)
+        size += len(classification)
+        return self._head + bytes_field(RESULTS, size) + classification + classes + content
 
     def _class(self, index: int, floats: bytes, row: int) -> bytes:
         """The field of one class, its probability taken from the row at this place."""

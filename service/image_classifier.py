@@ -104,7 +104,7 @@ class ImageClassifier:
             try:
                 if isinstance(outcome, Exception):
                     raise outcome
-                call.respond(question.writer.response(question.results(outcome)))
+                call.respond(question.response_of_one(outcome))
             except Exception as error:
                 call.fail(error)
 

@@ -44,6 +44,10 @@ def test_any_result_is_written_as_protobuf_writes_it(
     writer = ClassificationWriter("möwe", "12", LABELS[:classes])
     written = writer.response(writer.results(outputs, top_k, logits=with_logits))
     assert written == by_protobuf(probabilities, logits, top_k)
+    for row, part in enumerate(split(outputs, [1] * rows)):
+        written = writer.response_of_one(part, top_k, logits=with_logits)
+        of_row = slice(row, row + 1)
+        assert written == by_protobuf(probabilities[of_row], None if logits is None else logits[of_row], top_k)
 
 
 def test_of_equal_probabilities_the_first_class_wins() -> None:
