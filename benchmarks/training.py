@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from training import augment
+from training import augment, winograd
 from training.cost import processor
 from training.data import Dataset, default_data_dir, load
 from training.device import arithmetic_for, autocast, choose_device, keep_pages, multiplies_bfloat16
@@ -75,11 +75,18 @@ def multiply_accumulates(network: nn.Module, images: torch.Tensor) -> int:
     return total
 
 
-def training_step(recipe: Recipe, data: Dataset, device: torch.device) -> tuple[Callable[[], object], int]:
-    """One step of a recipe on real images, ready to be repeated, and the multiply-accumulates of its forward pass."""
+def training_step(
+    recipe: Recipe, data: Dataset, device: torch.device, *, direct: bool = False
+) -> tuple[Callable[[], object], int, bool]:
+    """One step of a recipe on real images, ready to be repeated.
+
+    With it the multiply-accumulates of its forward pass, and whether it computes fewer, by Winograd's algorithm, which
+    `direct` forbids.
+    """
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     network = NETWORKS[recipe.network].build()
     network.to(device=device, memory_format=layout)  # type: ignore[call-overload] # the stubs lack this pair
+    fewer = not direct and winograd.speed_up(network, recipe.precision, device)
     optimizer = make_optimizer(recipe, network)
     preprocess = Preprocess(recipe.mean, recipe.std).to(device)
     images, labels = data.train_images[: recipe.batch].to(device), data.train_labels[: recipe.batch].to(device)
@@ -95,7 +102,7 @@ def training_step(recipe: Recipe, data: Dataset, device: torch.device) -> tuple[
         loss.backward()  # type: ignore[no-untyped-call] # so in PyTorch
         optimizer.step()
 
-    return step, multiply_accumulates(network, preprocess(images))
+    return step, multiply_accumulates(network, preprocess(images)), fewer
 
 
 def measure(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -109,7 +116,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     networks = {}
     for name, recipe in RECIPES.items():
         data = load(recipe.dataset, chosen.data_dir)
-        step, forward = training_step(recipe, data, device)
+        step, forward, fewer = training_step(recipe, data, device)
         precision = arithmetic_for(recipe.precision, device)
         steps_per_s = rate(step, device, chosen.seconds)
         networks[name] = {
@@ -118,7 +125,11 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
             "images_per_s": round(steps_per_s * recipe.batch, 1),
             "multiply_accumulates_per_image": forward // recipe.batch,
             "share_of_ceiling": round(3 * forward * steps_per_s / ceilings[precision], 4),
+            "direct_images_per_s": None,
         }
+        if fewer:
+            step, _, _ = training_step(recipe, data, device, direct=True)
+            networks[name]["direct_images_per_s"] = round(rate(step, device, chosen.seconds) * recipe.batch, 1)
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else processor(),
@@ -138,7 +149,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=default_data_dir(), metavar="DIR")
     found = measure(parser.parse_args())
     table = Table("network", "precision", title=f"{found['device']}, {found['threads']} threads")
-    for column in ("batch", "images/s", "M multiply-accumulates an image", "of the ceiling"):
+    for column in ("batch", "images/s", "by direct convolutions", "M multiply-accumulates an image", "of the ceiling"):
         table.add_column(column, justify="right")
     for name, figures in found["networks"].items():
         table.add_row(
@@ -146,6 +157,7 @@ def main() -> None:
             figures["precision"],
             str(figures["batch"]),
             f"{figures['images_per_s']:,.0f}",
+            f"{figures['direct_images_per_s']:,.0f}" if figures["direct_images_per_s"] else "-",
             f"{figures['multiply_accumulates_per_image'] / 1e6:.2f}",
             f"{figures['share_of_ceiling']:.0%}",
         )

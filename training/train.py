@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training import augment, checkpoint
+from training import augment, checkpoint, winograd
 from training.data import Dataset
 from training.device import arithmetic_for, autocast, keep_pages
 from training.errors import DivergedError
@@ -78,6 +78,7 @@ def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, conso
         moving = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call] # so in PyTorch
         average = AveragedModel(network, multi_avg_fn=moving, use_buffers=True)
     result = network if average is None else average.module
+    winograd.speed_up(network, recipe.precision, device)
 
     history: list[checkpoint.Epoch] = []
     if saved is not None:
@@ -157,8 +158,9 @@ def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, conso
             checkpoint.save_table(history, path.with_suffix(".csv"))
             progress.end_epoch(epoch, history[-1], count)
 
-    result.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload] # as above
-    return Training(result.eval(), history, arithmetic_for(recipe.precision, device))
+    trained = NETWORKS[recipe.network].build(len(data.labels))
+    trained.load_state_dict(result.state_dict())
+    return Training(trained.eval(), history, arithmetic_for(recipe.precision, device))
 
 
 def measure(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from training import muon
 from training.muon import Muon, orthogonalise
 
 
@@ -18,6 +19,16 @@ def test_orthogonalising_keeps_the_directions_and_evens_out_their_lengths(shape:
     assert inner.diagonal().max() < 1.25
     assert (inner - torch.diag(inner.diagonal())).abs().max() < 0.05
     assert result.dtype == matrix.dtype
+
+
+@pytest.mark.parametrize("smallest", [1.0, 1e-2, 1e-6])
+def test_iterating_the_square_gives_what_the_source_iterates(smallest: float) -> None:
+    torch.manual_seed(0)
+    left, _, right = torch.linalg.svd(torch.randn(40, 360), full_matrices=False)
+    lengths = torch.logspace(0, float(torch.tensor(smallest).log10()), 40)
+    matrix = left @ torch.diag(lengths / lengths.norm()) @ right
+    expected = muon._iterate(matrix.double()).float()
+    assert float((muon._iterate_squares(matrix) - expected).norm() / expected.norm()) < 1e-3
 
 
 def test_the_size_of_a_gradient_does_not_matter_to_a_kernel() -> None:
