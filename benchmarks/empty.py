@@ -42,8 +42,9 @@ def main() -> None:
         stop.wait()
 
 
-def _settle(*, inline: bool) -> None:
+def _settle(*, inline: bool) -> bool:  # noqa: ARG001 -- the interface of transports
     """There is no batcher here."""
+    return False
 
 
 def _answer(payload: bytes) -> Callable[[Call], None]:

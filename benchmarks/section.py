@@ -81,6 +81,11 @@ class Section:
     """Everything that was taken, for machines: spreads in mappings."""
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 thread``, ``2 threads``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def plain(value: float) -> str:
     """Three digits that matter, or whole thousands: 0.0312, 0.87, 12.3, 41,200."""
     if abs(value) >= 100:

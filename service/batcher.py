@@ -126,15 +126,16 @@ class Batcher:
         """Whether anything is in the queue."""
         return bool(self._queue or self._urgent)
 
-    def settle(self, *, inline: bool = True) -> None:
-        """Runs what has been queued, in this thread if that will be short, else in the batcher's."""
+    def settle(self, *, inline: bool = True) -> bool:
+        """Runs what has been queued, in this thread if that will be short, else in the batcher's; whether those run."""
         while self._queue or self._urgent:
             with self._wake:
                 if not inline or self._running or not self._ripe() or not self._is_for_this_thread():
                     self._wake.notify()
-                    return
+                    return self._running > 0 or self._ripe()
                 batch, expired = self._take()
             self._work(batch, expired)
+        return self._running > 0
 
     def hurry(self) -> None:
         """Lets nothing wait for company any more, because none will come."""

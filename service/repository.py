@@ -72,11 +72,13 @@ class Repository:
             for version in sorted(self.endpoints[name]):
                 yield self.endpoints[name][version]
 
-    def settle(self, *, inline: bool) -> None:
-        """Runs what a burst of calls has queued, short runs in this thread if ``inline``."""
+    def settle(self, *, inline: bool) -> bool:
+        """Runs what a burst of calls has queued, short runs in this thread if ``inline``; whether others run now."""
+        under_way = False
         for versions in self.endpoints.values():
             for endpoint in versions.values():
-                endpoint.batcher.settle(inline=inline)
+                under_way |= endpoint.batcher.settle(inline=inline)
+        return under_way
 
     def hurry(self) -> None:
         """Lets no request wait for company any more."""
@@ -150,8 +152,8 @@ def _open(
     batcher = Batcher(
         session.run,
         max_batch_rows=limits.max_batch_rows if session.spec.batches else 1,
-        join_rows=limits.join_rows or providers[0].join_rows,
-        run_rows=providers[0].join_rows and max(providers[0].join_rows, limits.join_rows),
+        join_rows=limits.join_rows or session.join_rows,
+        run_rows=session.join_rows and max(session.join_rows, limits.join_rows),
         max_queue_rows=limits.max_queue_rows,
         max_inline_s=limits.max_inline_s,
         concurrency=session.concurrency,
@@ -169,6 +171,7 @@ def _open(
         arithmetic=session.arithmetic.name,
         batches=session.spec.batches,
         buckets=session.buckets,
+        join_rows=batcher.join_rows,
         one_thread_rows=session.one_thread_rows,
         runs_at_a_time=session.concurrency,
         test_accuracy=session.card.test_accuracy,

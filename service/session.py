@@ -26,6 +26,8 @@ LONG_US = 30_000.0
 """Runs beyond this use all threads well, and trying them out would hold up the start."""
 WORTH = 0.95
 """Of the time that threads have in all, the part that a run by one of them may take if that is to pay."""
+JOIN_US = 1_250.0
+"""What a run of many small requests may take: longer ones gain little, and whoever came first waits for them."""
 TRIES = 5
 """Runs of which the fastest tells how long a run takes: the first plans its memory, others may be interrupted."""
 
@@ -82,6 +84,8 @@ class Session:
         """The numbers of rows that it runs, others being padded; empty: any number."""
         self.one_thread_rows = 0
         """Up to so many, rows are run by one thread although there are more."""
+        self.join_rows = first.join_rows
+        """How many rows of several requests had better share a run; None: as many as there are."""
         self.concurrency = first.concurrency if self.buckets else 1
         """How many runs it does at a time. More threads than that may call ``run``; they wait for each other."""
         self.probe_tolerance = self._probe_tolerance()
@@ -108,6 +112,11 @@ class Session:
             if self.one_thread_rows or self.concurrency > 1:
                 self._prove(one, None)
                 self._runner = Split(one, self.one_thread_rows, self._runner)
+            runner = one if self.concurrency > 1 else self._runner
+        else:
+            runner = self._runner
+        if self.spec.batches and self.join_rows:
+            self.join_rows = self._rows_worth_joining(runner, self.join_rows, max_batch_rows)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """One run of the model; releases the interpreter lock. Raises ModelFailed."""
@@ -138,6 +147,18 @@ class Session:
                 break
             within, rows = rows, rows * 2
         return within
+
+    def _rows_worth_joining(self, runner: Runner, least: int, max_batch_rows: int) -> int:
+        """``least`` rows, or more where they run within ``JOIN_US``: each run costs its hand-over between threads."""
+        rows = least
+        if min(self._run_zeros(runner, 1) for _ in range(2)) * rows > 2 * JOIN_US:
+            return rows  # it will not run more of them in that time, and trying would hold up the start
+        while rows < max_batch_rows:
+            more = min(2 * rows, max_batch_rows)
+            if min(self._run_zeros(runner, more) for _ in range(TRIES)) > JOIN_US:
+                break
+            rows = more
+        return rows
 
     def _gains(self, one: Runner, threads: int, rows: int) -> bool:
         """Whether ``threads`` runs at a time, by one thread each, do clearly more than one after the other by all."""

@@ -8,7 +8,7 @@ from benchmarks.bench import ONE_PROCESS, Bench
 from benchmarks.load import SINGLE, Concurrency
 from benchmarks.processes import ServerProcess
 from benchmarks.samples import Figures, Spread
-from benchmarks.section import Line, Section, Table, plain, spread
+from benchmarks.section import Line, Section, Table, counted, plain, spread
 from benchmarks.workload import Workload
 
 SMALL, LARGE = "mnist-tiny", "cifar10-cnn"
@@ -40,7 +40,7 @@ def measure(bench: Bench) -> Section:
             because=_both(taken, f"{LARGE}, {served}, 1 thread", alone),
         )
     )
-    alone = f"{LARGE}, {session}, {_threads(bench.threads)}"
+    alone = f"{LARGE}, {session}, {counted(bench.threads, 'thread')}"
     best = max(ways, key=lambda name: _rate(taken, name).median)
     lines.append(
         Line(
@@ -96,7 +96,7 @@ def _transports(bench: Bench) -> dict[str, dict[str, Spread]]:
 def _sessions(bench: Bench) -> dict[str, dict[str, Spread]]:
     """The large model with one thread, and with all cores as threads of a run or, where there are such, as workers."""
     counts = sorted({1, bench.threads})
-    ways = {_threads(count): ("--threads", str(count), *ONE_PROCESS) for count in counts}
+    ways = {counted(count, "thread"): ("--threads", str(count), *ONE_PROCESS) for count in counts}
     if ONE_PROCESS:
         ways[f"{bench.threads} workers of 1 thread"] = ("--threads", "1", "--workers", str(bench.threads))
     with ExitStack() as stack:
@@ -109,12 +109,8 @@ def _sessions(bench: Bench) -> dict[str, dict[str, Spread]]:
         for count in counts:
             model = bench.workload(LARGE, threads=count).model
             best = bare.best_batch(model)
-            measurements[f"{LARGE}, session, {_threads(count)}"] = bare.measurement(model, best, bench.seconds)
+            measurements[f"{LARGE}, session, {counted(count, 'thread')}"] = bare.measurement(model, best, bench.seconds)
         return bench.take(measurements)
-
-
-def _threads(count: int) -> str:
-    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def _loaded(

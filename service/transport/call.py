@@ -55,8 +55,8 @@ HotMethod = Callable[[Call], None]
 class Settle(Protocol):
     """Sees to what hot methods have put off until their burst of calls was complete."""
 
-    def __call__(self, *, inline: bool) -> None:
-        """``inline``: short work may be done in this thread."""
+    def __call__(self, *, inline: bool) -> bool:
+        """Whether other threads are at work on it now. ``inline``: short work may be done in this thread."""
 
 
 @dataclass(frozen=True)

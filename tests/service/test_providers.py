@@ -172,6 +172,16 @@ def test_long_runs_take_all_threads(models_dir: Path) -> None:
     assert Session(path, choose(["cpu"]), threads=2, max_batch_rows=8).one_thread_rows == 0
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_many_requests_share_a_run_where_many_rows_are_short_and_few_where_they_are_long(
+    models_dir: Path, tmp_path: Path, threads: int
+) -> None:
+    trivial = Session(onnx_models.two_inputs(tmp_path), (Cpu(),), threads=threads, max_batch_rows=300)
+    assert trivial.join_rows == 300
+    path = models_dir / "mnist-deep" / "1" / "model.onnx"
+    assert Session(path, (Cpu(),), threads=threads, max_batch_rows=300).join_rows == 64
+
+
 def test_cuda_computes_in_fp32_unless_tf32_is_asked_for() -> None:
     assert Cuda().onnx_options(fixed=True)["use_tf32"] == "0"
     assert Cuda().arithmetic.name == "fp32"

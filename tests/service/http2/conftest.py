@@ -33,8 +33,9 @@ class Served:
         call.on_cancel(lambda: self.cancelled.put(call))
         self.later.put(call)
 
-    def _settle(self, *, inline: bool) -> None:
+    def _settle(self, *, inline: bool) -> bool:  # noqa: ARG002 -- the interface of transports
         """There is no batcher here."""
+        return False
 
 
 @pytest.fixture
