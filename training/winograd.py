@@ -50,7 +50,11 @@ def library() -> ctypes.CDLL | None:
         if done.returncode:
             LOGGER.warning("%s does not compile here, so training takes about twice as long: %s", SOURCE, done.stderr)
             return None
-        loaded = ctypes.CDLL(str(built))
+        try:
+            loaded = ctypes.CDLL(str(built))
+        except OSError as error:  # the folder may forbid it
+            LOGGER.warning("what was compiled cannot be used, so training takes about twice as long: %s", error)
+            return None
     loaded.winograd_scratch.restype = ctypes.c_long
     return loaded
 

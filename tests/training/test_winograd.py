@@ -128,6 +128,17 @@ def test_without_a_compiler_layers_stay_as_they_are_and_a_warning_says_so(
     assert all(type(layer) is not winograd.Convolution for layer in network.modules())
 
 
+@needs_library
+@pytest.mark.usefixtures("_nothing_compiled")
+def test_what_cannot_be_loaded_is_a_warning_too(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(winograd, "FLAGS", ("-E",))  # what comes out is no library
+    with caplog.at_level(logging.WARNING):
+        assert not winograd.speed_up(some_layers(), "bf16", CPU)
+    assert "cannot be used" in caplog.text
+
+
 @pytest.mark.usefixtures("_nothing_compiled")
 def test_what_does_not_compile_is_a_warning_with_the_compilers_words(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
