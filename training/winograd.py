@@ -85,7 +85,6 @@ def fits(layer: nn.Conv2d) -> bool:
     channels = (layer.in_channels, layer.out_channels)
     return (
         shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
-        and layer.bias is None
         and all(count % PANEL == 0 and count <= MOST for count in channels)
     )
 
@@ -95,13 +94,13 @@ class Convolution(nn.Conv2d):
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__(layer.in_channels, layer.out_channels, 3, padding=1, bias=False, device="meta")
-        self.weight = layer.weight
+        self.weight, self.bias = layer.weight, layer.bias
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002, D102 -- the name in PyTorch
         if not self.training or input.device.type != "cpu" or input.dtype != torch.float32:
             return super().forward(input)
         result: torch.Tensor = Function.apply(input, self.weight)
-        return result
+        return result if self.bias is None else result + self.bias.view(-1, 1, 1)
 
 
 class Function(torch.autograd.Function):

@@ -83,7 +83,7 @@ def some_layers() -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1, bias=False),  # 3 channels
         nn.Sequential(nn.Conv2d(16, 32, 3, padding=1, bias=False)),
-        nn.Conv2d(32, 32, 3, padding=1),  # a bias
+        nn.Conv2d(32, 32, 3, padding=1),
         nn.Conv2d(32, 16, 3, bias=False),  # no padding
         nn.Conv2d(16, 16, 3, padding=1, bias=False, groups=2),
         nn.Conv2d(16, 16, 3, padding=1, bias=False, stride=2),
@@ -100,7 +100,7 @@ def test_layers_that_fit_are_computed_so_while_they_train_and_keep_their_weights
     assert winograd.speed_up(network, "bf16", CPU)
     assert [
         type(layer).__module__ == "training.winograd" for layer in network.modules() if isinstance(layer, nn.Conv2d)
-    ] == [*(False, True, False, False, False, False, False)]
+    ] == [False, True, True, False, False, False, False]
     assert list(network.state_dict()) == names
     assert [id(weight) for weight in network.parameters()] == weights
     assert torch.equal(network.eval()(images), expected)
