@@ -83,9 +83,8 @@ def fits(layer: nn.Conv2d) -> bool:
     """Tell whether a convolution is one of those that winograd.cpp computes."""
     shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
     channels = (layer.in_channels, layer.out_channels)
-    return (
-        shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
-        and all(count % PANEL == 0 and count <= MOST for count in channels)
+    return shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros") and all(
+        count % PANEL == 0 and count <= MOST for count in channels
     )
 
 
