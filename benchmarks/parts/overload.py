@@ -3,6 +3,7 @@
 import itertools
 import statistics
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ OVERLOAD_SHARE = 2.0
 """Times the usual seconds, once the queue is full."""
 WARM_S = 0.2
 """Of the beginning, are not counted."""
+SETTLED_S = 0.02
+"""Between two looks at how many requests it has answered."""
 WATCH_S = 0.05
 """Between two looks at the server's memory."""
 RANKS = ("p50", "p95", "p99")
@@ -59,11 +62,11 @@ class Subject:
         """
         address = self.server.address
         due = open_loop.poisson(rate, warm_s + seconds, next(self.seeds) * 2)
-        before, cpu_s = calls.answered(address, self.model), self.server.cpu_s()
+        before, cpu_s = self._answered(), self.server.cpu_s()
         with _watched(self.server) as memory:
             outcome = open_loop.run(address, self.exchange, due)
             cpu_s = self.server.cpu_s() - cpu_s
-        answered, came = calls.answered(address, self.model) - before, outcome.count(OK)
+        answered, came = self._answered() - before, outcome.count(OK)
         if answered != came:
             raise BenchmarkError(f"{came} answers came back, the server says it gave {answered}: one of us miscounts")
         if came + outcome.count(RESOURCE_EXHAUSTED) != len(due):
@@ -91,6 +94,14 @@ class Subject:
             "rss_highest_mb": max(memory),
             "rss_after_mb": memory[-1],
         }
+
+    def _answered(self) -> int:
+        """How many requests the server says it has answered, and says again: it counts them after the answers."""
+        seen = -1
+        while (answered := calls.answered(self.server.address, self.model)) != seen:
+            seen = answered
+            time.sleep(SETTLED_S)
+        return answered
 
 
 def measure(bench: Bench) -> Section:
