@@ -80,7 +80,7 @@ def _iterate(values: torch.Tensor) -> torch.Tensor:
 def _iterate_squares(values: torch.Tensor) -> torch.Tensor:
     """As `_iterate`, with a third of the multiplications: what all rounds multiply by is found from the first square.
 
-    It takes float32: a square's small singular values are lost to bfloat16. The results differ by 1e-4 at most.
+    It takes float32: a square's small singular values are lost to bfloat16. The results differ by some 1e-4.
     """
     a, b, c = COEFFICIENTS
     square = values @ values.T
