@@ -28,6 +28,8 @@ class Draws:
     """float32 [N, 2, 2]: where in the old image, from its middle, each place of the new one comes from."""
     bends: torch.Tensor | None
     """float32 [N, 2, 5, 5]: how far the nodes of a grid are moved besides (right, down), with half the image as 1."""
+    colours: torch.Tensor | None
+    """float32 [N, 3]: factors of brightness, contrast and saturation."""
     corners: torch.Tensor | None
     """int64 [N, 2]: first row and column of what is cut out; parts of it may lie outside of the image."""
 
@@ -43,8 +45,9 @@ def draw(recipe: Recipe, shape: tuple[int, ...], epoch: int, generator: torch.Ge
         flips = torch.rand(count, generator=source) < 0.5
         if recipe.alternate and epoch % 2:
             flips = ~flips
+    distorted = epoch < recipe.epochs - recipe.plain_epochs
     matrices = None
-    if recipe.rotate_degrees or recipe.stretch or recipe.shear:
+    if distorted and (recipe.rotate_degrees or recipe.stretch or recipe.shear):
         turn, shear, tall, wide = (torch.rand(4, count, generator=generator) * 2 - 1).unbind()
         angle = turn * math.radians(recipe.rotate_degrees)
         # Turn, then shear, then stretch: the columns of the product of the three.
@@ -54,18 +57,21 @@ def draw(recipe: Recipe, shape: tuple[int, ...], epoch: int, generator: torch.Ge
         second = torch.stack([sine * wide, (sine * shear + cosine) * tall], 1)
         matrices = torch.stack([first, second], 1)
     bends = None
-    if recipe.bend_pixels:
+    if distorted and recipe.bend_pixels:
         if matrices is None:
             matrices = torch.eye(2).expand(count, 2, 2)
         unit = torch.tensor([2 / width, 2 / height]).view(2, 1, 1)
         bends = (torch.rand(count, 2, *NODES, generator=generator) * 2 - 1) * recipe.bend_pixels * unit
+    colours = None
+    if distorted and recipe.colour:
+        colours = 1 + (torch.rand(count, 3, generator=generator) * 2 - 1) * recipe.colour
     corners = None
     if cut:
         # Centres are drawn over the whole image, so that the edges are covered as often as the middle.
         rows = torch.randint(height, (count,), generator=generator)
         columns = torch.randint(width, (count,), generator=generator)
         corners = torch.stack([rows, columns], 1) - cut // 2
-    parts = (offsets, flips, matrices, bends, corners)
+    parts = (offsets, flips, matrices, bends, colours, corners)
     return Draws(*(part if part is None else part.to(device) for part in parts))
 
 
@@ -75,6 +81,8 @@ def apply(recipe: Recipe, draws: Draws, images: torch.Tensor, rows: torch.Tensor
         images = flip(images, draws.flips[rows])
     if draws.matrices is not None:
         images = warp(images, draws.matrices[rows], None if draws.bends is None else draws.bends[rows])
+    if draws.colours is not None:
+        images = recolour(images, draws.colours[rows])
     if draws.offsets is not None:
         images = shift(images, draws.offsets[rows], recipe.shift_pixels)
     if draws.corners is not None:
@@ -118,6 +126,20 @@ def warp(images: torch.Tensor, matrices: torch.Tensor, bends: torch.Tensor | Non
         grid = grid + moved.permute(0, 2, 3, 1)
     warped = functional.grid_sample(planes, grid, align_corners=False)
     return warped.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def recolour(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """Scale brightness, contrast and saturation of each uint8 image [batch, height, width, channels].
+
+    About black, the image's mean, and each pixel's grey; `factors` is float32 [batch, 3].
+    """
+    brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
+    values = images.float() * brightness
+    mean = values.mean((1, 2, 3), keepdim=True)
+    values = mean + (values - mean) * contrast
+    grey = values.mean(3, keepdim=True)
+    values = grey + (values - grey) * saturation
+    return values.round().clamp(0, 255).to(torch.uint8)
 
 
 def cut_out(images: torch.Tensor, corners: torch.Tensor, side: int) -> torch.Tensor:

@@ -48,7 +48,7 @@ STYLE = {
 
 
 def curves(history: Sequence[Mapping[str, float | None]]) -> bytes:
-    """Draw loss and accuracy against epochs, for the training, validation and test images that were measured."""
+    """Draw loss and accuracy against epochs, for the training, validation and test images, where they were measured."""
     with _drawing(WIDE) as (figure, picture):
         left, right = figure.subplots(1, 2)
         epochs = np.arange(1, len(history) + 1)
@@ -57,8 +57,9 @@ def curves(history: Sequence[Mapping[str, float | None]]) -> bytes:
         for axes, figures in ((left, "loss"), (right, "accuracy")):
             for part, (colour, line, mark) in marks.items():
                 values = [epoch[figures if part == "train" else f"{part}_{figures}"] for epoch in history]
-                if None not in values:
-                    axes.plot(epochs, values, line, color=colour, marker=mark if few else "", label=part)
+                if any(value is not None for value in values):
+                    points = [math.nan if value is None else value for value in values]
+                    axes.plot(epochs, points, line, color=colour, marker=mark if few else "", label=part)
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         left.set_ylabel("cross-entropy (nats)")

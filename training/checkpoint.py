@@ -20,7 +20,8 @@ class Epoch(TypedDict):
     """What one epoch gave.
 
     `loss` (cross-entropy without label smoothing) and `accuracy` are means over the training images as they were seen:
-    augmented, by weights that still changed. The others were measured at its end; None where there are no such images.
+    augmented, by weights that still changed. The others were measured at its end; None where there are no such images,
+    or none of full size had been trained on.
     """
 
     loss: float
@@ -45,6 +46,8 @@ class Checkpoint(TypedDict):
     """The moving average of the weights, where the recipe asks for one."""
     optimizer: dict[str, object]
     scheduler: dict[str, object]
+    losses: torch.Tensor
+    """float32 [images]: of each training image when it was last seen, where the recipe prunes; else zeros."""
     random: list[torch.Tensor]
     """States of the generators: PyTorch's own (dropout), the shuffling one, then one for each CUDA device."""
 

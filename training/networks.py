@@ -169,6 +169,51 @@ def cifar10(classes: int = 10) -> nn.Sequential:
     return network
 
 
+class Residual(nn.Module):
+    """Two convolutions with batch norm whose result is added to what came in, and ReLU: maps of the same shape.
+
+    The second norm begins at zero, so that a fresh block only passes on what comes in.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.relu2 = nn.ReLU()
+        nn.init.zeros_(self.norm2.weight)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:  # noqa: D102 -- the class docstring says it
+        inner = self.relu1(self.norm1(self.conv1(maps)))
+        result: torch.Tensor = self.relu2(maps + self.norm2(self.conv2(inner)))
+        return result
+
+
+def cifar10_residual(classes: int = 10) -> nn.Sequential:
+    """Ours, deeper than cifar10: four convolutions, five residual blocks of two between them; 5,582,954 parameters.
+
+    What widens the maps is pooled before its norm, so that norm and ReLU see a quarter of the pixels.
+    """
+    network = nn.Sequential()
+    network.add_module("conv1", nn.Conv2d(3, 32, 3, padding=1, bias=False))
+    network.add_module("norm1", nn.BatchNorm2d(32))
+    network.add_module("relu1", nn.ReLU())
+    channels = 32
+    for stage, (width, blocks) in enumerate(((80, 1), (176, 2), (320, 2)), start=2):
+        network.add_module(f"conv{stage}", nn.Conv2d(channels, width, 3, padding=1, bias=False))
+        network.add_module(f"pool{stage}", nn.MaxPool2d(2))
+        network.add_module(f"norm{stage}", nn.BatchNorm2d(width))
+        network.add_module(f"relu{stage}", nn.ReLU())
+        for block in range(1, blocks + 1):
+            network.add_module(f"block{stage}_{block}", Residual(width))
+        channels = width
+    network.add_module("largest", GlobalMaxPool())
+    network.add_module("linear", nn.Linear(channels, classes))
+    return network
+
+
 def pool_last(network: nn.Module) -> nn.Module:
     """Give the same function with every max pool behind the batch norm and the ReLU that follow it, where it may be.
 
@@ -225,6 +270,12 @@ NETWORKS = {
         cifar10,
         "Conv 32, 96, MaxPool 2, 96, 256, MaxPool 2, 256, 384, MaxPool 2, 384 (each 3x3 pad 1, BatchNorm, ReLU), "
         "global MaxPool, Linear 384→10",
+        CIFAR10,
+    ),
+    "cifar10-residual": Network(
+        cifar10_residual,
+        "Conv 32, Conv 80, MaxPool 2, 1 residual block, Conv 176, MaxPool 2, 2 residual blocks, Conv 320, MaxPool 2, "
+        "2 residual blocks (of two Conv; each Conv 3x3 pad 1, BatchNorm, ReLU), global MaxPool, Linear 320→10",
         CIFAR10,
     ),
     "cifar10-tiny": Network(cifar10_tiny, "Conv 3→16 3x3 pad 1, ReLU, MaxPool 2, Linear 4096→10", CIFAR10),

@@ -11,10 +11,9 @@ from training.checkpoint import Epoch
 class TrainingProgress:
     """Shows loss, accuracy, images/s and time left while a training runs; use it as a context manager."""
 
-    def __init__(self, name: str, epochs: int, images: int, console: Console) -> None:
+    def __init__(self, name: str, epochs: int, console: Console) -> None:
         self._name = name
         self._epochs = epochs
-        self._images = images
         self._console = console
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -25,7 +24,7 @@ class TrainingProgress:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task(name, total=epochs * images, figures="")
+        self._task = self._bar.add_task(name, total=epochs, figures="")
 
     def __enter__(self) -> "TrainingProgress":
         self._bar.start()
@@ -36,11 +35,11 @@ class TrainingProgress:
     ) -> None:
         self._bar.stop()
 
-    def advance(self, epoch: int, seen: int, loss: float, accuracy: float, images_per_s: float) -> None:
-        """Show the figures of `epoch` (from 0) after `seen` of its images."""
+    def advance(self, epoch: int, done: float, loss: float, accuracy: float, images_per_s: float) -> None:
+        """Show the figures of `epoch` (from 0), of which this share is done."""
         self._bar.update(
             self._task,
-            completed=epoch * self._images + seen,
+            completed=epoch + done,
             description=f"{self._name} {epoch + 1}/{self._epochs}",
             figures=f"loss {loss:.4f}  accuracy {accuracy:.2%}  {images_per_s:,.0f} images/s",
         )

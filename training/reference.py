@@ -86,7 +86,8 @@ class Description:
     """A network in the reference's own words.
 
     `layers` are tuples: ("conv", name of its weights, padding), ("norm", name), ("relu",), ("max pool", size),
-    ("average pool", size), ("global max pool",), ("flatten",), ("linear", name).
+    ("average pool", size), ("global max pool",), ("flatten",), ("linear", name), ("residual", layers): what the layers
+    give is added to what they are given.
     """
 
     mean: tuple[float, ...]
@@ -101,6 +102,17 @@ HALVE = ("max pool", 2)
 
 def _norm_block(number: int, padding: int) -> tuple[tuple[Any, ...], ...]:
     return (("conv", f"conv{number}", padding), ("norm", f"norm{number}"), RELU)
+
+
+def _widening(number: int, blocks: int) -> tuple[tuple[Any, ...], ...]:
+    """Describe a stage of cifar10-residual: a convolution, pooled before its norm, and residual blocks."""
+    residual = (_residual_block(f"block{number}_{block}.") for block in range(1, blocks + 1))
+    return (("conv", f"conv{number}", 1), HALVE, ("norm", f"norm{number}"), RELU, *sum(residual, ()))
+
+
+def _residual_block(name: str) -> tuple[tuple[Any, ...], ...]:
+    first = (("conv", f"{name}conv1", 1), ("norm", f"{name}norm1"), RELU)
+    return (("residual", (*first, ("conv", f"{name}conv2", 1), ("norm", f"{name}norm2"))), RELU)
 
 
 DESCRIPTIONS = {
@@ -133,6 +145,14 @@ DESCRIPTIONS = {
             *(*_norm_block(3, 1), ("conv", "conv4", 1), HALVE, ("norm", "norm4"), RELU),
             *(*_norm_block(5, 1), ("conv", "conv6", 1), HALVE, ("norm", "norm6"), RELU),
             *(*_norm_block(7, 1), ("global max pool",), ("linear", "linear")),
+        ),
+    ),
+    "cifar10-residual": Description(
+        (0.4914, 0.4822, 0.4465),
+        (0.2470, 0.2435, 0.2616),
+        (
+            *(*_norm_block(1, 1), *_widening(2, 1), *_widening(3, 2), *_widening(4, 2)),
+            *(("global max pool",), ("linear", "linear")),
         ),
     ),
     "cifar10-tiny": Description(
@@ -185,7 +205,11 @@ def forward(network: str | Description, weights: Mapping[str, NDArray[Any]], ima
     description = DESCRIPTIONS[network] if isinstance(network, str) else network
     scaled = images.astype(np.float64) / 255
     values: Array = np.moveaxis((scaled - np.array(description.mean)) / np.array(description.std), 3, 1)
-    for kind, *details in description.layers:
+    return _run(description.layers, weights, values)
+
+
+def _run(layers: tuple[tuple[Any, ...], ...], weights: Mapping[str, NDArray[Any]], values: Array) -> Array:
+    for kind, *details in layers:
         if kind in ("conv", "linear", "norm"):
             name = details[0]
             weight = weights[f"{name}.weight"].astype(np.float64)
@@ -206,6 +230,8 @@ def forward(network: str | Description, weights: Mapping[str, NDArray[Any]], ima
                 values = average_pool(values, details[0])
             case "global max pool":
                 values = values.max(axis=(2, 3))
+            case "residual":
+                values = values + _run(details[0], weights, values)
             case "flatten":
                 values = values.reshape(len(values), -1)
             case _:

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training import augment, checkpoint, winograd
+from training import augment, checkpoint, pruning, winograd
 from training.data import Dataset
 from training.device import arithmetic_for, autocast, keep_pages
 from training.errors import DivergedError
@@ -71,8 +71,9 @@ def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, conso
     network.to(device=device, memory_format=layout)  # type: ignore[call-overload] # the stubs lack this pair
     preprocess = Preprocess(recipe.mean, recipe.std).to(device)
     optimizer = make_optimizer(recipe, network)
-    steps = recipe.epochs * math.ceil(count / recipe.batch)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_curve(recipe, steps))
+    steps = math.ceil(count / recipe.batch)  # of an epoch
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_curve(recipe, recipe.epochs * steps))
+    losses = torch.zeros(len(images), device=device)  # of each image when it was last seen
     average = None
     if recipe.average:
         moving = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call] # so in PyTorch
@@ -86,22 +87,27 @@ def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, conso
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
         scheduler.load_state_dict(saved["scheduler"])
+        losses.copy_(saved.get("losses", losses))
         if average is not None and saved["average"] is not None:
             average.load_state_dict(saved["average"])
         set_random_states(saved["random"], shuffling)
 
-    with TrainingProgress(recipe.name, recipe.epochs, count, console) as progress:
+    with TrainingProgress(recipe.name, recipe.epochs, console) as progress:
         for epoch in range(len(history), recipe.epochs):
             network.train()
             started = time.perf_counter()
             order = torch.randperm(len(images), generator=shuffling)[:count].to(device)
             draws = augment.draw(recipe, tuple(images.shape), epoch, shuffling, device)
+            batches, weights = torch.split(order, recipe.batch), None
+            if recipe.prune and 0 < epoch < recipe.epochs - recipe.plain_epochs:
+                order, weights = pruning.prune(recipe.prune, order, losses, shuffling)
+                batches = order.tensor_split(steps)  # as many steps, of fewer images: the rate falls as ever
+            seen = 0
             loss_sum = torch.zeros((), dtype=torch.float64, device=device)
             correct = torch.zeros((), dtype=torch.int64, device=device)
 
-            for step, first in enumerate(range(0, count, recipe.batch), start=1):
-                rows = order[first : first + recipe.batch]
-                seen = first + len(rows)
+            for step, rows in enumerate(batches, start=1):
+                seen += len(rows)
                 targets = labels[rows]
                 inputs = preprocess(augment.apply(recipe, draws, images[rows], rows))
                 if epoch < recipe.small_epochs:
@@ -109,7 +115,9 @@ def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, conso
                 inputs = inputs.contiguous(memory_format=layout)
                 with autocast(recipe.precision, device):
                     logits = network(inputs)
-                    loss = cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
+                    loss = pruning.mean_loss(
+                        logits, targets, recipe.label_smoothing, None if weights is None else weights[rows]
+                    )
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call] # so in PyTorch
                 optimizer.step()
@@ -118,10 +126,13 @@ def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, conso
                     average.update_parameters(network)
 
                 logits = logits.detach()
-                plain = cross_entropy(logits, targets) if recipe.label_smoothing else loss.detach()
+                if recipe.prune:
+                    losses[rows] = cross_entropy(logits.float(), targets, reduction="none")
+                changed = recipe.label_smoothing or weights is not None
+                plain = cross_entropy(logits, targets) if changed else loss.detach()
                 loss_sum += plain * len(rows)
                 correct += (logits.argmax(1) == targets).sum()
-                if step % STEPS_PER_LOOK == 0 or seen == count:
+                if step % STEPS_PER_LOOK == 0 or step == len(batches):
                     seconds = time.perf_counter() - started
                     mean_loss, accuracy = loss_sum.item() / seen, correct.item() / seen
                     if not math.isfinite(mean_loss):
@@ -129,10 +140,14 @@ def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, conso
                             f"the loss of {recipe.name} became {mean_loss} in epoch {epoch + 1}; lower the learning "
                             f"rate ({recipe.learning_rate}); the checkpoint is as it was after epoch {epoch}"
                         )
-                    progress.advance(epoch, seen, mean_loss, accuracy, seen / seconds)
+                    progress.advance(epoch, step / len(batches), mean_loss, accuracy, seen / seconds)
 
-            validation = measure(recipe, result, preprocess, data.validation_images, data.validation_labels)
-            unseen = slice(0, 0) if recipe.blind else slice(None)
+            # What has seen small images only answers badly for those of full size, which says nothing.
+            seen_whole = slice(None) if epoch >= recipe.small_epochs else slice(0, 0)
+            unseen = slice(0, 0) if recipe.blind else seen_whole
+            validation = measure(
+                recipe, result, preprocess, data.validation_images[seen_whole], data.validation_labels[seen_whole]
+            )
             test = measure(recipe, result, preprocess, data.test_images[unseen], data.test_labels[unseen])
             history.append(
                 {
@@ -152,11 +167,12 @@ def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, conso
                 "average": None if average is None else average.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "scheduler": scheduler.state_dict(),
+                "losses": losses,
                 "random": [torch.get_rng_state(), shuffling.get_state(), *torch.cuda.get_rng_state_all()],
             }
             checkpoint.save(state, path)
             checkpoint.save_table(history, path.with_suffix(".csv"))
-            progress.end_epoch(epoch, history[-1], count)
+            progress.end_epoch(epoch, history[-1], seen)
 
     trained = NETWORKS[recipe.network].build(len(data.labels))
     trained.load_state_dict(result.state_dict())

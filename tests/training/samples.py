@@ -37,15 +37,16 @@ def classifier_of(name: str) -> Classifier:
     no bias of its own, the exporter gives it one, which here is that batch norm's.
     """
     network = NETWORKS[name].build()
-    for layer in network:
+    for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
             layer.get_buffer("running_var").fill_(1 - layer.eps)
+            nn.init.ones_(layer.weight)
     held = {}
     for tensor in onnx.load(shipped(name)).graph.initializer:
-        key = re.sub(r"^conv(\d+)\.weight_bias$", r"norm\1.bias", tensor.name.removeprefix("network."))
+        key = re.sub(r"conv(\d+)\.weight_bias$", r"norm\1.bias", tensor.name.removeprefix("network."))
         held[key] = torch.from_numpy(numpy_helper.to_array(tensor).copy())
     missing = {key for key in network.state_dict() if key not in held}
-    assert all(key.startswith("norm") for key in missing)
+    assert all("norm" in key for key in missing)
     network.load_state_dict({key: held.get(key, value) for key, value in network.state_dict().items()})
     temperature = float(read_metadata(shipped(name))["temperature"])
     return Classifier(Preprocess(RECIPES[name].mean, RECIPES[name].std), network, temperature).eval()

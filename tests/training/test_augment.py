@@ -77,4 +77,37 @@ def test_draws_keep_within_what_the_recipe_allows() -> None:
     angles = torch.atan2(draws.matrices[:, 1, 0], draws.matrices[:, 0, 0]).rad2deg()
     assert 9.9 < float(angles.abs().max()) <= 10 + 1e-3
     none = augment.draw(RECIPES["mnist-tiny"], (3, 28, 28, 1), 0, torch.Generator(), torch.device("cpu"))
-    assert none == augment.Draws(None, None, None, None, None)
+    assert none == augment.Draws(None, None, None, None, None, None)
+
+
+def test_the_last_plain_epochs_are_without_turns_bends_and_colours() -> None:
+    recipe = dataclasses.replace(
+        RECIPES["cifar10-cnn"],
+        epochs=3,
+        plain_epochs=1,
+        rotate_degrees=5.0,
+        bend_pixels=1.0,
+        colour=0.3,
+    )
+    source = torch.Generator().manual_seed(0)
+    second, third = (augment.draw(recipe, (9, 32, 32, 3), epoch, source, torch.device("cpu")) for epoch in (1, 2))
+    assert None not in (second.matrices, second.bends, second.colours, second.offsets, second.flips)
+    assert (third.matrices, third.bends, third.colours) == (None, None, None)
+    assert third.offsets is not None
+    assert third.flips is not None
+    assert second.colours is not None
+    assert 0.7 <= float(second.colours.min()) < 0.8
+    assert 1.2 < float(second.colours.max()) <= 1.3
+
+
+def test_colours_are_scaled_about_black_the_mean_and_grey() -> None:
+    image = torch.tensor([[[[10, 20, 30], [50, 60, 70]]]], dtype=torch.uint8)  # its mean is 40
+
+    def changed(*factors: float) -> list[list[int]]:
+        return augment.recolour(image, torch.tensor([factors]))[0, 0].tolist()
+
+    assert changed(1, 1, 1) == [[10, 20, 30], [50, 60, 70]]
+    assert changed(1.5, 1, 1) == [[15, 30, 45], [75, 90, 105]]
+    assert changed(1, 0.5, 1) == [[25, 30, 35], [45, 50, 55]]
+    assert changed(1, 1, 0) == [[20, 20, 20], [60, 60, 60]]
+    assert changed(9, 1, 1) == [[90, 180, 255], [255, 255, 255]]

@@ -53,6 +53,14 @@ def test_curves_show_the_sets_that_were_measured(epochs: int) -> None:
     assert [has(tested, colour) for colour in (charts.BLUE, charts.ORANGE, charts.GREEN)] == [True, False, True]
 
 
+def test_a_curve_begins_where_its_set_was_first_measured() -> None:
+    """As in a recipe whose first images are small: the line is in the right half of each plot."""
+    late = opened(charts.curves([epoch()] * 30 + [epoch(validated=True)] * 20))
+    left, right = (late.crop(box) for box in ((0, 0, 250, 384), (250, 0, 480, 384)))
+    assert has(right, charts.ORANGE)
+    assert not has(left, charts.ORANGE)
+
+
 @pytest.mark.parametrize("classes", [2, 10, 20, 21, 43, 100])
 def test_a_confusion_matrix_of_any_number_of_classes_is_drawn(classes: int) -> None:
     """Names that are long, in letters that the font lacks, or mathematics to a typesetter, are names all the same."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.networks import NETWORKS, Classifier, Preprocess, count_parameters, pool_last
+from training.networks import NETWORKS, Classifier, Preprocess, Residual, count_parameters, pool_last
 from training.recipes import RECIPES
 
 # mnist-deep's document gives no number; by hand it is 200 + 2 x 3,620 for the first three convolutions, 7,240 +
@@ -23,6 +23,9 @@ PARAMETERS = {
     # By hand, the convolutions: 864 + 27,648 + 82,944 + 221,184 + 589,824 + 884,736 + 1,327,104; batch norm 2 x 1,504;
     # the last layer 3,850.
     "cifar10": 3_141_162,
+    # By hand, the convolutions: 864 + 23,040 + 126,720 + 506,880 between the blocks, 2 x 57,600 + 4 x 278,784 +
+    # 4 x 921,600 in them; batch norm 2 x 2,752; the last layer 3,210.
+    "cifar10-residual": 5_582_954,
     # By hand: 144 + 4,608 + 9,216 + 18,432 + 36,864 + 73,728 + 147,456 in the convolutions; batch norm 2 x 464;
     # the last layer 11,530.
     "mnist": 188_626,
@@ -44,6 +47,16 @@ def test_a_network_gives_ten_logits_for_each_image(name: str) -> None:
 def test_every_network_has_a_recipe_and_nothing_else_has() -> None:
     assert list(RECIPES) == list(NETWORKS)
     assert all(recipe.network == name for name, recipe in RECIPES.items())
+
+
+def test_a_fresh_residual_block_only_passes_on_what_comes_in() -> None:
+    """What ReLU gave: nothing below zero. Its second norm learns from there."""
+    maps = torch.rand(3, 4, 5, 6)
+    block = Residual(4)
+    torch.testing.assert_close(block(maps), maps)
+    block(maps).square().sum().backward()
+    assert block.norm2.weight.grad is not None
+    assert bool((block.norm2.weight.grad != 0).all())
 
 
 def test_mnist_deep_shrinks_as_its_document_says() -> None:
@@ -80,7 +93,7 @@ def test_a_classifier_gives_logits_and_their_softmax() -> None:
 def trained(name: str) -> nn.Sequential:
     """A network whose batch norm has weights and statistics of its own, all weights above zero."""
     network = NETWORKS[name].build().eval()
-    for layer in network:
+    for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
             held = layer.state_dict()
             for kind in ("weight", "running_var"):
@@ -107,11 +120,11 @@ def test_pooling_last_changes_no_logit(name: str) -> None:
 def test_a_pool_stays_before_a_norm_that_turns_its_order_around() -> None:
     """With one negative weight the largest value is no longer the largest afterwards."""
     torch.manual_seed(0)
-    network = trained("cifar10")
+    network = trained("cifar10-residual")
     with torch.no_grad():
         network.get_submodule("norm2").get_parameter("weight")[5] = -1
     names = [name for name, _ in pool_last(network).named_children()]
-    assert names.index("pool1") < names.index("norm2")
-    assert names.index("norm4") < names.index("relu4") < names.index("pool2")
+    assert names.index("pool2") < names.index("norm2")
+    assert names.index("norm3") < names.index("relu3") < names.index("pool3")
     images = torch.randn(3, 3, 32, 32)
     torch.testing.assert_close(pool_last(network)(images), network(images))

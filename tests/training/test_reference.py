@@ -76,6 +76,15 @@ def test_an_unknown_layer_is_refused() -> None:
         reference.forward(description, {}, np.zeros((1, 2, 2, 1), np.uint8))
 
 
+def test_a_residual_block_adds_what_its_layers_give() -> None:
+    """A convolution that doubles, and ReLU: 3 x what is above zero; behind the sum, what is below zero stays."""
+    layers = (("residual", (("conv", "double", 0), ("relu",))),)
+    weights = {"double.weight": np.full((1, 1, 1, 1), 2.0)}
+    images = np.array([[[[0], [255]]]], np.uint8)
+    found = reference.forward(reference.Description((0.5,), (0.5,), layers), weights, images)
+    np.testing.assert_allclose(found, [[[[-1.0, 3.0]]]])
+
+
 numbers = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 small = st.integers(1, 4)
 

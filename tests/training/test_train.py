@@ -24,15 +24,18 @@ from training.train import Training, train
 from .samples import CPU, ROOT, ConsoleThatInterrupts, command, part, run
 
 # Between them: all optimizers, both schedules, batch norm, dropout, bf16, two sizes, shifts, flips drawn and
-# alternating, warps, a moving average, with and without a look at the test set.
-VARIED = ("mnist-tiny", "mnist-deep", "mnist", "cifar10", "cifar10-tiny", "cifar10-cnn")
+# alternating, warps, colours, easy images left out, a moving average, with and without a look at the test set.
+VARIED = ("mnist-tiny", "mnist-deep", "mnist", "cifar10", "cifar10-residual", "cifar10-tiny", "cifar10-cnn")
 
 
 def short(name: str, epochs: int = 4) -> Recipe:
     """Cut a recipe short, so that it fits 200 images; every change of images and weights that it has stays."""
     recipe = RECIPES[name]
     small = min(recipe.small_epochs, max(0, epochs // 2 - 1))
-    return dataclasses.replace(recipe, epochs=epochs, small_epochs=small, validation=min(recipe.validation, 40))
+    plain = min(recipe.plain_epochs, 1)
+    return dataclasses.replace(
+        recipe, epochs=epochs, small_epochs=small, plain_epochs=plain, validation=min(recipe.validation, 40)
+    )
 
 
 def part_for(recipe: Recipe, mnist: Dataset, cifar10: Dataset) -> Dataset:
@@ -205,11 +208,25 @@ def test_a_last_batch_of_one_image_is_left_out(cifar10: Dataset, tmp_path: Path,
     assert all(math.isfinite(loss) for loss in losses(train(recipe, part(cifar10, 3, 0), CPU, tmp_path / "a", console)))
 
 
-@pytest.mark.parametrize(("epochs", "small"), [(1, 0), (2, 1), (11, 6), (44, 24)])
-def test_a_training_of_fewer_epochs_sees_small_images_in_the_same_share_of_them(epochs: int, small: int) -> None:
-    """Not in all of them: a network that never saw an image of full size answers badly."""
-    recipe = customise(RECIPES["cifar10"], read(["cifar10", "--epochs", str(epochs)]))
-    assert (recipe.epochs, recipe.small_epochs) == (epochs, small)
+@pytest.mark.parametrize(("epochs", "small", "plain"), [(1, 0, 0), (2, 1, 0), (29, 16, 2), (58, 32, 5)])
+def test_a_training_of_fewer_epochs_sees_small_and_plain_images_in_the_same_shares_of_them(
+    epochs: int, small: int, plain: int
+) -> None:
+    """Not small ones in all of them: a network that never saw an image of full size answers badly."""
+    recipe = customise(RECIPES["cifar10-residual"], read(["cifar10-residual", "--epochs", str(epochs)]))
+    assert (recipe.epochs, recipe.small_epochs, recipe.plain_epochs) == (epochs, small, plain)
+
+
+def test_every_step_of_a_training_that_leaves_out_easy_images_is_taken(
+    mnist: Dataset, tmp_path: Path, console: Console
+) -> None:
+    """As many as without that, each of fewer images, so that the rate falls as the recipe says."""
+    recipe = dataclasses.replace(short("mnist-tiny", 3), batch=16, prune=0.9, plain_epochs=1)
+    train(recipe, part(mnist, 200, 0), CPU, tmp_path / "tiny.pt", console)
+    state = checkpoint.load(tmp_path / "tiny.pt", recipe)
+    assert state is not None
+    assert state["scheduler"]["last_epoch"] == 3 * math.ceil(200 / 16)
+    assert int((state["losses"] > 0).sum()) == 200
 
 
 def test_the_rate_rises_then_falls_along_a_cosine() -> None:
