@@ -172,7 +172,7 @@ def cifar10(classes: int = 10) -> nn.Sequential:
 class Residual(nn.Module):
     """Two convolutions with batch norm whose result is added to what came in, and ReLU: maps of the same shape.
 
-    The second norm begins at zero, so that a fresh block only passes on what comes in.
+    The second norm begins at zero, so that a fresh block only passes on what an earlier ReLU gave.
     """
 
     def __init__(self, width: int) -> None:

@@ -43,10 +43,10 @@ def classifier_of(name: str) -> Classifier:
             nn.init.ones_(layer.weight)
     held = {}
     for tensor in onnx.load(shipped(name)).graph.initializer:
-        key = re.sub(r"conv(\d+)\.weight_bias$", r"norm\1.bias", tensor.name.removeprefix("network."))
+        key = re.sub(r"\bconv(\d+)\.weight_bias$", r"norm\1.bias", tensor.name.removeprefix("network."))
         held[key] = torch.from_numpy(numpy_helper.to_array(tensor).copy())
     missing = {key for key in network.state_dict() if key not in held}
-    assert all("norm" in key for key in missing)
+    assert all(re.match(r"(block\d_\d\.)?norm", key) for key in missing)
     network.load_state_dict({key: held.get(key, value) for key, value in network.state_dict().items()})
     temperature = float(read_metadata(shipped(name))["temperature"])
     return Classifier(Preprocess(RECIPES[name].mean, RECIPES[name].std), network, temperature).eval()
