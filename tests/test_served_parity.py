@@ -1,6 +1,7 @@
 """The served function is the trained one: over the wire, in any company, over the whole test sets."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def test_an_answer_does_not_depend_on_who_shares_the_run(
 
 
 def test_the_whole_test_set_gets_as_many_right_answers_as_its_file_claims_and_as_pytorch_in_process(
-    server: ServerProcess, model: str, session: ort.InferenceSession, test_set: Dataset
+    server: ServerProcess, model: str, session: ort.InferenceSession, test_set: Dataset, data_dir: Path
 ) -> None:
     """A variant in another precision has no network of its own in PyTorch: it claims, and states its model's figure."""
     with Client(server.address) as client:
@@ -89,7 +90,13 @@ def test_the_whole_test_set_gets_as_many_right_answers_as_its_file_claims_and_as
     correct = int((np.array(served) == test_set.labels).sum())
     facts = session.get_modelmeta().custom_metadata_map
     assert str(correct) == facts["convserve.test_correct"]
-    fp32 = facts.get("convserve.variant_of", model)
-    trained = outputs_of_torch(classifier_of(fp32), torch.from_numpy(test_set.pictures.copy())).answers
-    by_pytorch = int((trained == test_set.labels).sum())
+    by_pytorch = right_by_pytorch(facts.get("convserve.variant_of", model), test_set.name, data_dir)
     assert str(by_pytorch) == facts.get("convserve.fp32_test_correct", str(correct))
+
+
+@cache
+def right_by_pytorch(fp32: str, dataset: str, data_dir: Path) -> int:
+    """How many test images PyTorch answers rightly: counted once for both transports and all precisions."""
+    test_set = READERS[dataset](data_dir)
+    answers = outputs_of_torch(classifier_of(fp32), torch.from_numpy(test_set.pictures.copy())).answers
+    return int((answers == test_set.labels).sum())

@@ -105,7 +105,7 @@ def _norm_block(number: int, padding: int) -> tuple[tuple[Any, ...], ...]:
 
 
 def _widening(number: int, blocks: int) -> tuple[tuple[Any, ...], ...]:
-    """Describe a stage of cifar10-residual: a convolution, pooled before its norm, and residual blocks."""
+    """Describe a stage of cifar10: a convolution, pooled before its norm, and residual blocks."""
     residual = (_residual_block(f"block{number}_{block}.") for block in range(1, blocks + 1))
     return (("conv", f"conv{number}", 1), HALVE, ("norm", f"norm{number}"), RELU, *sum(residual, ()))
 
@@ -138,16 +138,6 @@ DESCRIPTIONS = {
         ),
     ),
     "cifar10": Description(
-        (0.4914, 0.4822, 0.4465),
-        (0.2470, 0.2435, 0.2616),
-        (
-            *(*_norm_block(1, 1), ("conv", "conv2", 1), HALVE, ("norm", "norm2"), RELU),
-            *(*_norm_block(3, 1), ("conv", "conv4", 1), HALVE, ("norm", "norm4"), RELU),
-            *(*_norm_block(5, 1), ("conv", "conv6", 1), HALVE, ("norm", "norm6"), RELU),
-            *(*_norm_block(7, 1), ("global max pool",), ("linear", "linear")),
-        ),
-    ),
-    "cifar10-residual": Description(
         (0.4914, 0.4822, 0.4465),
         (0.2470, 0.2435, 0.2616),
         (

@@ -71,8 +71,9 @@ def check_against_file(told: dict[str, Any], path: Path, data: Dataset) -> None:
     count, answers = len(labels), logits.argmax(1)
     test = told["test"]
     assert (test["images"], test["correct"]) == (count, (answers == labels).sum())
-    assert test["correct"] == int(facts["test_correct"])
-    assert test["accuracy"] == pytest.approx((answers == labels).mean())
+    assert (facts["test_images"], facts["test_correct"]) == (str(count), str(test["correct"]))
+    assert facts["test_accuracy"] == f"{test['correct'] / count:.4f}"
+    assert test["accuracy"] == pytest.approx(test["correct"] / count)
     confusion = [
         [int(((labels == true) & (answers == a)).sum()) for a in range(len(data.labels))]
         for true in range(len(data.labels))

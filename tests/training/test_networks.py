@@ -20,12 +20,9 @@ PARAMETERS = {
     "cifar10-vgg": 35_339_082,
     # By hand: cifar10-vgg's, and two numbers for each of 1,152 channels and 8,192 columns that are normalised.
     "cifar10-vgg-bn": 35_339_082 + 2 * (1_152 + 8_192),
-    # By hand, the convolutions: 864 + 27,648 + 82,944 + 221,184 + 589,824 + 884,736 + 1,327,104; batch norm 2 x 1,504;
-    # the last layer 3,850.
-    "cifar10": 3_141_162,
     # By hand, the convolutions: 864 + 23,040 + 126,720 + 506,880 between the blocks, 2 x 57,600 + 4 x 278,784 +
     # 4 x 921,600 in them; batch norm 2 x 2,752; the last layer 3,210.
-    "cifar10-residual": 5_582_954,
+    "cifar10": 5_582_954,
     # By hand: 144 + 4,608 + 9,216 + 18,432 + 36,864 + 73,728 + 147,456 in the convolutions; batch norm 2 x 464;
     # the last layer 11,530.
     "mnist": 188_626,
@@ -124,7 +121,7 @@ def test_a_pool_stays_before_a_norm_that_turns_its_order_around() -> None:
     with torch.no_grad():
         network.get_submodule("norm2").get_parameter("weight")[5] = -1
     names = [name for name, _ in pool_last(network).named_children()]
-    assert names.index("pool1") < names.index("norm2")
-    assert names.index("norm4") < names.index("relu4") < names.index("pool2")
+    assert names.index("pool2") < names.index("norm2")
+    assert names.index("norm3") < names.index("relu3") < names.index("pool3")
     images = torch.randn(3, 3, 32, 32)
     torch.testing.assert_close(pool_last(network)(images), network(images))

@@ -97,7 +97,7 @@ def test_the_same_weights_and_facts_give_the_same_bytes(tmp_path: Path) -> None:
     assert onnx_file.read_metadata(tmp_path / "one") == facts
 
 
-@pytest.mark.parametrize("name", ["mnist-deep", "mnist", "cifar10", "cifar10-residual"])
+@pytest.mark.parametrize("name", ["mnist-deep", "mnist", "cifar10"])
 def test_batch_norm_is_folded_into_the_convolutions(name: str) -> None:
     """Also where training has a pool between the two."""
     recipe = RECIPES[name]
