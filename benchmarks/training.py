@@ -27,6 +27,7 @@ from training.device import arithmetic_for, autocast, choose_device, keep_pages,
 from training.networks import NETWORKS, Preprocess
 from training.optimizer import make_optimizer
 from training.recipes import RECIPES, Recipe
+from training.state import layout_of
 
 PRODUCT = 2048
 """Rows and columns of the matrices whose product is the ceiling: large enough to reach it, small enough to repeat."""
@@ -83,7 +84,7 @@ def training_step(
     With it the multiply-accumulates of its forward pass, and whether it computes fewer, by Winograd's algorithm, which
     `direct` forbids.
     """
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    layout = layout_of(recipe)
     network = NETWORKS[recipe.network].build()
     network.to(device=device, memory_format=layout)  # type: ignore[call-overload] # the stubs lack this pair
     fewer = not direct and winograd.speed_up(network, recipe.precision, device)

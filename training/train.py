@@ -17,16 +17,15 @@ import torch
 from rich.console import Console
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training import augment, checkpoint, pruning, winograd
+from training import augment, checkpoint, pruning
 from training.data import Dataset
 from training.device import arithmetic_for, autocast, keep_pages
 from training.errors import DivergedError
 from training.networks import NETWORKS, Preprocess
-from training.optimizer import make_optimizer, rate_curve
 from training.progress import TrainingProgress
 from training.recipes import Recipe
+from training.state import State, layout_of
 
 # Steps between two looks at the running loss. A look makes the device catch up with Python, so not every step.
 STEPS_PER_LOOK = 50
@@ -59,124 +58,104 @@ def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, conso
     saved = checkpoint.load(path, recipe)
     if recipe.keep_pages and device.type == "cpu":
         keep_pages()
-    torch.manual_seed(recipe.seed)
-    shuffling = torch.Generator().manual_seed(recipe.seed)
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     data = data.hold_out(recipe.validation).to(device)
-    images, labels = data.train_images, data.train_labels
-    count = len(images)
-    if count % recipe.batch == 1 and count > 1:
-        count -= 1  # each epoch leaves out another image: a last batch of one has no variance for batch norm
-    network = NETWORKS[recipe.network].build(len(data.labels))
-    network.to(device=device, memory_format=layout)  # type: ignore[call-overload] # the stubs lack this pair
     preprocess = Preprocess(recipe.mean, recipe.std).to(device)
-    optimizer = make_optimizer(recipe, network)
-    steps = math.ceil(count / recipe.batch)  # of an epoch
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_curve(recipe, recipe.epochs * steps))
-    losses = torch.zeros(len(images), device=device)  # of each image when it was last seen
-    average = None
-    if recipe.average:
-        moving = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call] # so in PyTorch
-        average = AveragedModel(network, multi_avg_fn=moving, use_buffers=True)
-    result = network if average is None else average.module
-    winograd.speed_up(network, recipe.precision, device)
-
-    history: list[checkpoint.Epoch] = []
+    state = State(recipe, len(data.train_images), len(data.labels), device)
     if saved is not None:
-        history = saved["history"]
-        network.load_state_dict(saved["network"])
-        optimizer.load_state_dict(saved["optimizer"])
-        scheduler.load_state_dict(saved["scheduler"])
-        losses.copy_(saved.get("losses", losses))
-        if average is not None and saved["average"] is not None:
-            average.load_state_dict(saved["average"])
-        set_random_states(saved["random"], shuffling)
+        state.restore(saved)
 
     with TrainingProgress(recipe.name, recipe.epochs, console) as progress:
-        for epoch in range(len(history), recipe.epochs):
-            network.train()
-            started = time.perf_counter()
-            order = torch.randperm(len(images), generator=shuffling)[:count].to(device)
-            draws = augment.draw(recipe, tuple(images.shape), epoch, shuffling, device)
-            batches, weights = torch.split(order, recipe.batch), None
-            if recipe.prune and 0 < epoch < recipe.epochs - recipe.plain_epochs:
-                order, weights = pruning.prune(recipe.prune, order, losses, shuffling)
-                batches = order.tensor_split(steps)  # as many steps, of fewer images: the rate falls as ever
-            seen = 0
-            loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-            correct = torch.zeros((), dtype=torch.int64, device=device)
-
-            for step, rows in enumerate(batches, start=1):
-                seen += len(rows)
-                targets = labels[rows]
-                inputs = preprocess(augment.apply(recipe, draws, images[rows], rows))
-                if epoch < recipe.small_epochs:
-                    inputs = augment.scale(inputs, recipe.small_side)
-                inputs = inputs.contiguous(memory_format=layout)
-                with autocast(recipe.precision, device):
-                    logits = network(inputs)
-                    loss = pruning.mean_loss(
-                        logits, targets, recipe.label_smoothing, None if weights is None else weights[rows]
-                    )
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call] # so in PyTorch
-                optimizer.step()
-                scheduler.step()
-                if average is not None:
-                    average.update_parameters(network)
-
-                logits = logits.detach()
-                if recipe.prune:
-                    losses[rows] = cross_entropy(logits.float(), targets, reduction="none")
-                changed = recipe.label_smoothing or weights is not None
-                plain = cross_entropy(logits, targets) if changed else loss.detach()
-                loss_sum += plain * len(rows)
-                correct += (logits.argmax(1) == targets).sum()
-                if step % STEPS_PER_LOOK == 0 or step == len(batches):
-                    seconds = time.perf_counter() - started
-                    mean_loss, accuracy = loss_sum.item() / seen, correct.item() / seen
-                    if not math.isfinite(mean_loss):
-                        raise DivergedError(
-                            f"the loss of {recipe.name} became {mean_loss} in epoch {epoch + 1}; lower the learning "
-                            f"rate ({recipe.learning_rate}); the checkpoint is as it was after epoch {epoch}"
-                        )
-                    progress.advance(epoch, step / len(batches), mean_loss, accuracy, seen / seconds)
-
+        for epoch in range(len(state.history), recipe.epochs):
+            seen = train_epoch(recipe, state, data, preprocess, progress)
             # What has seen small images only answers badly for those of full size, which says nothing.
             seen_whole = slice(None) if epoch >= recipe.small_epochs else slice(0, 0)
             unseen = slice(0, 0) if recipe.blind else seen_whole
             validation = measure(
-                recipe, result, preprocess, data.validation_images[seen_whole], data.validation_labels[seen_whole]
+                recipe, state.result, preprocess, data.validation_images[seen_whole], data.validation_labels[seen_whole]
             )
-            test = measure(recipe, result, preprocess, data.test_images[unseen], data.test_labels[unseen])
-            history.append(
+            test = measure(recipe, state.result, preprocess, data.test_images[unseen], data.test_labels[unseen])
+            state.history.append(
                 {
-                    "loss": mean_loss,
-                    "accuracy": accuracy,
+                    "loss": seen.loss,
+                    "accuracy": seen.accuracy,
                     "validation_loss": validation[0],
                     "validation_accuracy": validation[1],
                     "test_loss": test[0],
                     "test_accuracy": test[1],
-                    "seconds": seconds,
+                    "seconds": seen.seconds,
                 }
             )
-            state: checkpoint.Checkpoint = {
-                "recipe": recipe.numbers(),
-                "history": history,
-                "network": network.state_dict(),
-                "average": None if average is None else average.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "scheduler": scheduler.state_dict(),
-                "losses": losses,
-                "random": [torch.get_rng_state(), shuffling.get_state(), *torch.cuda.get_rng_state_all()],
-            }
-            checkpoint.save(state, path)
-            checkpoint.save_table(history, path.with_suffix(".csv"))
-            progress.end_epoch(epoch, history[-1], seen)
+            checkpoint.save(state.to_checkpoint(), path)
+            checkpoint.save_table(state.history, path.with_suffix(".csv"))
+            progress.end_epoch(epoch, state.history[-1], seen.images)
 
     trained = NETWORKS[recipe.network].build(len(data.labels))
-    trained.load_state_dict(result.state_dict())
-    return Training(trained.eval(), history, arithmetic_for(recipe.precision, device))
+    trained.load_state_dict(state.result.state_dict())
+    return Training(trained.eval(), state.history, arithmetic_for(recipe.precision, device))
+
+
+class Seen:
+    """What an epoch's images gave as they were seen, up to the last look; looking waits for the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._started = time.perf_counter()
+        self._loss = torch.zeros((), dtype=torch.float64, device=device)
+        self._correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.images = 0
+        self.loss = self.accuracy = self.seconds = 0.0
+
+    def add(self, losses: torch.Tensor, correct: torch.Tensor) -> None:
+        """Take in a batch: loss and rightness [batch] of each image."""
+        self._loss += losses.sum()
+        self._correct += correct.sum()
+        self.images += len(losses)
+
+    def look(self) -> None:
+        """Bring the means and the time up to now."""
+        self.loss, self.accuracy = self._loss.item() / self.images, self._correct.item() / self.images
+        self.seconds = time.perf_counter() - self._started
+
+
+def train_epoch(
+    recipe: Recipe, state: State, data: Dataset, preprocess: Preprocess, progress: TrainingProgress
+) -> Seen:
+    """Take the steps of the next epoch; raises DivergedError when the loss is no longer finite."""
+    images, labels, device = data.train_images, data.train_labels, data.train_images.device
+    epoch, layout = len(state.history), layout_of(recipe)
+    state.network.train()
+    seen = Seen(device)
+    order = torch.randperm(len(images), generator=state.shuffling)[: state.images_an_epoch].to(device)
+    draws = augment.draw(recipe, tuple(images.shape), epoch, state.shuffling, device)
+    batches, weights = torch.split(order, recipe.batch), None
+    if recipe.prune and 0 < epoch < recipe.epochs - recipe.plain_epochs:
+        order, weights = pruning.prune(recipe.prune, order, state.losses, state.shuffling)
+        batches = order.tensor_split(state.steps_an_epoch)  # as many, of fewer images: the rate falls as ever
+
+    for step, rows in enumerate(batches, start=1):
+        targets = labels[rows]
+        inputs = preprocess(augment.apply(recipe, draws, images[rows], rows))
+        if epoch < recipe.small_epochs:
+            inputs = augment.scale(inputs, recipe.small_side)
+        with autocast(recipe.precision, device):
+            logits = state.network(inputs.contiguous(memory_format=layout))
+            weight = None if weights is None else weights[rows]
+            loss = pruning.mean_loss(logits, targets, recipe.label_smoothing, weight)
+        state.step(loss)
+
+        logits = logits.detach().float()
+        losses = cross_entropy(logits, targets, reduction="none")
+        if recipe.prune:
+            state.losses[rows] = losses
+        seen.add(losses, logits.argmax(1) == targets)
+        if step % STEPS_PER_LOOK == 0 or step == len(batches):
+            seen.look()
+            if not math.isfinite(seen.loss):
+                raise DivergedError(
+                    f"the loss of {recipe.name} became {seen.loss} in epoch {epoch + 1}; lower the learning "
+                    f"rate ({recipe.learning_rate}); the checkpoint is as it was after epoch {epoch}"
+                )
+            progress.advance(epoch, step / len(batches), seen.loss, seen.accuracy, seen.images / seen.seconds)
+    return seen
 
 
 def measure(
@@ -188,7 +167,7 @@ def measure(
     """
     if len(images) == 0:
         return None, None
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    layout = layout_of(recipe)
     network.eval()
     with torch.inference_mode(), autocast(recipe.precision, images.device):
         parts = [
@@ -196,11 +175,3 @@ def measure(
         ]
         logits = torch.cat(parts)
         return cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).float().mean().item()
-
-
-def set_random_states(states: list[torch.Tensor], shuffling: torch.Generator) -> None:
-    """Put the generators back where a checkpoint left them; one made without CUDA leaves CUDA's as they are."""
-    torch.set_rng_state(states[0])
-    shuffling.set_state(states[1])
-    if len(states) - 2 == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states[2:])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from training.comparison import Run, accuracy, render
+from training.cost import multiply_accumulates
 from training.onnx_file import read_metadata
 from training.published import PUBLISHED
 from training.recipes import RECIPES
@@ -88,6 +89,16 @@ def test_the_flagship_for_digits_was_chosen_without_the_test_set_and_reaches_its
     assert RECIPES["mnist"].seed == chosen["seed"] == int(read_metadata(shipped("mnist"))["seed"])
     assert percent(chosen, "test") >= 99.7
     assert statistics.mean(percent(run, "test") for run in runs) >= 99.7
+
+
+def test_the_flagship_for_colour_pictures_reaches_its_goal_within_its_limits() -> None:
+    """By one plain pass of a file of at most 30 MB and 0.25 G multiply-accumulates; the test set chose nothing."""
+    (run,) = RESULTS["cifar10"]
+    assert RECIPES["cifar10"].blind
+    assert percent(run, "test") >= 95
+    assert int(read_metadata(shipped("cifar10"))["test_correct"]) >= 9_500
+    assert shipped("cifar10").stat().st_size <= 30_000_000
+    assert multiply_accumulates(shipped("cifar10")) <= 250_000_000
 
 
 def test_results_that_are_no_json_are_a_sentence_and_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
