@@ -90,11 +90,6 @@ def apply(recipe: Recipe, draws: Draws, images: torch.Tensor, rows: torch.Tensor
     return images
 
 
-def scale(images: torch.Tensor, side: int) -> torch.Tensor:
-    """Scale float images [batch, channels, height, width] to `side` x `side`; each new pixel is a mean of old ones."""
-    return functional.interpolate(images, (side, side), mode="bilinear", antialias=True, align_corners=False)
-
-
 def shift(images: torch.Tensor, offsets: torch.Tensor, most: int) -> torch.Tensor:
     """Move each image by its own offset, zeros coming in at the edges.
 

@@ -3,9 +3,8 @@
 import csv
 import io
 import pickle
-from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import torch
 
@@ -13,15 +12,12 @@ from training.errors import CheckpointError
 from training.files import replacing
 from training.recipes import Recipe
 
-DEFAULTS = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
-
 
 class Epoch(TypedDict):
     """What one epoch gave.
 
     `loss` (cross-entropy without label smoothing) and `accuracy` are means over the training images as they were seen:
-    augmented, by weights that still changed. The others were measured at its end; None where there are no such images,
-    or none of full size had been trained on.
+    augmented, by weights that still changed. The others were measured at its end; None where there are no such images.
     """
 
     loss: float
@@ -46,10 +42,17 @@ class Checkpoint(TypedDict):
     """The moving average of the weights, where the recipe asks for one."""
     optimizer: dict[str, object]
     scheduler: dict[str, object]
-    losses: torch.Tensor
-    """float32 [images]: of each training image when it was last seen, where the recipe prunes; else zeros."""
+    arithmetic: Literal["fp32", "bf16"]
+    """What the last epoch was computed in."""
+    trained_on: str
+    """The device of the last epoch, and the version of PyTorch."""
     random: list[torch.Tensor]
     """States of the generators: PyTorch's own (dropout), the shuffling one, then one for each CUDA device."""
+
+
+def path_of(folder: Path, recipe: Recipe) -> Path:
+    """Name the checkpoint of a recipe in a folder."""
+    return folder / f"{recipe.name}-seed{recipe.seed}.pt"
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
@@ -81,15 +84,13 @@ def load(path: Path, recipe: Recipe) -> Checkpoint | None:
         return None
     try:
         checkpoint: Checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        # A number that recipes did not have yet when the checkpoint was made has its default, which changes nothing.
-        found = DEFAULTS | checkpoint["recipe"]
+        found = checkpoint["recipe"]
     except (RuntimeError, OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path} is not a checkpoint, or is damaged; {remedy}") from error
-    expected = recipe.numbers()
     if found.get("name") != recipe.name:
         raise CheckpointError(f"{path} is a checkpoint of {found.get('name')}, not of {recipe.name}; {remedy}")
-    different = [key for key in expected | found if found.get(key) != expected.get(key)]
+    different = recipe.differences(found)
     if different:
-        details = ", ".join(f"{key} {found.get(key)} there and {expected.get(key)} here" for key in different)
+        details = ", ".join(f"{key} {there} there and {here} here" for key, (there, here) in different.items())
         raise CheckpointError(f"{path} was trained by another recipe ({details}); {remedy}")
     return checkpoint

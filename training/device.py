@@ -48,6 +48,12 @@ def autocast(precision: Literal["fp32", "bf16"], device: torch.device) -> torch.
     return torch.autocast(device.type, torch.bfloat16, enabled=arithmetic_for(precision, device) == "bf16")
 
 
+def describe(device: torch.device) -> str:
+    """Name what trains: the device, and the version of PyTorch."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return f"{name}, PyTorch {torch.__version__}"
+
+
 def keep_pages() -> None:
     """Have glibc keep freed memory for the whole process, instead of giving every large block back to the kernel.
 

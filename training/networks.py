@@ -177,12 +177,21 @@ def cifar10(classes: int = 10) -> nn.Sequential:
 
     What widens the maps is pooled before its norm, so that norm and ReLU see a quarter of the pixels.
     """
+    return _residual(classes, 32, 80, 176, 320)
+
+
+def cifar10_wide(classes: int = 10) -> nn.Sequential:
+    """cifar10's teacher, and to be deployed on a GPU: every map of cifar10 twice; 22,307,434 parameters."""
+    return _residual(classes, 64, 160, 352, 640)
+
+
+def _residual(classes: int, first: int, *widths: int) -> nn.Sequential:
     network = nn.Sequential()
-    network.add_module("conv1", nn.Conv2d(3, 32, 3, padding=1, bias=False))
-    network.add_module("norm1", nn.BatchNorm2d(32))
+    network.add_module("conv1", nn.Conv2d(3, first, 3, padding=1, bias=False))
+    network.add_module("norm1", nn.BatchNorm2d(first))
     network.add_module("relu1", nn.ReLU())
-    channels = 32
-    for stage, (width, blocks) in enumerate(((80, 1), (176, 2), (320, 2)), start=2):
+    channels = first
+    for stage, (width, blocks) in enumerate(zip(widths, (1, 2, 2), strict=True), start=2):
         network.add_module(f"conv{stage}", nn.Conv2d(channels, width, 3, padding=1, bias=False))
         network.add_module(f"pool{stage}", nn.MaxPool2d(2))
         network.add_module(f"norm{stage}", nn.BatchNorm2d(width))
@@ -252,6 +261,9 @@ NETWORKS = {
         "Conv 32, Conv 80, MaxPool 2, 1 residual block, Conv 176, MaxPool 2, 2 residual blocks, Conv 320, MaxPool 2, "
         "2 residual blocks (of two Conv; each Conv 3x3 pad 1, BatchNorm, ReLU), global MaxPool, Linear 320→10",
         CIFAR10,
+    ),
+    "cifar10-wide": Network(
+        cifar10_wide, "cifar10 with twice the maps: 64, 160, 352 and 640 in the place of 32, 80, 176 and 320", CIFAR10
     ),
     "cifar10-tiny": Network(cifar10_tiny, "Conv 3→16 3x3 pad 1, ReLU, MaxPool 2, Linear 4096→10", CIFAR10),
     "cifar10-lenet": Network(

@@ -71,12 +71,12 @@ def summarise(recipe: Mapping[str, Any]) -> str:
             "bend_pixels": "bent by up to {:g} pixels",
             "colour": "colours changed by up to {:.0%}",
             "plain_epochs": "shapes and colours unchanged in the last {} epochs",
-            "prune": "{:.0%} of the easy images left out of an epoch",
+            "teacher": "taught by {}",
+            "teaching": "whose answers are {:.0%} of the loss",
+            "teaching_temperature": "at temperature {:g}",
             "label_smoothing": "label smoothing {:g}",
             "average": "weights averaged with decay {:g}",
             "validation": "{:,} images held out",
-            "small_side": "images of {} pixels at first",
-            "small_epochs": "for {} epochs",
             "blind": "the test set left alone until the end",
         }.items()
         if recipe.get(key)  # a file may be older than one of these
@@ -196,11 +196,12 @@ def _calibration(report: Mapping[str, Any]) -> str:
 
 def _making(report: Mapping[str, Any]) -> str:
     facts, training = report["facts"], report["training"]
+    place = f", on {facts['trained_on']}" if "trained_on" in facts else ""  # a file may be older
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     text = f"{summarise(facts['recipe'])}. "
     text += (
-        f"Training took {_duration(training['seconds'])} by the clock, pauses of its process included, with the code "
-        f"of commit `{facts['commit']}` and {versions}."
+        f"Training took {_duration(training['seconds'])} by the clock, pauses of its process included{place}, with the "
+        f"code of commit `{facts['commit']}` and {versions}."
     )
     if facts.get("trained_in", facts["recipe"]["precision"]) != facts["recipe"]["precision"]:
         text += " It was computed in float32: the processor would only have emulated bfloat16."

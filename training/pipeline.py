@@ -75,6 +75,9 @@ def recipe_for(data: Dataset, network: str, name: str) -> Recipe:
         name=name,
         dataset="folder",
         validation=len(data.validation_images),
+        teacher="",  # it knows other classes
+        teaching=0.0,
+        teaching_temperature=0.0,
         average=min(recipe.average, round(1 - 1 / steps, 4)),  # over the last epoch at most, however short it is
         digest=data.digest(),
     )
@@ -88,6 +91,14 @@ def customise(recipe: Recipe, chosen: Arguments) -> Recipe:
         learning_rate=recipe.learning_rate if chosen.learning_rate is None else chosen.learning_rate,
         flip=recipe.flip and chosen.flip,
     )
+
+
+def teacher_of(recipe: Recipe, chosen: Arguments) -> Recipe | None:
+    """Give the recipe of a recipe's teacher, trained as long as was asked for; one teacher serves every seed."""
+    if not recipe.teacher:
+        return None
+    teacher = RECIPES[recipe.teacher]
+    return teacher if chosen.epochs is None else teacher.lasting(chosen.epochs)
 
 
 def make(recipe: Recipe, read_data: Callable[[], Dataset], chosen: Arguments, console: Console) -> Iterator[Export]:
@@ -120,8 +131,7 @@ def make_fp32(recipe: Recipe, read_data: Callable[[], Dataset], chosen: Argument
     path = path_of(chosen.models_dir, recipe.name)
     if path.exists() and not chosen.force:
         facts = onnx_file.read_metadata(path)
-        found, asked = checkpoint.DEFAULTS | json.loads(facts["recipe"]), recipe.numbers()
-        different = sorted(key for key in found | asked if found.get(key) != asked.get(key))
+        different = sorted(recipe.differences(json.loads(facts["recipe"])))
         if not different:
             return Export(path, facts, None, "up to date")
         what = ", ".join("pictures" if key == "digest" else key for key in different)
@@ -132,7 +142,9 @@ def make_fp32(recipe: Recipe, read_data: Callable[[], Dataset], chosen: Argument
     started = time.perf_counter()
     device = choose_device(chosen.device)
     data = read_data()
-    training = train(recipe, data, device, chosen.checkpoints_dir / f"{recipe.name}-seed{recipe.seed}.pt", console)
+    training = train(
+        recipe, data, device, checkpoint.path_of(chosen.checkpoints_dir, recipe), console, teacher_of(recipe, chosen)
+    )
     console.print(f"{recipe.name}: exporting and comparing", soft_wrap=True)
     facts, differences = publication.publish(recipe, training, data, path)
     return Export(path, facts, differences, f"{time.perf_counter() - started:.0f} s")

@@ -58,6 +58,7 @@ def publish(recipe: Recipe, training: Training, data: Dataset, path: Path) -> tu
         "seed": str(recipe.seed),
         "history": onnx_file.to_json(training.rounded_history()),
         "trained_in": training.arithmetic,
+        "trained_on": training.trained_on,
         "temperature": f"{temperature:g}",
         "versions": onnx_file.versions(),
         "commit": onnx_file.commit(),

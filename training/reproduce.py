@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from training import checkpoint
 from training.arguments import positive
 from training.comparison import FIRST_BATCHES, Run, accuracy, draw_overfitting, render
 from training.data import Dataset, default_data_dir, load
@@ -34,7 +35,7 @@ SEEDS = {
     "cifar10-vgg": (0,),
     "cifar10-vgg-bn": (0,),
     "mnist": (0, 1, 2),
-    "cifar10": (0,),
+    "cifar10": (0, 1),
 }
 COMPARED = RECIPES | {
     "cifar10-lenet-bf16": dataclasses.replace(
@@ -127,8 +128,12 @@ def run_all(names: Sequence[str], chosen: argparse.Namespace, console: Console) 
         runs = []
         for seed in SEEDS[name]:
             recipe = dataclasses.replace(asked, seed=seed)
-            path = chosen.checkpoints_dir / f"{name}-seed{seed}.pt"
-            training = train(recipe, data, choose_device(chosen.device), path, console)
+            path = checkpoint.path_of(chosen.checkpoints_dir, recipe)
+            teacher = None
+            if recipe.teacher:
+                teacher = COMPARED[recipe.teacher]
+                teacher = teacher.lasting(chosen.epochs or teacher.epochs)
+            training = train(recipe, data, choose_device(chosen.device), path, console, teacher)
             run = measure(recipe, training, data)
             if name in PUBLISHED and PUBLISHED[name].first_loss is not None:
                 run["first_loss"] = round(first_loss(recipe, data, chosen, console), 4)

@@ -8,6 +8,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training import winograd
 from training.checkpoint import Checkpoint, Epoch
+from training.device import arithmetic_for, describe
 from training.networks import NETWORKS
 from training.optimizer import make_optimizer, rate_curve
 from training.recipes import Recipe
@@ -30,13 +31,13 @@ class State:
         self.optimizer = make_optimizer(recipe, self.network)
         curve = rate_curve(recipe, recipe.epochs * self.steps_an_epoch)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, curve)
-        self.losses = torch.zeros(images, device=device)
-        """Of each image when it was last seen, where the recipe prunes."""
         self.average = None
         if recipe.average:
             moving = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call] # so in PyTorch
             self.average = AveragedModel(self.network, multi_avg_fn=moving, use_buffers=True)
         self.history: list[Epoch] = []
+        self.arithmetic = arithmetic_for(recipe.precision, device)
+        self.trained_on = describe(device)
         winograd.speed_up(self.network, recipe.precision, device)
 
     @property
@@ -65,17 +66,20 @@ class State:
             "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "losses": self.losses,
+            "arithmetic": self.arithmetic,
+            "trained_on": self.trained_on,
             "random": [torch.get_rng_state(), self.shuffling.get_state(), *torch.cuda.get_rng_state_all()],
         }
 
     def restore(self, saved: Checkpoint) -> None:
         """Go back to where a checkpoint was made; one made without CUDA leaves CUDA's generators as they are."""
         self.history = saved["history"]
+        if len(self.history) == self._recipe.epochs:  # else this device trains on
+            self.arithmetic = saved.get("arithmetic", self.arithmetic)
+            self.trained_on = saved.get("trained_on", self.trained_on)
         self.network.load_state_dict(saved["network"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scheduler.load_state_dict(saved["scheduler"])
-        self.losses.copy_(saved.get("losses", self.losses))
         if self.average is not None and saved["average"] is not None:
             self.average.load_state_dict(saved["average"])
         whole, shuffling, *devices = saved["random"]

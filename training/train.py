@@ -18,9 +18,10 @@ from rich.console import Console
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from training import augment, checkpoint, pruning
+from training import augment, checkpoint
 from training.data import Dataset
-from training.device import arithmetic_for, autocast, keep_pages
+from training.device import autocast, keep_pages
+from training.distillation import distance
 from training.errors import DivergedError
 from training.networks import NETWORKS, Preprocess
 from training.progress import TrainingProgress
@@ -40,7 +41,9 @@ class Training:
     network: nn.Module
     history: list[checkpoint.Epoch]
     arithmetic: Literal["fp32", "bf16"] = "fp32"
-    """What its last epochs were computed in."""
+    """What its last epoch was computed in."""
+    trained_on: str = "CPU"
+    """Where that was, and with which version of PyTorch."""
 
     def rounded_history(self) -> list[dict[str, float | None]]:
         """Give the epochs with the digits that mean something, for a file's metadata."""
@@ -48,14 +51,29 @@ class Training:
         return [{key: None if v is None else round(v, 4) for key, v in epoch.items()} for epoch in figures]
 
 
-def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, console: Console) -> Training:
+def train(
+    recipe: Recipe,
+    data: Dataset,
+    device: torch.device,
+    path: Path,
+    console: Console,
+    teacher: Recipe | None = None,
+) -> Training:
     """Train by `recipe`, or go on from the checkpoint at `path`, which is renewed at the end of every epoch.
 
-    A table of the epochs is written beside the checkpoint, as CSV. Raises CheckpointError for a checkpoint of another
-    network or recipe, and DivergedError, with the last checkpoint left as it was, when the loss is no longer finite.
-    KeyboardInterrupt passes through: finished epochs are on disk.
+    A table of the epochs is written beside the checkpoint, as CSV. `teacher` is how the recipe's teacher is trained, if
+    it has one: that happens first, with a checkpoint in the same folder, unless there is nothing left to learn.
+
+    Raises CheckpointError for a checkpoint of another network or recipe, and DivergedError, with the last checkpoint
+    left as it was, when the loss is no longer finite. KeyboardInterrupt passes through: finished epochs are on disk.
     """
+    if (recipe.teacher or None) != (teacher and teacher.name):
+        raise ValueError(f"{recipe.name} is taught by {recipe.teacher or 'nobody'}, not by {teacher and teacher.name}")
     saved = checkpoint.load(path, recipe)
+    answering = None
+    if teacher is not None and not (saved and len(saved["history"]) == recipe.epochs):
+        answering = train(teacher, data, device, checkpoint.path_of(path.parent, teacher), console).network
+        answering.to(device=device, memory_format=layout_of(recipe))  # type: ignore[call-overload] # as in State
     if recipe.keep_pages and device.type == "cpu":
         keep_pages()
     data = data.hold_out(recipe.validation).to(device)
@@ -66,14 +84,10 @@ def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, conso
 
     with TrainingProgress(recipe.name, recipe.epochs, console) as progress:
         for epoch in range(len(state.history), recipe.epochs):
-            seen = train_epoch(recipe, state, data, preprocess, progress)
-            # What has seen small images only answers badly for those of full size, which says nothing.
-            seen_whole = slice(None) if epoch >= recipe.small_epochs else slice(0, 0)
-            unseen = slice(0, 0) if recipe.blind else seen_whole
-            validation = measure(
-                recipe, state.result, preprocess, data.validation_images[seen_whole], data.validation_labels[seen_whole]
-            )
-            test = measure(recipe, state.result, preprocess, data.test_images[unseen], data.test_labels[unseen])
+            seen = train_epoch(recipe, state, data, preprocess, progress, answering)
+            validation = measure(recipe, state.result, preprocess, data.validation_images, data.validation_labels)
+            looked_at = slice(0, 0) if recipe.blind else slice(None)
+            test = measure(recipe, state.result, preprocess, data.test_images[looked_at], data.test_labels[looked_at])
             state.history.append(
                 {
                     "loss": seen.loss,
@@ -91,7 +105,7 @@ def train(recipe: Recipe, data: Dataset, device: torch.device, path: Path, conso
 
     trained = NETWORKS[recipe.network].build(len(data.labels))
     trained.load_state_dict(state.result.state_dict())
-    return Training(trained.eval(), state.history, arithmetic_for(recipe.precision, device))
+    return Training(trained.eval(), state.history, state.arithmetic, state.trained_on)
 
 
 class Seen:
@@ -117,35 +131,40 @@ class Seen:
 
 
 def train_epoch(
-    recipe: Recipe, state: State, data: Dataset, preprocess: Preprocess, progress: TrainingProgress
+    recipe: Recipe,
+    state: State,
+    data: Dataset,
+    preprocess: Preprocess,
+    progress: TrainingProgress,
+    teacher: nn.Module | None,
 ) -> Seen:
-    """Take the steps of the next epoch; raises DivergedError when the loss is no longer finite."""
+    """Take the steps of the next epoch; raises DivergedError when the loss is no longer finite.
+
+    `teacher` is in evaluation mode, on the device of the data, and answers in the same precision.
+    """
     images, labels, device = data.train_images, data.train_labels, data.train_images.device
     epoch, layout = len(state.history), layout_of(recipe)
     state.network.train()
     seen = Seen(device)
     order = torch.randperm(len(images), generator=state.shuffling)[: state.images_an_epoch].to(device)
     draws = augment.draw(recipe, tuple(images.shape), epoch, state.shuffling, device)
-    batches, weights = torch.split(order, recipe.batch), None
-    if recipe.prune and 0 < epoch < recipe.epochs - recipe.plain_epochs:
-        order, weights = pruning.prune(recipe.prune, order, state.losses, state.shuffling)
-        batches = order.tensor_split(state.steps_an_epoch)  # as many, of fewer images: the rate falls as ever
+    batches = torch.split(order, recipe.batch)
 
     for step, rows in enumerate(batches, start=1):
         targets = labels[rows]
         inputs = preprocess(augment.apply(recipe, draws, images[rows], rows))
-        if epoch < recipe.small_epochs:
-            inputs = augment.scale(inputs, recipe.small_side)
+        inputs = inputs.contiguous(memory_format=layout)
         with autocast(recipe.precision, device):
-            logits = state.network(inputs.contiguous(memory_format=layout))
-            weight = None if weights is None else weights[rows]
-            loss = pruning.mean_loss(logits, targets, recipe.label_smoothing, weight)
+            logits = state.network(inputs)
+            loss = cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
+            if teacher is not None:
+                with torch.no_grad():
+                    answers = teacher(inputs)
+                loss = loss.lerp(distance(logits, answers, recipe.teaching_temperature), recipe.teaching)
         state.step(loss)
 
         logits = logits.detach().float()
         losses = cross_entropy(logits, targets, reduction="none")
-        if recipe.prune:
-            state.losses[rows] = losses
         seen.add(losses, logits.argmax(1) == targets)
         if step % STEPS_PER_LOOK == 0 or step == len(batches):
             seen.look()
