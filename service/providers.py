@@ -13,6 +13,9 @@ import onnxruntime as ort
 from service.errors import ModelRejected, ProviderUnavailable, StartError
 from service.provider import Cpu, Cuda, Openvino, Provider, has_nvidia_device
 
+# As each session's own, below: ONNX Runtime warns of a missing plug-in for each session on CUDA, which needs none.
+ort.set_default_logger_severity(3)
+
 PROVIDERS: dict[str, type[Provider]] = {provider.name: provider for provider in (Cuda, Openvino, Cpu)}
 
 

@@ -25,6 +25,8 @@ class ServerProcess:
         self.transport = transport
         self.events: list[dict[str, Any]] = []
         self.address = ""
+        if "--providers" not in options:  # what is compared with the CPU must run there, on a machine with a GPU too
+            options = ("--providers", "cpu", *options)
         self._command = [
             *(sys.executable, "-W", "error", "-m", "service", "--models-dir", str(models_dir), "--port", "0"),
             *("--transport", transport, "--log-format", "json", *options),

@@ -181,7 +181,7 @@ def cifar10(classes: int = 10) -> nn.Sequential:
 
 
 def cifar10_wide(classes: int = 10) -> nn.Sequential:
-    """cifar10's teacher, and to be deployed on a GPU: every map of cifar10 twice; 22,307,434 parameters."""
+    """Ours, to teach cifar10: the same with twice its maps; 22,312,650 parameters."""
     return _residual(classes, 64, 160, 352, 640)
 
 

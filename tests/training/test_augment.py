@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import pytest
 import torch
 
 from training import augment
@@ -36,15 +35,6 @@ def test_alternating_flips_mirror_every_image_in_every_second_epoch() -> None:
     assert again[0] is not None
     assert again[1] is not None
     assert 400 < int((again[0] ^ again[1]).sum()) < 600
-
-
-def test_scaling_keeps_the_mean_and_averages_what_it_joins() -> None:
-    images = torch.arange(16.0).view(1, 1, 4, 4)
-    small = augment.scale(images, 2)
-    assert small.shape == (1, 1, 2, 2)
-    assert float(small.mean()) == pytest.approx(float(images.mean()))
-    even = torch.full((2, 3, 32, 32), 0.25)
-    torch.testing.assert_close(augment.scale(even, 24), torch.full((2, 3, 24, 24), 0.25))
 
 
 def test_a_warp_of_nothing_changes_nothing_and_a_quarter_turn_is_one() -> None:

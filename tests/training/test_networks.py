@@ -23,6 +23,9 @@ PARAMETERS = {
     # By hand, the convolutions: 864 + 23,040 + 126,720 + 506,880 between the blocks, 2 x 57,600 + 4 x 278,784 +
     # 4 x 921,600 in them; batch norm 2 x 2,752; the last layer 3,210.
     "cifar10": 5_582_954,
+    # By hand, as above: 1,728 + 92,160 + 506,880 + 2,027,520; 2 x 230,400 + 4 x 1,115,136 + 4 x 3,686,400; 2 x 5,504;
+    # and 6,410.
+    "cifar10-wide": 22_312_650,
     # By hand: 144 + 4,608 + 9,216 + 18,432 + 36,864 + 73,728 + 147,456 in the convolutions; batch norm 2 x 464;
     # the last layer 11,530.
     "mnist": 188_626,
