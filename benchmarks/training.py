@@ -2,7 +2,8 @@
 
 The ceiling is the best rate of large matrix products in the recipe's precision. A training step needs three times the
 multiply-accumulates of its forward pass (forward, gradient of the maps, gradient of the weights); whatever else it does
-(batch norm, pooling, augmentation, the optimizer) keeps it below. Prints a table and a JSON line.
+(batch norm, pooling, augmentation, the optimizer) keeps it below. A teacher's answers are left out. Prints a table and
+a JSON line.
 """
 
 import argparse
