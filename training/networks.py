@@ -263,7 +263,7 @@ NETWORKS = {
         CIFAR10,
     ),
     "cifar10-wide": Network(
-        cifar10_wide, "cifar10 with twice the maps: 64, 160, 352 and 640 in the place of 32, 80, 176 and 320", CIFAR10
+        cifar10_wide, "cifar10 with twice the maps: Conv 64, 160, 352, 640 and their blocks, Linear 640→10", CIFAR10
     ),
     "cifar10-tiny": Network(cifar10_tiny, "Conv 3→16 3x3 pad 1, ReLU, MaxPool 2, Linear 4096→10", CIFAR10),
     "cifar10-lenet": Network(

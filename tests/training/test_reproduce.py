@@ -81,21 +81,19 @@ def test_the_cure_of_document_004_cures() -> None:
     assert gaps[1] < gaps[0] / 2
 
 
-def test_the_flagship_for_digits_was_chosen_without_the_test_set_and_reaches_its_goal() -> None:
-    """The seed with the least loss on the images held out, of three; the shipped file is its."""
-    runs = RESULTS["mnist"]
+@pytest.mark.parametrize(("name", "goal"), [("mnist", 99.7), ("cifar10", 95)])
+def test_a_flagship_was_chosen_without_the_test_set_and_reaches_its_goal(name: str, goal: float) -> None:
+    """The seed with the least loss on the images held out; the shipped file is its."""
+    runs = RESULTS[name]
     chosen = min(runs, key=lambda run: float(run["epochs"][-1]["validation_loss"] or math.inf))
-    assert [run["seed"] for run in runs] == [0, 1, 2]
-    assert RECIPES["mnist"].seed == chosen["seed"] == int(read_metadata(shipped("mnist"))["seed"])
-    assert percent(chosen, "test") >= 99.7
-    assert statistics.mean(percent(run, "test") for run in runs) >= 99.7
+    assert RECIPES[name].blind
+    assert RECIPES[name].seed == chosen["seed"] == int(read_metadata(shipped(name))["seed"])
+    assert percent(chosen, "test") >= goal
+    assert statistics.mean(percent(run, "test") for run in runs) >= goal
 
 
 def test_the_flagship_for_colour_pictures_stays_within_its_limits() -> None:
-    """One plain pass of a file of at most 30 MB and 0.25 G multiply-accumulates; 95 % is still ahead of it."""
-    (run,) = RESULTS["cifar10"]
-    assert RECIPES["cifar10"].blind
-    assert percent(run, "test") >= 94.5
+    """One plain pass of a file of at most 30 MB and 0.25 G multiply-accumulates."""
     assert shipped("cifar10").stat().st_size <= 30_000_000
     assert multiply_accumulates(shipped("cifar10")) <= 250_000_000
 
