@@ -196,12 +196,13 @@ def _calibration(report: Mapping[str, Any]) -> str:
 
 def _making(report: Mapping[str, Any]) -> str:
     facts, training = report["facts"], report["training"]
-    place = f", on {facts['trained_on']}" if "trained_on" in facts else ""  # a file may be older
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    text = f"{summarise(facts['recipe'])}. "
-    text += (
-        f"Training took {_duration(training['seconds'])} by the clock, pauses of its process included{place}, with the "
-        f"code of commit `{facts['commit']}` and {versions}."
+    teacher = ", its teacher's training not" if facts["recipe"].get("teacher") else ""
+    # A file may be older than the name of what it was trained on.
+    place = f", on {facts['trained_on']}. The file was made" if "trained_on" in facts else ","
+    text = (
+        f"{summarise(facts['recipe'])}. Training took {_duration(training['seconds'])} by the clock, pauses of its "
+        f"process included{teacher}{place} with the code of commit `{facts['commit']}` and {versions}."
     )
     if facts.get("trained_in", facts["recipe"]["precision"]) != facts["recipe"]["precision"]:
         text += " It was computed in float32: the processor would only have emulated bfloat16."

@@ -60,7 +60,10 @@ def test_a_training_stopped_and_resumed_equals_the_straight_one_bit_for_bit(
 ) -> None:
     recipe = dataclasses.replace(short(name), cutout_pixels=6, label_smoothing=0.1)
     data = part_for(recipe, mnist, cifar10)
-    teacher = short(recipe.teacher, 1) if recipe.teacher else None
+    teacher = None
+    if recipe.teacher:  # its own is large, and any will do
+        teacher = short("cifar10-tiny", 1)
+        recipe = dataclasses.replace(recipe, teacher=teacher.name)
     straight = train(recipe, data, CPU, tmp_path / "straight.pt", console, teacher)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, data, CPU, tmp_path / "stopped.pt", ConsoleThatInterrupts(1), teacher)
@@ -123,7 +126,7 @@ def test_every_network_learns_a_few_images_by_heart(name: str, mnist: Dataset, c
     """With its own preprocessing and optimizer; what cannot do that is wired wrongly."""
     # Of ten images, and forty steps, with these exceptions. The widest networks take most of a second for a step, so
     # they get only two images, a frog and a truck; of cifar10's ten, one was wrong after forty.
-    exceptions = {"cifar10-vgg": (2, 12, 1e-4), "cifar10-wide": (2, 40, 3e-3), "cifar10": (10, 80, 3e-3)}
+    exceptions = {"cifar10-vgg": (2, 12, 1e-4), "cifar10-wide": (2, 16, 3e-3), "cifar10": (10, 80, 3e-3)}
     count, steps, rate = exceptions.get(name, (10, 40, 3e-3))
     recipe = dataclasses.replace(RECIPES[name], learning_rate=rate)
     data = mnist if recipe.dataset == "mnist" else cifar10
@@ -178,7 +181,7 @@ def test_a_checkpoint_of_another_network_or_recipe_is_refused(mnist: Dataset, tm
         train(dataclasses.replace(recipe, epochs=2), data, CPU, path, console)
 
 
-def test_a_checkpoint_from_before_a_number_existed_goes_on_where_the_number_changes_nothing(
+def test_a_checkpoint_with_a_number_less_or_more_goes_on_where_the_number_changes_nothing(
     mnist: Dataset, tmp_path: Path, console: Console
 ) -> None:
     recipe, data, path = short("mnist-tiny", 1), part(mnist, 200, 0), tmp_path / "tiny.pt"
@@ -186,10 +189,15 @@ def test_a_checkpoint_from_before_a_number_existed_goes_on_where_the_number_chan
     state = checkpoint.load(path, recipe)
     assert state is not None
     del state["recipe"]["cutout_pixels"]
+    state["recipe"]["forgotten"] = 0.0  # a number that recipes have no longer
     checkpoint.save(state, path)
     assert checkpoint.load(path, recipe) is not None
     with pytest.raises(CheckpointError, match=r"another recipe \(cutout_pixels 0 there and 6 here\)"):
         checkpoint.load(path, dataclasses.replace(recipe, cutout_pixels=6))
+    state["recipe"]["forgotten"] = 0.5
+    checkpoint.save(state, path)
+    with pytest.raises(CheckpointError, match=r"another recipe \(forgotten 0.5 there and None here\)"):
+        checkpoint.load(path, recipe)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 2000])
