@@ -19,7 +19,7 @@ from training.errors import DataError, TrainingError
 from training.folder import load_folder
 from training.measurement import read_facts
 from training.networks import NETWORKS
-from training.recipes import RECIPES, Recipe
+from training.recipes import RECIPES, Recipe, teacher_of
 from training.tables import Export, path_of
 from training.train import train
 
@@ -93,14 +93,6 @@ def customise(recipe: Recipe, chosen: Arguments) -> Recipe:
     )
 
 
-def teacher_of(recipe: Recipe, chosen: Arguments) -> Recipe | None:
-    """Give the recipe of a recipe's teacher, trained as long as was asked for; one teacher serves every seed."""
-    if not recipe.teacher:
-        return None
-    teacher = RECIPES[recipe.teacher]
-    return teacher if chosen.epochs is None else teacher.lasting(chosen.epochs)
-
-
 def make(recipe: Recipe, read_data: Callable[[], Dataset], chosen: Arguments, console: Console) -> Iterator[Export]:
     """Bring one network's files into being, unless they are there: fp32, then the variants, which are made from it."""
     fp32 = make_fp32(recipe, read_data, chosen, console)
@@ -142,9 +134,8 @@ def make_fp32(recipe: Recipe, read_data: Callable[[], Dataset], chosen: Argument
     started = time.perf_counter()
     device = choose_device(chosen.device)
     data = read_data()
-    training = train(
-        recipe, data, device, checkpoint.path_of(chosen.checkpoints_dir, recipe), console, teacher_of(recipe, chosen)
-    )
+    path_of_checkpoint = checkpoint.path_of(chosen.checkpoints_dir, recipe)
+    training = train(recipe, data, device, path_of_checkpoint, console, teacher_of(recipe, chosen.epochs))
     console.print(f"{recipe.name}: exporting and comparing", soft_wrap=True)
     facts, differences = publication.publish(recipe, training, data, path)
     return Export(path, facts, differences, f"{time.perf_counter() - started:.0f} s")

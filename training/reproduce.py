@@ -23,7 +23,7 @@ from training.evaluate import count_correct, outputs_of_torch
 from training.files import replacing
 from training.networks import Classifier, Preprocess
 from training.published import PUBLISHED
-from training.recipes import RECIPES, Recipe
+from training.recipes import RECIPES, Recipe, teacher_of
 from training.train import Training, train
 
 # The small ones by three seeds, as the spread of one run is not known otherwise. The two large ones take over half an
@@ -129,10 +129,7 @@ def run_all(names: Sequence[str], chosen: argparse.Namespace, console: Console) 
         for seed in SEEDS[name]:
             recipe = dataclasses.replace(asked, seed=seed)
             path = checkpoint.path_of(chosen.checkpoints_dir, recipe)
-            teacher = None
-            if recipe.teacher:
-                teacher = COMPARED[recipe.teacher]
-                teacher = teacher.lasting(chosen.epochs or teacher.epochs)
+            teacher = teacher_of(recipe, chosen.epochs)
             training = train(recipe, data, choose_device(chosen.device), path, console, teacher)
             run = measure(recipe, training, data)
             if name in PUBLISHED and PUBLISHED[name].first_loss is not None:

@@ -9,11 +9,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from training.arguments import read
 from training.data import Dataset
 from training.distillation import distance
-from training.pipeline import recipe_for, teacher_of
-from training.recipes import RECIPES
+from training.pipeline import recipe_for
+from training.recipes import RECIPES, teacher_of
 from training.reference import softmax
 from training.train import train
 
@@ -76,11 +75,10 @@ def test_a_student_has_the_teacher_that_its_recipe_names(
 
 def test_a_trial_of_fewer_epochs_has_a_teacher_of_as_few_and_every_seed_the_same_one() -> None:
     wide = RECIPES["cifar10-wide"]
-    assert teacher_of(RECIPES["cifar10"], read(["cifar10", "--seed", "7"])) == wide
-    assert teacher_of(RECIPES["cifar10"], read(["cifar10", "--epochs", "10"])) == dataclasses.replace(
-        wide, epochs=10, plain_epochs=1
-    )
-    assert teacher_of(RECIPES["mnist"], read(["mnist"])) is None
+    student = dataclasses.replace(RECIPES["cifar10"], seed=7)
+    assert teacher_of(student) == wide
+    assert teacher_of(student, 10) == dataclasses.replace(wide, epochs=10, plain_epochs=1)
+    assert teacher_of(RECIPES["mnist"]) is None
 
 
 def test_pictures_of_ones_own_have_no_teacher(cifar10: Dataset) -> None:
