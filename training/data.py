@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torchvision import datasets
 
 from training.errors import DataError, TrainingError
 
@@ -95,6 +94,8 @@ def default_data_dir() -> Path:
 
 def load(name: str, data_dir: Path) -> Dataset:
     """Read and verify one data set, ``mnist`` or ``cifar10``; raises DataError when it is missing or damaged."""
+    from torchvision import datasets  # here, because it takes two seconds, and not all who know of data sets read one
+
     remedy = f"run: python -m training.data {name} --data-dir {data_dir}"
     try:
         if name == "mnist":
@@ -114,6 +115,8 @@ def load(name: str, data_dir: Path) -> Dataset:
 
 def download(name: str, data_dir: Path) -> Dataset:
     """Download one data set through torchvision where it is not there yet, then verify it as `load` does."""
+    from torchvision import datasets
+
     kind = datasets.MNIST if name == "mnist" else datasets.CIFAR10
     try:
         kind(data_dir, download=True)

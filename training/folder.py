@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from torchvision.datasets.folder import make_dataset
 
 from training.data import Dataset
 from training.errors import DataError
@@ -111,6 +110,8 @@ def _labels(folder: Path) -> tuple[str, ...]:
 
 def _samples(folder: Path, labels: Sequence[str], least: int) -> list[Sample]:
     """All pictures of the class folders, sorted, whatever lies deeper included; raises DataError for too few."""
+    from torchvision.datasets.folder import make_dataset  # here, for the same reason as in data.py
+
     numbers = {label: number for number, label in enumerate(labels)}
     found = make_dataset(str(folder), numbers, is_valid_file=_is_picture, allow_empty=True)
     samples = [(Path(path), number) for path, number in found]

@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-import torchvision
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
@@ -99,7 +99,7 @@ def versions() -> str:
         {
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
+            "torchvision": version("torchvision"),
             "onnx": onnx.__version__,
             "onnxruntime": onnxruntime.__version__,
         }
