@@ -1,7 +1,6 @@
 """The served function is the trained one: over the wire, in any company, over the whole test sets."""
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tests.servers import ROOT, ServerProcess
 from tests.training.samples import classifier_of
 from tests.wire import infer, infer_request
 from training.evaluate import outputs_of_torch
+from training.onnx_file import read_metadata
 
 MODELS = sorted(path.parts[-3] for path in (ROOT / "models").glob("*/1/model.onnx"))
 COMPANY_TOLERANCE = 1e-5
@@ -79,12 +79,13 @@ def test_an_answer_does_not_depend_on_who_shares_the_run(
         assert np.abs(answer - alone).max() <= COMPANY_TOLERANCE
 
 
-def test_the_whole_test_set_gets_as_many_right_answers_as_its_file_claims_and_as_pytorch_in_process(
-    model: str, session: ort.InferenceSession, test_set: Dataset, models_dir: Path, data_dir: Path
+def test_the_whole_test_set_gets_as_many_right_answers_as_its_file_claims_and_the_answers_of_pytorch(
+    model: str, session: ort.InferenceSession, test_set: Dataset, models_dir: Path
 ) -> None:
     """Each transport answers every second picture, so both must serve the trained function for the count to be right.
 
-    A variant in another precision has no network of its own in PyTorch: it claims, and states its model's figure.
+    PyTorch gets one in five, of both, and may only differ where its two best classes are next to equal.
+    A variant in another precision has no network of its own in PyTorch: it states its model's figure.
     """
     served = np.full(10_000, -1)
     for first, transport in enumerate(("native", "grpcio")):
@@ -94,16 +95,14 @@ def test_the_whole_test_set_gets_as_many_right_answers_as_its_file_claims_and_as
         ):
             results = client.classify(list(test_set.pictures[first::2]), model=model)
         served[first::2] = [result.classes[0].index for result in results if isinstance(result, Classification)]
-    correct = int((served == test_set.labels).sum())
     facts = session.get_modelmeta().custom_metadata_map
-    assert str(correct) == facts["convserve.test_correct"]
-    by_pytorch = right_by_pytorch(facts.get("convserve.variant_of", model), test_set.name, data_dir)
-    assert str(by_pytorch) == facts.get("convserve.fp32_test_correct", str(correct))
-
-
-@cache
-def right_by_pytorch(fp32: str, dataset: str, data_dir: Path) -> int:
-    """How many test images PyTorch answers rightly: counted once for all precisions."""
-    test_set = READERS[dataset](data_dir)
-    answers = outputs_of_torch(classifier_of(fp32), torch.from_numpy(test_set.pictures.copy())).answers
-    return int((answers == test_set.labels).sum())
+    assert str((served == test_set.labels).sum()) == facts["convserve.test_correct"]
+    if original := facts.get("convserve.variant_of"):
+        metadata = read_metadata(models_dir / original / "1" / "model.onnx")
+        assert facts["convserve.fp32_test_correct"] == metadata["test_correct"]
+        return
+    logits = outputs_of_torch(classifier_of(model), torch.from_numpy(test_set.pictures[::5].copy())).logits
+    ordered = np.sort(logits, axis=1)
+    clear = ordered[:, -1] - ordered[:, -2] > 1e-3
+    assert clear.mean() > 0.99
+    assert (served[::5] == logits.argmax(1))[clear].all()
