@@ -9,11 +9,12 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from service.client import Classification, Client
 from service.client.dataset import READERS, Dataset
 from service.cores import usable_cores
 from tests.servers import ROOT, ServerProcess
-from tests.training.samples import classifier_of
+from tests.training.brief import read
+from tests.training.samples import SHIPPED, classifier_of
+from tests.training.told import check
 from tests.wire import infer, infer_request
 from training.evaluate import outputs_of_torch
 from training.onnx_file import read_metadata
@@ -43,6 +44,10 @@ def test_set(session: ort.InferenceSession, data_dir: Path) -> Dataset:
     """The whole test set of the model's data set."""
     dataset = session.get_modelmeta().custom_metadata_map["convserve.dataset"]
     return READERS[dataset](data_dir)
+
+
+def test_every_bundled_network_has_its_file() -> None:
+    assert set(SHIPPED) <= set(MODELS)
 
 
 def logits_of(session: ort.InferenceSession, pictures: Any) -> Any:
@@ -79,30 +84,32 @@ def test_an_answer_does_not_depend_on_who_shares_the_run(
         assert np.abs(answer - alone).max() <= COMPANY_TOLERANCE
 
 
-def test_the_whole_test_set_gets_as_many_right_answers_as_its_file_claims_and_the_answers_of_pytorch(
-    model: str, session: ort.InferenceSession, test_set: Dataset, models_dir: Path
+def test_the_whole_test_set_gets_the_answers_that_the_report_counts_and_those_of_pytorch(
+    model: str, test_set: Dataset, models_dir: Path
 ) -> None:
-    """Each transport answers every second picture, so both must serve the trained function for the count to be right.
+    """Each transport answers every second picture, so both must serve the trained function for the figures to be right.
 
     PyTorch gets one in five, of both, and may only differ where its two best classes are next to equal.
     A variant in another precision has no network of its own in PyTorch: it states its model's figure.
     """
-    served = np.full(10_000, -1)
+    logits, probabilities = (np.full((10_000, 10), np.nan) for _ in range(2))
     for first, transport in enumerate(("native", "grpcio")):
-        with (
-            ServerProcess(models_dir, "--models", model, transport=transport) as server,
-            Client(server.address) as client,
-        ):
-            results = client.classify(list(test_set.pictures[first::2]), model=model)
-        served[first::2] = [result.classes[0].index for result in results if isinstance(result, Classification)]
-    facts = session.get_modelmeta().custom_metadata_map
-    assert str((served == test_set.labels).sum()) == facts["convserve.test_correct"]
-    if original := facts.get("convserve.variant_of"):
-        metadata = read_metadata(models_dir / original / "1" / "model.onnx")
-        assert facts["convserve.fp32_test_correct"] == metadata["test_correct"]
+        with ServerProcess(models_dir, "--models", model, transport=transport) as server, server.channel() as channel:
+            for rows in np.split(np.arange(first, 10_000, 2), 50):
+                outputs = infer(server, infer_request(model, images=test_set.pictures[rows]), channel)
+                logits[rows], probabilities[rows] = outputs["logits"], outputs["probabilities"]
+    path = models_dir / model / "1" / "model.onnx"
+    told = read(path)
+    assert (told["facts"]["name"], told["test"]["images"]) == (model, 10_000)
+    assert told["image_shape"] == list(test_set.pictures.shape[1:])
+    check(told, path, logits, probabilities, test_set.labels.astype(np.int64))
+    assert f"**{told['test']['accuracy'] * 100:.2f} %**" in path.with_name("README.md").read_text(encoding="utf-8")
+    if told["variant"] is not None:
+        original = read_metadata(models_dir / told["facts"]["variant_of"] / "1" / "model.onnx")
+        assert str(told["facts"]["fp32_test_correct"]) == original["test_correct"]
         return
-    logits = outputs_of_torch(classifier_of(model), torch.from_numpy(test_set.pictures[::5].copy())).logits
-    ordered = np.sort(logits, axis=1)
+    by_pytorch = outputs_of_torch(classifier_of(model), torch.from_numpy(test_set.pictures[::5].copy())).logits
+    ordered = np.sort(by_pytorch, axis=1)
     clear = ordered[:, -1] - ordered[:, -2] > 1e-3
     assert clear.mean() > 0.99
-    assert (served[::5] == logits.argmax(1))[clear].all()
+    assert (logits[::5].argmax(1) == by_pytorch.argmax(1))[clear].all()

@@ -1,7 +1,6 @@
 """Every figure of a report is counted again here, from ONNX Runtime's outputs with NumPy."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ from training.data import Dataset
 from training.measurement import command, measure, read_facts
 from training.recipes import RECIPES
 
-from .brief import RECIPE, few, make, read
-from .samples import ROOT
-
-SHIPPED_FILES = sorted(ROOT.glob("models/*/1/model.onnx"))
+from .brief import RECIPE, few, make
+from .told import check
 
 
 @pytest.fixture(scope="module")
@@ -42,81 +39,11 @@ def outputs(path: Path, images: torch.Tensor) -> tuple[NDArray[np.float64], NDAr
     return logits, probabilities
 
 
-def calibration_error(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """The definition, image by image: fifteen bins, each open below and closed above."""
-    members: dict[int, list[tuple[float, bool]]] = {}
-    for row, label in zip(probabilities, labels, strict=True):
-        place = next(k for k in range(1, 16) if row.max() <= k / 15 or k == 15)
-        members.setdefault(place, []).append((row.max(), row.argmax() == label))
-    gaps = [
-        len(found) * abs(sum(c for c, _ in found) / len(found) - sum(right for _, right in found) / len(found))
-        for found in members.values()
-    ]
-    return sum(gaps) / len(labels)
-
-
-def check_against_file(told: dict[str, Any], path: Path, data: Dataset) -> None:
-    """Compare a report with its file: metadata, size, and all that the test images give."""
-    facts = onnx_file.read_metadata(path)
-    del facts["probe"]
-    assert {key: json.loads(onnx_file.to_json(value)) for key, value in told["facts"].items()} == {
-        key: text if isinstance(told["facts"][key], str) else json.loads(text) for key, text in facts.items()
-    }
-    assert told["image_shape"] == list(data.test_images.shape[1:])
-    assert told["cost"]["bytes"] == path.stat().st_size
-    assert told["cost"]["parameters"] == int(facts["parameters"])
-
-    logits, probabilities = outputs(path, data.test_images)
-    labels = data.test_labels.numpy()
-    count, answers = len(labels), logits.argmax(1)
-    test = told["test"]
-    assert (test["images"], test["correct"]) == (count, (answers == labels).sum())
-    assert (facts["test_images"], facts["test_correct"]) == (str(count), str(test["correct"]))
-    assert facts["test_accuracy"] == f"{test['correct'] / count:.4f}"
-    assert test["accuracy"] == pytest.approx(test["correct"] / count)
-    confusion = [
-        [int(((labels == true) & (answers == a)).sum()) for a in range(len(data.labels))]
-        for true in range(len(data.labels))
-    ]
-    assert test["confusion"] == confusion
-    for number, (label, entry) in enumerate(zip(data.labels, test["classes"], strict=True)):
-        assert (entry["label"], entry["images"]) == (label, (labels == number).sum())
-        assert entry["correct"] == confusion[number][number]
-        assert entry["accuracy"] == pytest.approx((answers == labels)[labels == number].mean())
-    right = np.maximum(probabilities[np.arange(count), labels], 1e-37)
-    assert test["loss"] == pytest.approx(-np.log(right).mean(), abs=1e-4)
-
-    calibration = told["calibration"]
-    assert calibration["temperature"] == float(facts["temperature"])
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    softmax = powers / powers.sum(1, keepdims=True)
-    assert calibration["before"]["error"] == pytest.approx(calibration_error(softmax, labels), abs=1e-4)
-    assert calibration["after"]["error"] == pytest.approx(calibration_error(probabilities, labels), abs=1e-4)
-    assert calibration["after"]["error"] == pytest.approx(float(facts["calibration_error"]), abs=1e-4)
-    for found in (calibration["before"], calibration["after"]):
-        assert sum(part["images"] for part in found["bins"]) == count
-        weighted = sum(part["images"] * abs(part["confidence"] - part["accuracy"]) for part in found["bins"])
-        assert found["error"] == pytest.approx(weighted / count, abs=1e-5)
-
-
-@pytest.mark.parametrize("path", SHIPPED_FILES, ids=lambda path: path.parts[-3])
-def test_the_report_of_a_shipped_file_is_true(path: Path, request: pytest.FixtureRequest) -> None:
-    """Measured again on the whole test set; made by `python -m training.report` where it is missing."""
-    told = read(path)
-    assert told["facts"]["name"] == path.parts[-3]
-    assert told["test"]["images"] == 10_000
-    check_against_file(told, path, request.getfixturevalue(told["facts"]["dataset"]))
-    page = path.with_name("README.md").read_text(encoding="utf-8")
-    assert f"**{told['test']['accuracy'] * 100:.2f} %**" in page
-
-
-def test_shipped_files_were_found() -> None:
-    assert len(SHIPPED_FILES) >= 5
-
-
 def test_every_figure_is_that_of_the_file(path: Path, data: Dataset) -> None:
     told, _ = measure(path, data)
-    check_against_file(told, path, data)
+    check(told, path, *outputs(path, data.test_images), data.test_labels.numpy())
+    assert told["image_shape"] == list(data.test_images.shape[1:])
+    assert told["facts"]["labels"] == list(data.labels)
 
     order = torch.randperm(12_000, generator=torch.Generator().manual_seed(0))
     for name, rows in (("train", order[2_000:]), ("validation", order[:2_000])):
