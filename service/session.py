@@ -23,13 +23,15 @@ from service.tensors import BY_ONNX, Array, TensorSpec
 UNBUCKETED = {"BF16", "BYTES"}
 """Datatypes that no buffer of fixed size holds, or that NumPy has not."""
 LONG_US = 30_000.0
-"""Runs beyond this use all threads well, and trying them out would hold up the start."""
+"""Runs beyond this use all threads well."""
 WORTH = 0.95
 """Of the time that threads have in all, the part that a run by one of them may take if that is to pay."""
 JOIN_US = 1_250.0
 """What a run of many small requests may take: longer ones gain little, and whoever came first waits for them."""
 TRIES = 5
 """Runs of which the fastest tells how long a run takes: the first plans its memory, others may be interrupted."""
+TRY_US = 10_000.0
+"""What these may take after the first, which always is followed by one: long runs are disturbed the less."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class Session:
         """The most rows, a power of two, that the runner has run within this time; 0: not even one."""
         within, rows = 0, 1
         while rows <= max_batch_rows:
-            if min(self._run_zeros(runner, rows) for _ in range(TRIES)) > limit_us:
+            if self._fastest(runner, rows) > limit_us:
                 break
             within, rows = rows, rows * 2
         return within
@@ -151,11 +153,11 @@ class Session:
     def _rows_worth_joining(self, runner: Runner, least: int, max_batch_rows: int) -> int:
         """``least`` rows, or more where they run within ``JOIN_US``: each run costs its hand-over between threads."""
         rows = least
-        if min(self._run_zeros(runner, 1) for _ in range(2)) * rows > 2 * JOIN_US:
-            return rows  # it will not run more of them in that time, and trying would hold up the start
+        if self._is_hopeless(runner, rows, JOIN_US):
+            return rows
         while rows < max_batch_rows:
             more = min(2 * rows, max_batch_rows)
-            if min(self._run_zeros(runner, more) for _ in range(TRIES)) > JOIN_US:
+            if self._fastest(runner, more) > JOIN_US:
                 break
             rows = more
         return rows
@@ -163,10 +165,24 @@ class Session:
     def _gains(self, one: Runner, threads: int, rows: int) -> bool:
         """Whether ``threads`` runs at a time, by one thread each, do clearly more than one after the other by all."""
         both = (self._runner, one)
-        if any(self._run_zeros(runner, rows) > LONG_US for runner in both):
+        if self._is_hopeless(one, rows, LONG_US) or any(self._run_zeros(runner, rows) > LONG_US for runner in both):
             return False
-        together, alone = (min(self._run_zeros(runner, rows) for _ in range(TRIES)) for runner in both)
+        together, alone = (self._fastest(runner, rows) for runner in both)
         return alone < WORTH * threads * together
+
+    def _is_hopeless(self, runner: Runner, rows: int, limit_us: float) -> bool:
+        """Whether so many rows will not run in that time, as one row tells: trying them would hold up the start."""
+        return min(self._run_zeros(runner, 1) for _ in range(2)) * rows > 2 * limit_us
+
+    def _fastest(self, runner: Runner, rows: int) -> float:
+        """Microseconds of the fastest of ``TRIES`` runs, or of fewer where these take long."""
+        fastest, left_us = self._run_zeros(runner, rows), TRY_US
+        for _ in range(TRIES - 1):
+            took = self._run_zeros(runner, rows)
+            fastest, left_us = min(fastest, took), left_us - took
+            if left_us < 0:
+                break
+        return fastest
 
     def _rows_hold(self) -> bool:
         """Whether axis 0 of every output really follows axis 0 of the inputs: what is declared may be wrong."""

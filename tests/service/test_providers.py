@@ -21,7 +21,7 @@ from service.errors import ModelFailed, ModelRejected, ProviderUnavailable, Star
 from service.page_locked import zeros
 from service.provider import TF32, Arithmetic, Cpu, Cuda, Openvino
 from service.providers import PROVIDERS, choose, open_session
-from service.runner import Bucket, Instance
+from service.runner import Bucket, Instance, Whole
 from service.session import Session
 from service.settings import PROVIDERS as SET_PROVIDERS
 from service.settings import Settings
@@ -146,6 +146,23 @@ def test_threads_of_the_cpu_spin_for_so_long_and_only_within_a_run(spin_us: int,
     assert options.get_session_config_entry("session.intra_op.spin_duration_us") == str(spin_us)
     assert options.get_session_config_entry("session.force_spinning_stop") == "1"
     assert options.intra_op_num_threads == 3
+
+
+@pytest.mark.parametrize(("model", "most"), [("mnist-tiny", 64), ("cifar10", 8)])
+def test_a_model_whose_runs_are_long_is_not_tried_out_with_many_rows(
+    model: str, most: int, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 rows of cifar10 are 16 thousand million multiply-accumulates; its probe has 8 rows."""
+    seen: list[int] = []
+    run = Whole.run
+
+    def recorded(self: Whole, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        seen.append(len(inputs["images"]))
+        return run(self, inputs)
+
+    monkeypatch.setattr(Whole, "run", recorded)
+    session = Session(models_dir / model / "1" / "model.onnx", (Cpu(),), threads=2, max_batch_rows=64)
+    assert (max(seen), session.join_rows) == (most, 64)
 
 
 def test_short_runs_take_one_thread_and_give_the_same(tmp_path: Path) -> None:
