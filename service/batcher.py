@@ -49,9 +49,9 @@ class Batcher:
 
         A request of more than ``run_rows`` is run in parts; it should not be below ``join_rows``.
 
-        Runs expected to take ``max_inline_s`` or less happen in the thread that settles. Up to ``concurrency``
-        runs are under way at a time: one begins beside another when ``beside_rows`` wait. All answers of a run are
-        given within ``gathering``.
+        Runs expected to take ``max_inline_s`` or less, together, happen in the thread that settles. Up to
+        ``concurrency`` runs are under way at a time: one begins beside another when ``beside_rows`` wait. All answers
+        of a run are given within ``gathering``.
         """
         self._run = run
         self.max_batch_rows = max_batch_rows
@@ -128,9 +128,10 @@ class Batcher:
 
     def settle(self, *, inline: bool = True) -> bool:
         """Runs what has been queued, in this thread if that will be short, else in the batcher's; whether those run."""
+        ends_ns = time.monotonic_ns() + self._max_inline_ns
         while self._queue or self._urgent:
             with self._wake:
-                if not inline or self._running or not self._ripe() or not self._is_for_this_thread():
+                if not inline or self._running or not self._ripe() or not self._is_for_this_thread(ends_ns):
                     self._wake.notify()
                     return self._running > 0 or self._ripe()
                 batch, expired = self._take()
@@ -180,16 +181,16 @@ class Batcher:
                 if self.waiting:  # else the thread would wake to nothing, and take the first of the next burst alone
                     self._wake.notify()
 
-    def _is_for_this_thread(self) -> bool:
-        """Whether the next run is expected to be short, and leaves nothing that could be run beside it.
+    def _is_for_this_thread(self, ends_ns: float) -> bool:
+        """Whether the next run is expected to end by then, and neither is nor leaves one to be run beside another.
 
         The first run of its size is never expected to be short.
         """
         first = self._urgent[0][2] if self._urgent else self._queue[0]
         rows = max(first.rows, min(self._queued_rows, self.join_rows))
-        if self._concurrency > 1 and self._queued_rows - rows >= self._beside_rows:
+        if self._concurrency > 1 and max(self._queued_rows - rows, rows - 1) >= self._beside_rows:
             return False
-        return self._expected_ns.get(rows.bit_length(), math.inf) <= self._max_inline_ns
+        return time.monotonic_ns() + self._expected_ns.get(rows.bit_length(), math.inf) <= ends_ns
 
     def _has_room(self) -> bool:
         """Whether one more run may be under way."""

@@ -16,6 +16,8 @@ from service.repository import Limits, Repository, open_repository
 from service.settings import Settings, split_names
 from service.transport import Gathering, GrpcioTransport, Methods, NativeTransport, Tls, Transport
 
+INLINE_US, INLINE_BESIDE_US = 2000, 500
+"""The longest runs in the thread that receives: where they leave no core for it, and where there is one beside them."""
 AGE_OF_GRACE = 0.8
 """Where workers use TLS, how old connections grow, in grace periods: all must have gone by the end of one."""
 
@@ -72,20 +74,25 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
     ``reuse_port``: others may serve the port too.
     """
     cores = usable_cores()
+    threads = settings.threads or cores
+    chosen = providers.choose(split_names(settings.providers), settings.provider_options)
+    inline_us = settings.max_inline_us
+    if inline_us is None:
+        inline_us = INLINE_US if chosen[0].name == "cpu" and cores <= min(threads, 2) else INLINE_BESIDE_US
     limits = Limits(
         max_batch_rows=settings.max_batch_rows,
         join_rows=settings.join_rows,
         max_queue_rows=settings.max_queue_rows,
         max_queue_delay_s=settings.max_queue_delay_us / 1e6,
-        max_inline_s=settings.max_inline_us / 1e6,
+        max_inline_s=inline_us / 1e6,
     )
     gathering = Gathering()
     with ExitStack() as stack:
         repository = stack.enter_context(
             open_repository(
                 settings.models_dir,
-                providers.choose(split_names(settings.providers), settings.provider_options),
-                threads=settings.threads or cores,
+                chosen,
+                threads=threads,
                 limits=limits,
                 names=split_names(settings.models),
                 gathering=gathering,

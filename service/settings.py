@@ -70,8 +70,9 @@ class Settings(BaseSettings):
     join_rows: int = Field(default=0, ge=0, le=65536)
     """Most rows joined from several requests into one run; 0: what suits provider and model (on the CPU 64, more where
     they run within 1.25 ms)."""
-    max_inline_us: int = Field(default=500, ge=0, le=1_000_000)
-    """Runs expected to be this short, in microseconds, happen in the thread that receives the requests."""
+    max_inline_us: int | None = Field(default=None, ge=0, le=1_000_000)
+    """Runs expected to be this short, in microseconds, happen in the thread that receives the requests. If not given:
+    2000 where a run on the CPU takes both of two cores, or the only one, else 500."""
     max_queue_rows: int = Field(default=4096, ge=1)
     """Most rows that may wait for one model; more are refused with RESOURCE_EXHAUSTED."""
     max_queue_delay_us: int = Field(default=0, ge=0, le=60_000_000)

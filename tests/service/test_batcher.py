@@ -1,6 +1,7 @@
 """The batcher with a recording fake in place of the model."""
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -300,6 +301,27 @@ def test_a_run_expected_to_be_short_happens_in_the_thread_that_settles(model: Re
         assert second.done()
         assert rows_of(submit(batcher, [3, 4, 5, 6])) == [6, 8, 10, 12]
     assert [thread == here for thread in model.threads] == [False, True, False]
+
+
+def test_the_thread_that_settles_runs_no_longer_than_it_may_whatever_waits() -> None:
+    """Twenty runs of 50 ms, each within the 400 that it may take, and more than that together."""
+    threads: list[int] = []
+
+    def slow(inputs: Rows) -> Rows:
+        threads.append(threading.get_ident())
+        time.sleep(0.05)
+        return inputs
+
+    with Batcher(slow, max_batch_rows=1, max_queue_rows=32, max_inline_s=0.4) as batcher:
+        submit(batcher, [0]).result(WAIT_S)  # by which it knows how long a run takes
+        requests = [make_request([row]) for row in range(20)]
+        for request, _ in requests:
+            batcher.submit(request)
+        batcher.settle()
+        for _, answer in requests:
+            answer.result(WAIT_S)
+    assert threads[1] == threading.get_ident()
+    assert threads[-1] != threading.get_ident()
 
 
 def test_a_run_expected_to_be_long_happens_in_the_batchers_thread(model: RecordingModel) -> None:
