@@ -67,6 +67,12 @@ class Readiness:
         self.ready = False
 
 
+def longest_inline_us(provider: str, threads: int, cores: int) -> int:
+    """How long a run in the thread that receives may take by default, of so many threads on so many cores."""
+    # More than two cores were not to be had for measuring (benchmarks/README.md).
+    return INLINE_US if provider == "cpu" and cores <= min(threads, 2) else INLINE_BESIDE_US
+
+
 @contextmanager
 def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]:
     """A server that listens and is ready; on leaving, it closes. Raises StartError.
@@ -78,7 +84,7 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
     chosen = providers.choose(split_names(settings.providers), settings.provider_options)
     inline_us = settings.max_inline_us
     if inline_us is None:
-        inline_us = INLINE_US if chosen[0].name == "cpu" and cores <= min(threads, 2) else INLINE_BESIDE_US
+        inline_us = longest_inline_us(chosen[0].name, threads, cores)
     limits = Limits(
         max_batch_rows=settings.max_batch_rows,
         join_rows=settings.join_rows,

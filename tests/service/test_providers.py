@@ -22,6 +22,7 @@ from service.page_locked import zeros
 from service.provider import TF32, Arithmetic, Cpu, Cuda, Openvino
 from service.providers import PROVIDERS, choose, open_session
 from service.runner import Bucket, Instance, Whole
+from service.server import longest_inline_us
 from service.session import Session
 from service.settings import PROVIDERS as SET_PROVIDERS
 from service.settings import Settings
@@ -163,6 +164,16 @@ def test_a_model_whose_runs_are_long_is_not_tried_out_with_many_rows(
     monkeypatch.setattr(Whole, "run", recorded)
     session = Session(models_dir / model / "1" / "model.onnx", (Cpu(),), threads=2, max_batch_rows=64)
     assert (max(seen), session.join_rows) == (most, 64)
+
+
+@pytest.mark.parametrize(
+    ("provider", "threads", "cores", "longest"),
+    [("cpu", 2, 2, 2000), ("cpu", 1, 1, 2000), ("cpu", 1, 2, 500), ("cpu", 8, 8, 500), ("cuda", 2, 2, 500)],
+)
+def test_longer_runs_are_inline_where_no_core_is_left_beside_them(
+    provider: str, threads: int, cores: int, longest: int
+) -> None:
+    assert longest_inline_us(provider, threads, cores) == longest
 
 
 def test_short_runs_take_one_thread_and_give_the_same(tmp_path: Path) -> None:
