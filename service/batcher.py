@@ -128,6 +128,8 @@ class Batcher:
 
     def settle(self, *, inline: bool = True) -> bool:
         """Runs what has been queued, in this thread if that will be short, else in the batcher's; whether those run."""
+        if not (self._queue or self._urgent):  # as most often, with several models
+            return self._running > 0
         ends_ns = time.monotonic_ns() + self._max_inline_ns
         while self._queue or self._urgent:
             with self._wake:
@@ -188,7 +190,8 @@ class Batcher:
         """
         first = self._urgent[0][2] if self._urgent else self._queue[0]
         rows = max(first.rows, min(self._queued_rows, self.join_rows))
-        if self._concurrency > 1 and max(self._queued_rows - rows, rows - 1) >= self._beside_rows:
+        left = self._queued_rows - rows
+        if self._concurrency > 1 and (rows > self._beside_rows or left >= self._beside_rows):
             return False
         return time.monotonic_ns() + self._expected_ns.get(rows.bit_length(), math.inf) <= ends_ns
 

@@ -10,6 +10,8 @@ from rich.console import Console
 
 from training.data import Dataset, load
 
+from .test_folder import save_pictures
+
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
@@ -27,6 +29,14 @@ def mnist(data_dir: Path) -> Dataset:
 def cifar10(data_dir: Path) -> Dataset:
     """All of CIFAR-10."""
     return load("cifar10", data_dir)
+
+
+@pytest.fixture(scope="session")
+def pictures(cifar10: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of sixty pictures of three classes."""
+    folder = tmp_path_factory.mktemp("pictures")
+    save_pictures(folder, cifar10, {"cat": 20, "frog": 20, "ship": 20})
+    return folder
 
 
 @pytest.fixture

@@ -58,14 +58,6 @@ def export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> FrontDoor:
     return FrontDoor(tmp_path, capsys)
 
 
-@pytest.fixture(scope="session")
-def pictures(cifar10: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty pictures of three classes."""
-    folder = tmp_path_factory.mktemp("pictures")
-    save_pictures(folder, cifar10, {"cat": 20, "frog": 20, "ship": 20})
-    return folder
-
-
 def own(folder: Path, network: str, *more: str) -> tuple[str | Path, ...]:
     return ("--dataset", "folder", "--data-dir", folder, "--network", network, "--name", "my-model", *more)
 

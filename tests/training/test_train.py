@@ -23,7 +23,6 @@ from training.recipes import RECIPES, Recipe
 from training.train import Training, train
 
 from .samples import CPU, ROOT, ConsoleThatInterrupts, command, part, run
-from .test_folder import save_pictures
 
 # Between them: all optimizers, both schedules, batch norm, dropout, bf16, two sizes, shifts, flips drawn and
 # alternating, warps, colours, a teacher, a moving average, with and without a look at the test set.
@@ -81,12 +80,10 @@ def test_a_training_stopped_and_resumed_equals_the_straight_one_bit_for_bit(
     assert [line.split(",")[1] for line in written[1:]] == [str(loss) for loss in losses(straight)]
 
 
-@pytest.fixture(scope="module")
-def of_pictures(cifar10: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[str | Path, ...]:
+@pytest.fixture
+def of_pictures(pictures: Path) -> tuple[str | Path, ...]:
     """Arguments of a training whose epochs are short, for processes that end before it does."""
-    folder = tmp_path_factory.mktemp("pictures")
-    save_pictures(folder, cifar10, {"cat": 40, "frog": 40, "ship": 40})
-    own = ("--dataset", "folder", "--data-dir", folder, "--network", "cifar10-tiny", "--name", "own")
+    own = ("--dataset", "folder", "--data-dir", pictures, "--network", "cifar10-tiny", "--name", "own")
     return *own, "--epochs", str(EPOCHS), "--device", "cpu", "--no-report"
 
 
@@ -141,7 +138,7 @@ def test_a_finished_checkpoint_is_not_trained_again(mnist: Dataset, tmp_path: Pa
 def test_every_network_learns_a_few_images_by_heart(name: str, mnist: Dataset, cifar10: Dataset) -> None:
     """With its own preprocessing and optimizer; what cannot do that is wired wrongly."""
     # Of ten images, and forty steps, with these exceptions: the widest networks take most of a second for a step, so
-    # they get only a few images, a frog and trucks.
+    # they get only the first few images.
     exceptions = {
         "cifar10": (4, 20, 3e-3),
         "cifar10-vgg": (2, 12, 1e-4),
