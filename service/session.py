@@ -19,19 +19,10 @@ from service.provider import Provider
 from service.providers import open_session
 from service.runner import Bucket, Instance, Instances, Runner, Split, Whole
 from service.tensors import BY_ONNX, Array, TensorSpec
+from service.trials import Trials
 
 UNBUCKETED = {"BF16", "BYTES"}
 """Datatypes that no buffer of fixed size holds, or that NumPy has not."""
-LONG_US = 30_000.0
-"""Runs beyond this use all threads well."""
-WORTH = 0.95
-"""Of the time that threads have in all, the part that a run by one of them may take if that is to pay."""
-JOIN_US = 1_250.0
-"""What a run of many small requests may take: longer ones gain little, and whoever came first waits for them."""
-TRIES = 5
-"""Runs of which the fastest tells how long a run takes: the first plans its memory, others may be interrupted."""
-TRY_US = 10_000.0
-"""What these may take after the first, which always is followed by one: long runs are disturbed the less."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +96,12 @@ class Session:
         if self.spec.batches and self.provider != "cpu":
             # Compiles, tunes and takes its memory before the first caller waits.
             self._run_zeros(self._runner, max_batch_rows)
+        trials = Trials(self._run_zeros, max_batch_rows)
         if self.spec.batches and threads > 1 and first.one_thread_us:
             one = Whole(open_session(path, providers, 1), self.spec.inputs, self.spec.outputs)
-            self.one_thread_rows = self._rows_within(one, first.one_thread_us, max_batch_rows)
+            self.one_thread_rows = trials.rows_within(one, first.one_thread_us)
             rows = min(first.join_rows or max_batch_rows, max_batch_rows)
-            if self._gains(one, threads, rows):
+            if trials.gains(self._runner, one, threads, rows):
                 self.concurrency = threads
             if self.one_thread_rows or self.concurrency > 1:
                 self._prove(one, None)
@@ -118,7 +110,7 @@ class Session:
         else:
             runner = self._runner
         if self.spec.batches and self.join_rows:
-            self.join_rows = self._rows_worth_joining(runner, self.join_rows, max_batch_rows)
+            self.join_rows = trials.rows_worth_joining(runner, self.join_rows)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """One run of the model; releases the interpreter lock. Raises ModelFailed."""
@@ -140,49 +132,6 @@ class Session:
         for rows in sizes:
             self._prove(instance, rows)
         return instance
-
-    def _rows_within(self, runner: Runner, limit_us: float, max_batch_rows: int) -> int:
-        """The most rows, a power of two, that the runner has run within this time; 0: not even one."""
-        within, rows = 0, 1
-        while rows <= max_batch_rows:
-            if self._fastest(runner, rows) > limit_us:
-                break
-            within, rows = rows, rows * 2
-        return within
-
-    def _rows_worth_joining(self, runner: Runner, least: int, max_batch_rows: int) -> int:
-        """``least`` rows, or more where they run within ``JOIN_US``: each run costs its hand-over between threads."""
-        rows = least
-        if self._is_hopeless(runner, rows, JOIN_US):
-            return rows
-        while rows < max_batch_rows:
-            more = min(2 * rows, max_batch_rows)
-            if self._fastest(runner, more) > JOIN_US:
-                break
-            rows = more
-        return rows
-
-    def _gains(self, one: Runner, threads: int, rows: int) -> bool:
-        """Whether ``threads`` runs at a time, by one thread each, do clearly more than one after the other by all."""
-        both = (self._runner, one)
-        if self._is_hopeless(one, rows, LONG_US) or any(self._run_zeros(runner, rows) > LONG_US for runner in both):
-            return False
-        together, alone = (self._fastest(runner, rows) for runner in both)
-        return alone < WORTH * threads * together
-
-    def _is_hopeless(self, runner: Runner, rows: int, limit_us: float) -> bool:
-        """Whether so many rows will not run in that time, as one row tells: trying them would hold up the start."""
-        return min(self._run_zeros(runner, 1) for _ in range(2)) * rows > 2 * limit_us
-
-    def _fastest(self, runner: Runner, rows: int) -> float:
-        """Microseconds of the fastest of ``TRIES`` runs, or of fewer where these take long."""
-        fastest, left_us = self._run_zeros(runner, rows), TRY_US
-        for _ in range(TRIES - 1):
-            took = self._run_zeros(runner, rows)
-            fastest, left_us = min(fastest, took), left_us - took
-            if left_us < 0:
-                break
-        return fastest
 
     def _rows_hold(self) -> bool:
         """Whether axis 0 of every output really follows axis 0 of the inputs: what is declared may be wrong."""
