@@ -42,7 +42,7 @@ def main() -> None:
         stop.wait()
 
 
-def _settle(*, inline: bool) -> bool:  # noqa: ARG001 -- the interface of transports
+def _settle() -> bool:
     """There is no batcher here."""
     return False
 

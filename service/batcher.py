@@ -126,14 +126,14 @@ class Batcher:
         """Whether anything is in the queue."""
         return bool(self._queue or self._urgent)
 
-    def settle(self, *, inline: bool = True) -> bool:
+    def settle(self) -> bool:
         """Runs what has been queued, in this thread if that will be short, else in the batcher's; whether those run."""
         if not (self._queue or self._urgent):  # as most often, with several models
             return self._running > 0
         ends_ns = time.monotonic_ns() + self._max_inline_ns
         while self._queue or self._urgent:
             with self._wake:
-                if not inline or self._running or not self._ripe() or not self._is_for_this_thread(ends_ns):
+                if self._running or not self._ripe() or not self._is_for_this_thread(ends_ns):
                     self._wake.notify()
                     return self._running > 0 or self._ripe()
                 batch, expired = self._take()

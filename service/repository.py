@@ -72,12 +72,12 @@ class Repository:
             for version in sorted(self.endpoints[name]):
                 yield self.endpoints[name][version]
 
-    def settle(self, *, inline: bool) -> bool:
-        """Runs what a burst of calls has queued, short runs in this thread if ``inline``; whether others run now."""
+    def settle(self) -> bool:
+        """Runs what a burst of calls has queued, short runs in this thread; whether others run now."""
         under_way = False
         for versions in self.endpoints.values():
             for endpoint in versions.values():
-                under_way |= endpoint.batcher.settle(inline=inline)
+                under_way |= endpoint.batcher.settle()
         return under_way
 
     def hurry(self) -> None:

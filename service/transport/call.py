@@ -5,7 +5,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -51,12 +51,9 @@ STREAM_AHEAD = 64
 HotMethod = Callable[[Call], None]
 """Takes a call, never blocks, and sees to it that it is answered; what it raises is the answer too."""
 
-
-class Settle(Protocol):
-    """Sees to what hot methods have put off until their burst of calls was complete."""
-
-    def __call__(self, *, inline: bool) -> bool:
-        """Whether other threads are at work on it now. ``inline``: short work may be done in this thread."""
+Settle = Callable[[], bool]
+"""Does what hot methods have put off until their burst of calls was complete: short work in the calling thread, all
+other work in threads of its own; whether those are at work on it now."""
 
 
 @dataclass(frozen=True)

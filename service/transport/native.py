@@ -170,7 +170,7 @@ class NativeTransport(Transport):
                         self._do_chores()
                     else:
                         self._accept()
-                if self._settle(inline=True):
+                if self._settle():
                     self._brisk = False  # a core that looks for requests is one that the runs do not have
             if self._strangers:
                 self._show_out()

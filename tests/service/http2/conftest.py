@@ -33,7 +33,7 @@ class Served:
         call.on_cancel(lambda: self.cancelled.put(call))
         self.later.put(call)
 
-    def _settle(self, *, inline: bool) -> bool:  # noqa: ARG002 -- the interface of transports
+    def _settle(self) -> bool:
         """There is no batcher here."""
         return False
 
