@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.classification import ClassificationWriter
+from service.images import ImageShape
 from service.pb import image_classifier_pb2 as pb
 from service.repository import Endpoint
 from service.request import Request
@@ -22,6 +23,8 @@ class Question:
     """What a call wants to know of its pictures."""
 
     endpoint: Endpoint
+    shape: ImageShape
+    """What its model takes."""
     writer: ClassificationWriter
     top_k: int
     logits: bool

@@ -5,6 +5,7 @@ Each picture succeeds or fails alone. What takes long to decode is spread over a
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from functools import lru_cache
 
 from service import images
 from service.answer import Answer, Question
@@ -28,6 +29,9 @@ IN_PLACE_PIXELS = 64 * 64
 IN_PLACE_BYTES = 8 * IN_PLACE_PIXELS
 """Of an encoded picture. A longer one is not plain, and costs to be copied out of its message."""
 
+MOST_QUESTIONS = 256
+"""Remembered at once; each is a model and what is wanted of it."""
+
 
 class ImageClassifier:
     """Answers the RPCs of ``convserve.v1.ImageClassifier`` from the models of a repository."""
@@ -39,6 +43,7 @@ class ImageClassifier:
         self._max_image_pixels = max_image_pixels
         self._heads: Heads[Question] = Heads()
         self._writers: dict[tuple[str, str], ClassificationWriter] = {}
+        self._question = lru_cache(MOST_QUESTIONS)(self._find_out)
 
     @property
     def methods(self) -> Methods:
@@ -55,14 +60,13 @@ class ImageClassifier:
             self._ask(call, head.meaning, head.read(call.payload))
             return
         message = _parse(call.payload)
-        endpoint = self._find(message.model_name, message.model_version)
+        question = self._question(message.model_name, message.model_version, message.top_k, message.include_logits)
         if not message.images:
             raise InvalidRequest("the call has no images")
-        shape = image_shape(endpoint)
-        question = Question(endpoint, self._writer(endpoint), max(1, message.top_k), message.include_logits)
+        shape = question.shape
         plains = _glance(message.images, shape)
         if plains is not None and len(plains) == 1:
-            self._ask_of_one(call, question, message, shape, plains[0])
+            self._ask_of_one(call, question, message, plains[0])
             return
         answer = Answer(call, question, message)
         if plains is not None:
@@ -82,17 +86,15 @@ class ImageClassifier:
             is_wanted=lambda: not answer.given,
         )
 
-    def _ask_of_one(
-        self, call: Call, question: Question, message: pb.ClassifyRequest, shape: ImageShape, plain: Plain | None
-    ) -> None:
+    def _ask_of_one(self, call: Call, question: Question, message: pb.ClassifyRequest, plain: Plain | None) -> None:
         """Decodes the one picture of a call here, and queues it."""
         image = message.images[0]
         try:
-            pixels = self._pixels(image, shape, plain)[None]
+            pixels = self._pixels(image, question.shape, plain)[None]
         except InvalidRequest as error:
             call.respond(question.writer.response([_error(error)]))
             return
-        if _is_ready_made(image, shape):
+        if _is_ready_made(image, question.shape):
             self._learn(call.payload, message, pixels, question)
         self._ask(call, question, pixels)
 
@@ -142,13 +144,14 @@ class ImageClassifier:
             )
         return images.decode(image.encoded, shape, self._max_image_pixels, plain)
 
-    def _find(self, name: str, version: str) -> Endpoint:
+    def _find_out(self, name: str, version: str, top_k: int, logits: bool) -> Question:
+        """What a call with these fields asks; raises ServiceError."""
         endpoint = self._repository.find(name, version)
         if not is_classifier(endpoint):
             raise InvalidRequest(
                 f"the model '{name}' does not classify images: it takes tensors, through inference.GRPCInferenceService"
             )
-        return endpoint
+        return Question(endpoint, image_shape(endpoint), self._writer(endpoint), max(1, top_k), logits)
 
     def _list_models(self, _message: pb.ListModelsRequest) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(
@@ -176,12 +179,13 @@ def _glance(pictures: Sequence[pb.Image], shape: ImageShape) -> list[Plain | Non
     for image in pictures:
         plain = None
         if not _is_ready_made(image, shape):
-            height, width = image.pixels.height, image.pixels.width
             if image.WhichOneof("content") == "encoded":
                 plain = look_at(image.encoded) if image.ByteSize() <= IN_PLACE_BYTES else None
                 if plain is None:
                     return None
                 height, width = plain.height, plain.width
+            else:
+                height, width = image.pixels.height, image.pixels.width
             room -= max(height * width, shape.height * shape.width)
             if room < 0:
                 return None
@@ -190,8 +194,10 @@ def _glance(pictures: Sequence[pb.Image], shape: ImageShape) -> list[Plain | Non
 
 
 def _is_ready_made(image: pb.Image, shape: ImageShape) -> bool:
+    if image.WhichOneof("content") != "pixels":
+        return False
     pixels = image.pixels
-    return image.WhichOneof("content") == "pixels" and shape == ImageShape(pixels.height, pixels.width, pixels.channels)
+    return shape == ImageShape(pixels.height, pixels.width, pixels.channels)
 
 
 def _error(error: ServiceError) -> bytes:

@@ -12,11 +12,12 @@ import zlib
 from dataclasses import dataclass
 from typing import Literal
 
-PNG_HEAD = struct.Struct(">8sI4sIIBBBBBI")
-"""Signature and IHDR: length, name, width, height, depth, colour, compression, filter, interlacing, checksum."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_CHANNELS = {0: 1, 2: 3}
-"""By colour type, those without palette and transparency."""
+PNG_BEGINNING = PNG_SIGNATURE + b"\0\0\0\x0dIHDR"
+PNG_HEAD = struct.Struct(">II5s4x")
+"""What follows in IHDR: width and height; depth, colour, compression, filter and interlacing; the checksum."""
+PNG_CHANNELS = {b"\x08\0\0\0\0": 1, b"\x08\x02\0\0\0": 3}
+"""Of 8 bits, neither palette nor transparency, and not interlaced."""
 PNG_ANCILLARY = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9}
 """Chunks before the pixels that change none of them, and their lengths."""
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -75,15 +76,14 @@ def _is_small(data: bytes, height: int, width: int, channels: int) -> bool:
 
 def _png(data: bytes) -> Plain | None:
     """IHDR, harmless chunks, pixels, IEND, and nothing else."""
-    _, length, name, width, height, *rest, _ = PNG_HEAD.unpack_from(data)
-    depth, colour, *methods = rest
-    channels = PNG_CHANNELS.get(colour)
-    if (length, name, depth, methods) != (13, b"IHDR", 8, [0, 0, 0]) or channels is None:
+    if not data.startswith(PNG_BEGINNING) or not data.endswith(PNG_END):
         return None
-    if not _is_small(data, height, width, channels) or not data.endswith(PNG_END):
+    width, height, kind = PNG_HEAD.unpack_from(data, len(PNG_BEGINNING))
+    channels = PNG_CHANNELS.get(kind)
+    if channels is None or not _is_small(data, height, width, channels):
         return None
     end = len(data) - len(PNG_END)
-    at, pixels = PNG_HEAD.size, False
+    at, pixels = len(PNG_BEGINNING) + PNG_HEAD.size, False
     for _ in range(MOST_PARTS):
         if at >= end:
             break
