@@ -136,8 +136,7 @@ class ImageClassifier:
         return self._writers[key]
 
     def _pixels(self, image: pb.Image, shape: ImageShape, plain: Plain | None) -> Array:
-        content = image.WhichOneof("content")
-        if content == "pixels":
+        if plain is None and image.WhichOneof("content") == "pixels":
             pixels = image.pixels
             return images.from_pixels(
                 pixels.data, pixels.height, pixels.width, pixels.channels, shape, self._max_image_pixels
@@ -174,21 +173,19 @@ def is_classifier(endpoint: Endpoint) -> bool:
 
 def _glance(pictures: Sequence[pb.Image], shape: ImageShape) -> list[Plain | None] | None:
     """What the headers of encoded pictures say; None where there is more to decode and to scale than is done here."""
-    room = IN_PLACE_PIXELS
+    room, least = IN_PLACE_PIXELS, shape.height * shape.width
     plains: list[Plain | None] = []
     for image in pictures:
         plain = None
-        if not _is_ready_made(image, shape):
-            if image.WhichOneof("content") == "encoded":
-                plain = look_at(image.encoded) if image.ByteSize() <= IN_PLACE_BYTES else None
-                if plain is None:
-                    return None
-                height, width = plain.height, plain.width
-            else:
-                height, width = image.pixels.height, image.pixels.width
-            room -= max(height * width, shape.height * shape.width)
-            if room < 0:
+        if image.WhichOneof("content") == "encoded":
+            plain = look_at(image.encoded) if image.ByteSize() <= IN_PLACE_BYTES else None
+            if plain is None:
                 return None
+            room -= max(plain.height * plain.width, least)
+        elif not _is_ready_made(image, shape):
+            room -= max(image.pixels.height * image.pixels.width, least)
+        if room < 0:
+            return None
         plains.append(plain)
     return plains
 
