@@ -28,7 +28,6 @@ IN_PLACE_PIXELS = 64 * 64
 """Of all pictures of a call together: what is decoded in less time than it takes to wake another thread, 90 µs."""
 IN_PLACE_BYTES = 8 * IN_PLACE_PIXELS
 """Of an encoded picture. A longer one is not plain, and costs to be copied out of its message."""
-
 MOST_QUESTIONS = 256
 """Remembered at once; each is a model and what is wanted of it."""
 

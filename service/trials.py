@@ -1,7 +1,7 @@
 """How the runs of a model had better be made: a few are timed while it is opened.
 
-Each is timed once a runner and number of rows. A machine that others keep busy makes runs longer, never shorter, so
-the fastest of a few counts. Knows nothing of models but how long a run takes.
+What they took is remembered by runner and number of rows. A machine that others keep busy makes runs longer, never
+shorter, so the fastest of a few counts. Knows nothing of models but how long a run takes.
 """
 
 from collections.abc import Callable

@@ -5,7 +5,7 @@ Buckets are tried on the CPU's provider, which takes the same buffers and sessio
 
 import dataclasses
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,32 @@ class Coarse(Cpu):
     @property
     def arithmetic(self) -> Arithmetic:
         return TF32
+
+
+Pace = Callable[[float, float], list[int]]
+"""Makes runs take so many microseconds, and so many for each row; returns the rows of each, as they are run."""
+
+
+@pytest.fixture
+def pace(monkeypatch: pytest.MonkeyPatch) -> Pace:
+    """What sessions try out, on a clock of its own: a busy machine, or a fast one, would decide otherwise."""
+
+    def set_pace(base_us: float, row_us: float) -> list[int]:
+        now_s = 0.0
+        ran: list[int] = []
+        run = Whole.run
+
+        def paced(self: Whole, inputs: Mapping[str, Array]) -> dict[str, Array]:
+            nonlocal now_s
+            ran.append(len(next(iter(inputs.values()))))
+            now_s += (base_us + row_us * ran[-1]) / 1e6
+            return run(self, inputs)
+
+        monkeypatch.setattr(Whole, "run", paced)
+        monkeypatch.setattr("service.session.time", SimpleNamespace(perf_counter=lambda: now_s))
+        return ran
+
+    return set_pace
 
 
 def opened(path: Path, provider: Cpu, max_batch_rows: int = 10) -> Session:
@@ -150,21 +176,16 @@ def test_threads_of_the_cpu_spin_for_so_long_and_only_within_a_run(spin_us: int,
     assert options.intra_op_num_threads == 3
 
 
-@pytest.mark.parametrize(("model", "most"), [("mnist-tiny", 64), ("cifar10", 8)])
+@pytest.mark.parametrize("row_us", [100, 2000])
 def test_a_model_whose_runs_are_long_is_not_tried_out_with_many_rows(
-    model: str, most: int, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+    row_us: float, models_dir: Path, pace: Pace
 ) -> None:
-    """64 rows of cifar10 are 16 thousand million multiply-accumulates; its probe has 8 rows."""
-    seen: list[int] = []
-    run = Whole.run
-
-    def recorded(self: Whole, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        seen.append(len(inputs["images"]))
-        return run(self, inputs)
-
-    monkeypatch.setattr(Whole, "run", recorded)
-    session = Session(models_dir / model / "1" / "model.onnx", (Cpu(),), threads=2, max_batch_rows=64)
-    assert (max(seen), session.join_rows) == (most, 64)
+    """64 rows that take 128 ms are too long; the probe is run in any case."""
+    ran = pace(8, row_us)
+    path = models_dir / "mnist-tiny" / "1" / "model.onnx"
+    session = Session(path, (Cpu(),), threads=2, max_batch_rows=64)
+    assert session.card.probe is not None
+    assert (max(ran), session.join_rows) == (64 if row_us == 100 else len(session.card.probe.images), 64)
 
 
 @pytest.mark.parametrize(
@@ -177,14 +198,16 @@ def test_longer_runs_are_inline_where_no_core_is_left_beside_them(
     assert longest_inline_us(provider, threads, cores) == longest
 
 
-def test_short_runs_take_one_thread_and_give_the_same(tmp_path: Path) -> None:
+def test_short_runs_take_one_thread_and_give_the_same(tmp_path: Path, pace: Pace) -> None:
+    pace(20, 9)
+
     @dataclass(frozen=True)
     class Always(Cpu):
         one_thread_us: ClassVar[float] = 0.0
 
     path = onnx_models.two_inputs(tmp_path)
     several = Session(path, (Cpu(),), threads=2, max_batch_rows=40)
-    assert several.one_thread_rows in (1, 2, 4, 8, 16, 32)
+    assert several.one_thread_rows == 8
     assert Session(path, (Cpu(),), threads=1, max_batch_rows=40).one_thread_rows == 0
     always = Session(path, (Always(),), threads=2, max_batch_rows=40)
     assert always.one_thread_rows == 0
@@ -195,9 +218,9 @@ def test_short_runs_take_one_thread_and_give_the_same(tmp_path: Path) -> None:
         assert all(np.array_equal(outputs[name], expected[name]) for name in expected)
 
 
-def test_long_runs_take_all_threads(models_dir: Path) -> None:
-    """One row of mnist-deep takes one thread half a millisecond."""
-    path = models_dir / "mnist-deep" / "1" / "model.onnx"
+def test_long_runs_take_all_threads(tmp_path: Path, pace: Pace) -> None:
+    pace(92, 9)
+    path = onnx_models.two_inputs(tmp_path)
     assert Session(path, choose(["cpu"]), threads=2, max_batch_rows=8).one_thread_rows == 0
 
 
@@ -207,19 +230,9 @@ def test_long_runs_take_all_threads(models_dir: Path) -> None:
     [(40, 1, 300), (40, 5, 128), (8, 9, 128), (8, 10, 64), (8, 50, 64), (100, 3000, 64)],
 )
 def test_many_requests_share_a_run_where_many_rows_are_short_and_few_where_they_are_long(
-    base_us: float, row_us: float, joined: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base_us: float, row_us: float, joined: int, threads: int, tmp_path: Path, pace: Pace
 ) -> None:
-    """On a clock of its own, as a busy machine would decide otherwise: what a run takes, and each row of it."""
-    now_s = 0.0
-    run = Whole.run
-
-    def paced(self: Whole, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        nonlocal now_s
-        now_s += (base_us + row_us * len(inputs["left"])) / 1e6
-        return run(self, inputs)
-
-    monkeypatch.setattr(Whole, "run", paced)
-    monkeypatch.setattr("service.session.time", SimpleNamespace(perf_counter=lambda: now_s))
+    pace(base_us, row_us)
     session = Session(onnx_models.two_inputs(tmp_path), (Cpu(),), threads=threads, max_batch_rows=300)
     assert session.join_rows == joined
 
