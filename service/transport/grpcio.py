@@ -85,7 +85,9 @@ class GrpcioTransport(Transport):
 
     def set_ready(self, serving: Mapping[str, bool]) -> None:
         """Tells the health protocol which names are serving."""
-        asyncio.run_coroutine_threadsafe(self._set_health(serving), self._loop).result()
+        told = asyncio.run_coroutine_threadsafe(self._set_health(serving), self._loop)
+        with contextlib.suppress(TimeoutError):  # a run that does not end has the loop: it tells nobody anything now
+            told.result(CLOSE_S)
 
     def retire(self, timeout_s: float, hurried: Callable[[], bool]) -> bool:
         """Leaves the port to the others that serve it, and has its clients go there; see sockets.see_off."""

@@ -99,8 +99,9 @@ def test_an_idle_server_ends_at_once_on_sigint(transport: str, ragged_dir: Path)
 
 @pytest.mark.parametrize("leaves", [False, True], ids=["caller waits", "caller left"])
 def test_a_run_that_outlasts_the_grace_period_is_left(transport: str, odd_models_dir: Path, leaves: bool) -> None:
-    """The model is set to work for days; the server ends all the same, with 1 if anybody waited for it."""
-    options = ("--models", "laborious", "--max-batch-rows", "64", "--max-queue-rows", "64", "--grace-s", "1")
+    """The model is set to work for days, in its own thread; the server ends all the same, with 1 if anybody waited."""
+    limits = ("--max-batch-rows", "64", "--max-queue-rows", "64", "--max-inline-us", "0")
+    options = ("--models", "laborious", *limits, "--grace-s", "1")
     process = ServerProcess(odd_models_dir, *options, transport=transport)
 
     def rows(count: int, work: int = 0) -> pb.ModelInferRequest:
@@ -116,6 +117,23 @@ def test_a_run_that_outlasts_the_grace_period_is_left(transport: str, odd_models
         assert process.terminate() == (0 if leaves else 1)
         assert leaves or isinstance(endless.exception(), grpc.RpcError)
     assert leaves != any("still in flight" in event["event"] for event in process.events)
+
+
+def test_a_run_in_the_receiving_thread_that_never_ends_does_not_hold_up_the_end(
+    transport: str, odd_models_dir: Path
+) -> None:
+    """Runs of the model have been short, so this one keeps the transport from all else, and so from the end too."""
+    options = ("--models", "laborious", "--max-inline-us", "1000000", "--grace-s", "1")
+    index = np.zeros(1, np.int64)
+    with ServerProcess(odd_models_dir, *options, transport=transport) as process, process.channel() as channel:
+        call = model_infer(channel)
+        for _ in range(3):
+            call(infer_request("laborious", index=index, work=index), timeout=TIMEOUT_S)
+        endless = call.future(infer_request("laborious", index=index, work=index + 10**9), timeout=TIMEOUT_S)
+        while call.future(infer_request("laborious", index=index, work=index), timeout=2).code() == grpc.StatusCode.OK:
+            pass
+        assert process.terminate() == 1
+        assert isinstance(endless.exception(), grpc.RpcError)
 
 
 def test_health_follows_the_server_and_each_model(odd_server: ServerProcess) -> None:
