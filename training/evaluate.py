@@ -33,9 +33,10 @@ class Outputs:
 class OnnxFile:
     """An exported file, opened with ONNX Runtime's CPU provider."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int | None = None) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()  # follows OMP_NUM_THREADS and containers' limits
+        # PyTorch's number follows OMP_NUM_THREADS and containers' limits.
+        options.intra_op_num_threads = threads or torch.get_num_threads()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # nobody waits for microseconds here
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 

@@ -76,6 +76,8 @@ def recipe_for(data: Dataset, network: str, name: str) -> Recipe:
         dataset="folder",
         validation=len(data.validation_images),
         teacher="",  # it knows other classes
+        taught_by="",
+        views=0,
         teaching=0.0,
         teaching_temperature=0.0,
         average=min(recipe.average, round(1 - 1 / steps, 4)),  # over the last epoch at most, however short it is
@@ -135,7 +137,7 @@ def make_fp32(recipe: Recipe, read_data: Callable[[], Dataset], chosen: Argument
     device = choose_device(chosen.device)
     data = read_data()
     path_of_checkpoint = checkpoint.path_of(chosen.checkpoints_dir, recipe)
-    training = train(recipe, data, device, path_of_checkpoint, console, teacher_of(recipe, chosen.epochs))
+    training = train(recipe, data, device, path_of_checkpoint, console, teacher_of(recipe, chosen.epochs), chosen.models_dir)
     console.print(f"{recipe.name}: exporting and comparing", soft_wrap=True)
     facts, differences = publication.publish(recipe, training, data, path)
     return Export(path, facts, differences, f"{time.perf_counter() - started:.0f} s")

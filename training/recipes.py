@@ -68,6 +68,12 @@ class Recipe:
     """Share of the loss that is the distance from the teacher's answers (`distillation.distance`); labels the rest."""
     teaching_temperature: float = 0.0
     """Of both networks' answers in that distance."""
+    taught_by: str = ""
+    """In place of `teacher`: the exported model whose answers to `views` are stored once (see `views`); "" for none."""
+    views: int = 0
+    """With `taught_by`: how many fixed views of each image there are; an epoch sees one."""
+    lanes: int = 1
+    """A batch is computed in so many parts, side by side on a CPU (see `lanes`)."""
     label_smoothing: float = 0.0
     """Share of the target probability that is spread evenly over all classes."""
     average: float = 0.0
@@ -168,6 +174,38 @@ RECIPES = {
             keep_pages=True,  # the bare step: 777 images/s became 843 on two Zen 3 cores, in fp32
         ),
         Recipe(
+            name="mnist-small",
+            network="mnist-small",
+            dataset="mnist",
+            mean=(0.1307,),  # as above
+            std=(0.3081,),
+            optimizer="muon",  # as for cifar10
+            learning_rate=0.05,
+            momentum=0.9,
+            rest_rate=0.1,
+            weight_decay=5e-4,
+            batch=256,
+            epochs=60,
+            warmup=0.1,
+            cosine=True,
+            shift_pixels=2,  # these as for mnist
+            rotate_degrees=10,
+            stretch=0.1,
+            shear=0.1,
+            bend_pixels=1.0,
+            taught_by="mnist-int8",  # as accurate as mnist, and three times as fast
+            views=10,
+            teaching=0.9,  # as for cifar10
+            teaching_temperature=4.0,
+            average=0.998,  # two epochs
+            validation=3_000,  # the same images as mnist's: what it teaches must not know them
+            blind=True,
+            precision="bf16",
+            channels_last=True,
+            keep_pages=True,
+            lanes=2,
+        ),
+        Recipe(
             name="cifar10",
             network="cifar10",
             dataset="cifar10",
@@ -233,6 +271,66 @@ RECIPES = {
             precision="bf16",
             channels_last=True,
             keep_pages=True,
+        ),
+        Recipe(
+            name="cifar10-small",
+            network="cifar10-small",
+            dataset="cifar10",
+            mean=(0.4914, 0.4822, 0.4465),
+            std=(0.2470, 0.2435, 0.2616),
+            optimizer="muon",  # these as for cifar10
+            learning_rate=0.05,
+            momentum=0.9,
+            rest_rate=0.1,
+            weight_decay=5e-4,
+            batch=400,
+            epochs=70,
+            warmup=0.1,
+            cosine=True,
+            shift_pixels=4,
+            flip=True,
+            cutout_pixels=8,  # a small network knows nothing by heart
+            taught_by="cifar10-int8",  # within 0.2 points of cifar10, and four times as fast
+            views=6,  # with their mirror images, twelve pictures of each image
+            teaching=0.9,
+            teaching_temperature=4.0,
+            average=0.995,  # under two epochs
+            validation=2_500,  # the same images as cifar10's: what it teaches must not know them
+            blind=True,
+            precision="bf16",
+            channels_last=True,
+            keep_pages=True,
+            lanes=2,
+        ),
+        Recipe(
+            name="cifar10-nano",
+            network="cifar10-nano",
+            dataset="cifar10",
+            mean=(0.4914, 0.4822, 0.4465),
+            std=(0.2470, 0.2435, 0.2616),
+            optimizer="muon",  # these as for cifar10
+            learning_rate=0.05,
+            momentum=0.9,
+            rest_rate=0.1,
+            weight_decay=5e-4,
+            batch=400,
+            epochs=40,
+            warmup=0.1,
+            cosine=True,
+            shift_pixels=4,
+            flip=True,
+            cutout_pixels=8,  # a small network knows nothing by heart
+            taught_by="cifar10-int8",  # within 0.2 points of cifar10, and four times as fast
+            views=6,  # with their mirror images, twelve pictures of each image
+            teaching=0.9,
+            teaching_temperature=4.0,
+            average=0.995,  # under two epochs
+            validation=2_500,  # the same images as cifar10's: what it teaches must not know them
+            blind=True,
+            precision="bf16",
+            channels_last=True,
+            keep_pages=True,
+            lanes=2,
         ),
         Recipe(
             name="cifar10-tiny",

@@ -85,9 +85,9 @@ def cross_entropy_gradient(logits: Array, labels: NDArray[np.int64]) -> Array:
 class Description:
     """A network in the reference's own words.
 
-    `layers` are tuples: ("conv", name of its weights, padding), ("norm", name), ("relu",), ("max pool", size),
-    ("average pool", size), ("global max pool",), ("flatten",), ("linear", name), ("residual", layers): what the layers
-    give is added to what they are given.
+    `layers` are tuples: ("conv", name of its weights, padding) and behind that the stride where it is not 1,
+    ("norm", name), ("relu",), ("max pool", size), ("average pool", size), ("global max pool",), ("flatten",),
+    ("linear", name), ("residual", layers): what the layers give is added to what they are given.
     """
 
     mean: tuple[float, ...]
@@ -100,14 +100,17 @@ FLATTEN = ("flatten",)
 HALVE = ("max pool", 2)
 
 
-def _norm_block(number: int, padding: int) -> tuple[tuple[Any, ...], ...]:
-    return (("conv", f"conv{number}", padding), ("norm", f"norm{number}"), RELU)
+def _norm_block(number: int, padding: int, stride: int = 1) -> tuple[tuple[Any, ...], ...]:
+    return (("conv", f"conv{number}", padding, stride), ("norm", f"norm{number}"), RELU)
 
 
 def _widening(number: int, blocks: int) -> tuple[tuple[Any, ...], ...]:
     """Describe a stage of cifar10: a convolution, pooled before its norm, and residual blocks."""
-    residual = (_residual_block(f"block{number}_{block}.") for block in range(1, blocks + 1))
-    return (("conv", f"conv{number}", 1), HALVE, ("norm", f"norm{number}"), RELU, *sum(residual, ()))
+    return (("conv", f"conv{number}", 1), HALVE, ("norm", f"norm{number}"), RELU, *_blocks_of(number, blocks))
+
+
+def _blocks_of(stage: int, blocks: int) -> tuple[tuple[Any, ...], ...]:
+    return sum((_residual_block(f"block{stage}_{block}.") for block in range(1, blocks + 1)), ())
 
 
 def _residual_block(name: str) -> tuple[tuple[Any, ...], ...]:
@@ -147,8 +150,33 @@ DESCRIPTIONS = {
             *(("average pool", 5), FLATTEN, ("linear", "linear")),
         ),
     ),
+    "mnist-small": Description(
+        (0.1307,),
+        (0.3081,),
+        (
+            *(*_norm_block(1, 2, 2), *_norm_block(2, 1, 2), *_norm_block(3, 1), *_norm_block(4, 0)),
+            *(("average pool", 5), FLATTEN, ("linear", "linear")),
+        ),
+    ),
     "cifar10": _RESIDUAL,
     "cifar10-wide": _RESIDUAL,
+    "cifar10-small": Description(
+        (0.4914, 0.4822, 0.4465),
+        (0.2470, 0.2435, 0.2616),
+        (
+            *(*_norm_block(1, 1), *_widening(2, 1)),
+            *(*_norm_block(3, 1, 2), *_blocks_of(3, 2), *_norm_block(4, 1, 2), *_blocks_of(4, 1)),
+            *(("global max pool",), ("linear", "linear")),
+        ),
+    ),
+    "cifar10-nano": Description(
+        (0.4914, 0.4822, 0.4465),
+        (0.2470, 0.2435, 0.2616),
+        (
+            *(*_norm_block(1, 1, 2), *_norm_block(2, 1, 2), *_blocks_of(2, 1), *_norm_block(3, 1, 2)),
+            *(*_blocks_of(3, 1), ("global max pool",), ("linear", "linear")),
+        ),
+    ),
     "cifar10-tiny": Description(
         (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (("conv", "conv", 1), RELU, HALVE, FLATTEN, ("linear", "linear"))
     ),
@@ -210,7 +238,8 @@ def _run(layers: tuple[tuple[Any, ...], ...], weights: Mapping[str, NDArray[Any]
             bias = weights[f"{name}.bias"].astype(np.float64) if f"{name}.bias" in weights else np.zeros(len(weight))
         match kind:
             case "conv":
-                values = conv2d(values, weight, bias, padding=details[1])
+                _, padding, *stride = details
+                values = conv2d(values, weight, bias, padding=padding, stride=stride[0] if stride else 1)
             case "norm":
                 mean, variance = (weights[f"{name}.running_{part}"].astype(np.float64) for part in ("mean", "var"))
                 values = batch_norm(values, mean, variance, weight, bias)

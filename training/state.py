@@ -9,6 +9,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from training import winograd
 from training.checkpoint import Checkpoint, Epoch
 from training.device import arithmetic_for, describe
+from training.lanes import Lanes
 from training.networks import NETWORKS
 from training.optimizer import make_optimizer, rate_curve
 from training.recipes import Recipe
@@ -38,7 +39,9 @@ class State:
         self.history: list[Epoch] = []
         self.arithmetic = arithmetic_for(recipe.precision, device)
         self.trained_on = describe(device)
-        winograd.speed_up(self.network, recipe.precision, device)
+        if recipe.lanes == 1:  # its threads are those that lanes do without
+            winograd.speed_up(self.network, recipe.precision, device)
+        self.lanes = Lanes(self.network, recipe.lanes)
 
     @property
     def result(self) -> nn.Module:
@@ -48,10 +51,8 @@ class State:
         averaged: nn.Module = self.average.module
         return averaged
 
-    def step(self, loss: torch.Tensor) -> None:
-        """Follow the gradient of a batch's loss."""
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call] # so in PyTorch
+    def step(self) -> None:
+        """Follow the gradient that the lanes have left."""
         self.optimizer.step()
         self.scheduler.step()
         if self.average is not None:

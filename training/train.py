@@ -18,7 +18,7 @@ from rich.console import Console
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from training import augment, checkpoint
+from training import augment, checkpoint, views
 from training.data import Dataset
 from training.device import autocast, keep_pages
 from training.distillation import distance
@@ -58,11 +58,13 @@ def train(
     path: Path,
     console: Console,
     teacher: Recipe | None = None,
+    models_dir: Path = Path("models"),
 ) -> Training:
     """Train by `recipe`, or go on from the checkpoint at `path`, which is renewed at the end of every epoch.
 
     A table of the epochs is written beside the checkpoint, as CSV. `teacher` is how the recipe's teacher is trained, if
     it has one: that happens first, with a checkpoint in the same folder, unless there is nothing left to learn.
+    `models_dir` has the model that it is taught by, if it is taught by an exported one.
 
     Raises CheckpointError for a checkpoint of another network or recipe, and DivergedError, with the last checkpoint
     left as it was, when the loss is no longer finite. KeyboardInterrupt passes through: finished epochs are on disk.
@@ -81,10 +83,14 @@ def train(
     state = State(recipe, len(data.train_images), len(data.labels), device)
     if saved is not None:
         state.restore(saved)
+    stored = None
+    if recipe.taught_by and len(state.history) < recipe.epochs:
+        stored = views.answer(recipe, data.train_images.cpu(), models_dir, path.parent, console)
+        stored = [answers.to(device) for answers in stored]
 
     with TrainingProgress(recipe.name, recipe.epochs, console) as progress:
         for epoch in range(len(state.history), recipe.epochs):
-            seen = train_epoch(recipe, state, data, preprocess, progress, answering)
+            seen = train_epoch(recipe, state, data, preprocess, progress, answering, stored)
             validation = measure(recipe, state.result, preprocess, data.validation_images, data.validation_labels)
             looked_at = slice(0, 0) if recipe.blind else slice(None)
             test = measure(recipe, state.result, preprocess, data.test_images[looked_at], data.test_labels[looked_at])
@@ -137,33 +143,42 @@ def train_epoch(
     preprocess: Preprocess,
     progress: TrainingProgress,
     teacher: nn.Module | None,
+    stored: list[torch.Tensor] | None,
 ) -> Seen:
     """Take the steps of the next epoch; raises DivergedError when the loss is no longer finite.
 
-    `teacher` is in evaluation mode, on the device of the data, and answers in the same precision.
+    `teacher` is in evaluation mode, on the device of the data, and answers in the same precision; `stored` are answers
+    to fixed views instead.
     """
     images, labels, device = data.train_images, data.train_labels, data.train_images.device
     epoch, layout = len(state.history), layout_of(recipe)
-    state.network.train()
+    state.lanes.train()
     seen = Seen(device)
     order = torch.randperm(len(images), generator=state.shuffling)[: state.images_an_epoch].to(device)
-    draws = augment.draw(recipe, tuple(images.shape), epoch, state.shuffling, device)
+    shape = tuple(images.shape)
+    view = None if stored is None else views.view_of_epoch(recipe, shape, epoch, stored, device)
+    draws = augment.draw(recipe, shape, epoch, state.shuffling, device) if view is None else None
     batches = torch.split(order, recipe.batch)
 
-    for step, rows in enumerate(batches, start=1):
-        targets = labels[rows]
-        inputs = preprocess(augment.apply(recipe, draws, images[rows], rows))
-        inputs = inputs.contiguous(memory_format=layout)
+    def compute(network: nn.Module, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        changed = view.apply(images[rows], rows) if draws is None else augment.apply(recipe, draws, images[rows], rows)
+        inputs = preprocess(changed).contiguous(memory_format=layout)
         with autocast(recipe.precision, device):
-            logits = state.network(inputs)
-            loss = cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
+            logits = network(inputs)
+            loss = cross_entropy(logits, labels[rows], label_smoothing=recipe.label_smoothing)
+            answers = None if view is None else view.answers[rows]
             if teacher is not None:
                 with torch.no_grad():
                     answers = teacher(inputs)
+            if answers is not None:
                 loss = loss.lerp(distance(logits, answers, recipe.teaching_temperature), recipe.teaching)
-        state.step(loss)
+        return loss, logits
 
-        logits = logits.detach().float()
+    for step, rows in enumerate(batches, start=1):
+        _, logits = state.lanes.follow(compute, rows)
+        state.step()
+
+        logits, targets = logits.float(), labels[rows]
         losses = cross_entropy(logits, targets, reduction="none")
         seen.add(losses, logits.argmax(1) == targets)
         if step % STEPS_PER_LOOK == 0 or step == len(batches):
