@@ -151,7 +151,7 @@ def mnist(classes: int = 10) -> nn.Sequential:
 
 
 def mnist_small(classes: int = 10) -> nn.Sequential:
-    """Ours, for a twelfth of mnist's work: four convolutions with batch norm, two of them strided; 51,002 parameters."""
+    """Ours, for a twelfth of mnist's work: four convolutions with batch norm, two strided; 51,002 parameters."""
     network = nn.Sequential()
     channels = 1
     shapes = ((16, 5, 2, 2), (32, 3, 2, 1), (48, 3, 1, 1), (72, 3, 1, 0))

@@ -72,14 +72,18 @@ def summarise(recipe: Mapping[str, Any]) -> str:
             "colour": "colours changed by up to {:.0%}",
             "plain_epochs": "shapes and colours unchanged in the last {} epochs",
             "teacher": "taught by {}",
+            "taught_by": "taught by the file of {}",
+            "views": "of {} fixed views of each image",
             "teaching": "whose answers are {:.0%} of the loss",
             "teaching_temperature": "at temperature {:g}",
             "label_smoothing": "label smoothing {:g}",
             "average": "weights averaged with decay {:g}",
+            "lanes": "batches in {} parts",
             "validation": "{:,} images held out",
             "blind": "the test set left alone until the end",
         }.items()
-        if recipe.get(key)  # a file may be older than one of these
+        # A file may be older than one of these; one lane is none.
+        if recipe.get(key) and (key, recipe[key]) != ("lanes", 1)
     ]
     return ", ".join([*parts, f"seed {recipe['seed']}", recipe["precision"]])
 

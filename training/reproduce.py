@@ -129,7 +129,7 @@ def run_all(names: Sequence[str], chosen: argparse.Namespace, console: Console) 
         for seed in SEEDS[name]:
             recipe = dataclasses.replace(asked, seed=seed)
             path = checkpoint.path_of(chosen.checkpoints_dir, recipe)
-            teacher = teacher_of(recipe, chosen.epochs)
+            teacher = teacher_of(recipe, chosen.models_dir, chosen.epochs)
             training = train(recipe, data, choose_device(chosen.device), path, console, teacher)
             run = measure(recipe, training, data)
             if name in PUBLISHED and PUBLISHED[name].first_loss is not None:

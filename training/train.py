@@ -33,6 +33,9 @@ STEPS_PER_LOOK = 50
 # Images in one pass when an epoch is measured.
 MEASURED = 500
 
+Teacher = nn.Module | list[torch.Tensor] | None
+"""A network that answers what the student sees, or stored answers to fixed views, or nobody."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -57,25 +60,27 @@ def train(
     device: torch.device,
     path: Path,
     console: Console,
-    teacher: Recipe | None = None,
-    models_dir: Path = Path("models"),
+    teacher: Recipe | Path | None = None,
 ) -> Training:
     """Train by `recipe`, or go on from the checkpoint at `path`, which is renewed at the end of every epoch.
 
-    A table of the epochs is written beside the checkpoint, as CSV. `teacher` is how the recipe's teacher is trained, if
-    it has one: that happens first, with a checkpoint in the same folder, unless there is nothing left to learn.
-    `models_dir` has the model that it is taught by, if it is taught by an exported one.
+    A table of the epochs is written beside the checkpoint, as CSV. `teacher` is how the recipe's teacher is trained, or
+    the exported file whose answers are stored (see `views`): either happens first, in the folder of the checkpoint,
+    unless there is nothing left to learn.
 
     Raises CheckpointError for a checkpoint of another network or recipe, and DivergedError, with the last checkpoint
     left as it was, when the loss is no longer finite. KeyboardInterrupt passes through: finished epochs are on disk.
     """
-    if (recipe.teacher or None) != (teacher and teacher.name):
-        raise ValueError(f"{recipe.name} is taught by {recipe.teacher or 'nobody'}, not by {teacher and teacher.name}")
+    named = teacher.parent.parent.name if isinstance(teacher, Path) else teacher and teacher.name
+    wanted = recipe.teacher or recipe.taught_by or None
+    if wanted != named:
+        raise ValueError(f"{recipe.name} is taught by {wanted or 'nobody'}, not by {named}")
     saved = checkpoint.load(path, recipe)
-    answering = None
-    if teacher is not None and not (saved and len(saved["history"]) == recipe.epochs):
-        answering = train(teacher, data, device, checkpoint.path_of(path.parent, teacher), console).network
-        answering.to(device=device, memory_format=layout_of(recipe))  # type: ignore[call-overload] # as in State
+    left = recipe.epochs - len(saved["history"] if saved else [])
+    trained_teacher = None
+    if isinstance(teacher, Recipe) and left:
+        trained_teacher = train(teacher, data, device, checkpoint.path_of(path.parent, teacher), console).network
+        trained_teacher.to(device=device, memory_format=layout_of(recipe))  # type: ignore[call-overload] # as in State
     if recipe.keep_pages and device.type == "cpu":
         keep_pages()
     data = data.hold_out(recipe.validation).to(device)
@@ -83,14 +88,14 @@ def train(
     state = State(recipe, len(data.train_images), len(data.labels), device)
     if saved is not None:
         state.restore(saved)
-    stored = None
-    if recipe.taught_by and len(state.history) < recipe.epochs:
-        stored = views.answer(recipe, data.train_images.cpu(), models_dir, path.parent, console)
-        stored = [answers.to(device) for answers in stored]
+    answering: Teacher = trained_teacher
+    if isinstance(teacher, Path) and left:
+        stored = views.answer(recipe, data.train_images.cpu(), teacher, path.parent, console)
+        answering = [answers.to(device) for answers in stored]
 
     with TrainingProgress(recipe.name, recipe.epochs, console) as progress:
         for epoch in range(len(state.history), recipe.epochs):
-            seen = train_epoch(recipe, state, data, preprocess, progress, answering, stored)
+            seen = train_epoch(recipe, state, data, preprocess, progress, answering)
             validation = measure(recipe, state.result, preprocess, data.validation_images, data.validation_labels)
             looked_at = slice(0, 0) if recipe.blind else slice(None)
             test = measure(recipe, state.result, preprocess, data.test_images[looked_at], data.test_labels[looked_at])
@@ -142,13 +147,11 @@ def train_epoch(
     data: Dataset,
     preprocess: Preprocess,
     progress: TrainingProgress,
-    teacher: nn.Module | None,
-    stored: list[torch.Tensor] | None,
+    teacher: Teacher,
 ) -> Seen:
     """Take the steps of the next epoch; raises DivergedError when the loss is no longer finite.
 
-    `teacher` is in evaluation mode, on the device of the data, and answers in the same precision; `stored` are answers
-    to fixed views instead.
+    `teacher` is in evaluation mode, on the device of the data, and answers in the same precision.
     """
     images, labels, device = data.train_images, data.train_labels, data.train_images.device
     epoch, layout = len(state.history), layout_of(recipe)
@@ -156,7 +159,7 @@ def train_epoch(
     seen = Seen(device)
     order = torch.randperm(len(images), generator=state.shuffling)[: state.images_an_epoch].to(device)
     shape = tuple(images.shape)
-    view = None if stored is None else views.view_of_epoch(recipe, shape, epoch, stored, device)
+    view = views.view_of_epoch(recipe, shape, epoch, teacher, device) if isinstance(teacher, list) else None
     draws = augment.draw(recipe, shape, epoch, state.shuffling, device) if view is None else None
     batches = torch.split(order, recipe.batch)
 
@@ -167,7 +170,7 @@ def train_epoch(
             logits = network(inputs)
             loss = cross_entropy(logits, labels[rows], label_smoothing=recipe.label_smoothing)
             answers = None if view is None else view.answers[rows]
-            if teacher is not None:
+            if isinstance(teacher, nn.Module):
                 with torch.no_grad():
                     answers = teacher(inputs)
             if answers is not None:

@@ -69,13 +69,11 @@ def draw(recipe: Recipe, shape: tuple[int, ...], number: int, device: torch.devi
     return augment.draw(fixed, shape, 0, torch.Generator().manual_seed(number), device)
 
 
-def answer(recipe: Recipe, images: torch.Tensor, models_dir: Path, folder: Path, console: Console) -> list[torch.Tensor]:
-    """Give the teacher's logits, float16 [N, classes] for each view of uint8 images [N, height, width, channels].
+def answer(recipe: Recipe, images: torch.Tensor, path: Path, folder: Path, console: Console) -> list[torch.Tensor]:
+    """Give the logits of the model at `path`, float16 [N, classes] for each view of uint8 images [N, H, W, channels].
 
-    What `folder` does not hold yet is computed and kept there. Raises ModelFileError where the teacher's file is not
-    in `models_dir`.
+    What `folder` does not hold yet is computed and kept there. Raises ModelFileError where there is no such file.
     """
-    path = models_dir / recipe.taught_by / "1" / "model.onnx"
     if not path.exists():
         raise ModelFileError(
             f"{recipe.name} is taught by {recipe.taught_by}, and {path} is not there; export that first, or name the "

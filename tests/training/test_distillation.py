@@ -76,9 +76,11 @@ def test_a_student_has_the_teacher_that_its_recipe_names(
 def test_a_trial_of_fewer_epochs_has_a_teacher_of_as_few_and_every_seed_the_same_one() -> None:
     wide = RECIPES["cifar10-wide"]
     student = dataclasses.replace(RECIPES["cifar10"], seed=7)
-    assert teacher_of(student) == wide
-    assert teacher_of(student, 10) == dataclasses.replace(wide, epochs=10, plain_epochs=1)
-    assert teacher_of(RECIPES["mnist"]) is None
+    models = Path("models")
+    assert teacher_of(student, models) == wide
+    assert teacher_of(student, models, 10) == dataclasses.replace(wide, epochs=10, plain_epochs=1)
+    assert teacher_of(RECIPES["mnist"], models) is None
+    assert teacher_of(RECIPES["mnist-small"], models, 10) == models / "mnist-int8" / "1" / "model.onnx"
 
 
 def test_pictures_of_ones_own_have_no_teacher(cifar10: Dataset) -> None:

@@ -19,14 +19,15 @@ from training.errors import CheckpointError, DivergedError
 from training.networks import NETWORKS, Preprocess
 from training.optimizer import make_optimizer, rate_curve
 from training.pipeline import customise
-from training.recipes import RECIPES, Recipe
+from training.recipes import RECIPES, Recipe, teacher_of
 from training.train import Training, train
 
 from .samples import CPU, ROOT, ConsoleThatInterrupts, command, part, run
 
 # Between them: all optimizers, both schedules, batch norm, dropout, bf16, two sizes, shifts, flips drawn and
-# alternating, warps, colours, a teacher, a moving average, with and without a look at the test set.
-VARIED = ("mnist-tiny", "mnist-deep", "mnist", "cifar10", "cifar10-tiny", "cifar10-cnn")
+# alternating, warps, colours, a teacher, stored answers, lanes, a moving average, with and without a look at the test
+# set.
+VARIED = ("mnist-tiny", "mnist-deep", "mnist", "mnist-small", "cifar10", "cifar10-tiny", "cifar10-cnn")
 
 EPOCHS = 40
 """Of a training that is to be cut off: about a tenth of a second each."""
@@ -64,7 +65,7 @@ def test_a_training_stopped_and_resumed_equals_the_straight_one_bit_for_bit(
 ) -> None:
     recipe = dataclasses.replace(short(name), cutout_pixels=6, label_smoothing=0.1)
     data = part_for(recipe, mnist, cifar10)
-    teacher = None
+    teacher = teacher_of(recipe, ROOT / "models")
     if recipe.teacher:  # its own is large, and any will do
         teacher = short("cifar10-tiny", 1)
         recipe = dataclasses.replace(recipe, teacher=teacher.name)
