@@ -10,6 +10,7 @@ seeded generator, so a recipe draws the same numbers on every device.
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -159,13 +160,16 @@ def train_epoch(
     seen = Seen(device)
     order = torch.randperm(len(images), generator=state.shuffling)[: state.images_an_epoch].to(device)
     shape = tuple(images.shape)
-    view = views.view_of_epoch(recipe, shape, epoch, teacher, device) if isinstance(teacher, list) else None
-    draws = augment.draw(recipe, shape, epoch, state.shuffling, device) if view is None else None
+    view = None
+    if isinstance(teacher, list):
+        view = views.view_of_epoch(recipe, shape, epoch, teacher, device)
+        change = view.apply
+    else:
+        change = partial(augment.apply, recipe, augment.draw(recipe, shape, epoch, state.shuffling, device))
     batches = torch.split(order, recipe.batch)
 
     def compute(network: nn.Module, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        changed = view.apply(images[rows], rows) if draws is None else augment.apply(recipe, draws, images[rows], rows)
-        inputs = preprocess(changed).contiguous(memory_format=layout)
+        inputs = preprocess(change(images[rows], rows)).contiguous(memory_format=layout)
         with autocast(recipe.precision, device):
             logits = network(inputs)
             loss = cross_entropy(logits, labels[rows], label_smoothing=recipe.label_smoothing)
