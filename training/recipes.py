@@ -43,6 +43,8 @@ class Recipe:
     """Share of all steps in which the rate rises linearly; it falls along a cosine after that, if `cosine`."""
     cosine: bool = False
     """Whether the rate falls to zero along half a cosine; else it stays."""
+    fall: float = 0.0
+    """In place of `cosine`: the share of all steps, at the end, in which the rate falls to zero along a line."""
     shift_pixels: int = 0
     """Each image is moved at random by up to this many pixels both ways, zeros coming in."""
     flip: bool = False
@@ -285,9 +287,9 @@ RECIPES = {
             rest_rate=0.1,
             weight_decay=5e-4,
             batch=256,
-            epochs=64,
-            warmup=0.1,
-            cosine=True,
+            epochs=40,
+            warmup=0.05,
+            fall=0.6,
             shift_pixels=4,
             flip=True,
             cutout_pixels=8,  # a small network knows nothing by heart
@@ -316,8 +318,8 @@ RECIPES = {
             weight_decay=5e-4,
             batch=256,
             epochs=40,
-            warmup=0.1,
-            cosine=True,
+            warmup=0.05,
+            fall=0.6,
             shift_pixels=4,
             flip=True,
             cutout_pixels=8,  # a small network knows nothing by heart
