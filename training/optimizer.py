@@ -29,8 +29,6 @@ def rate_curve(recipe: Recipe, steps: int) -> Callable[[int], float]:
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
-        if recipe.fall:
-            return min(1.0, (steps - step) / (recipe.fall * steps))
         if not recipe.cosine:
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))

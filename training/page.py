@@ -57,8 +57,6 @@ def summarise(recipe: Mapping[str, Any]) -> str:
         parts.append(f"weight decay {recipe['weight_decay']:g}")
     if recipe["cosine"]:
         parts.append("cosine with warm-up" if recipe["warmup"] else "cosine")
-    if recipe.get("fall"):
-        parts.append(f"falling to zero over the last {recipe['fall']:.0%}, with warm-up")
     parts += [f"batch {recipe['batch']}", f"{recipe['epochs']} epoch{'s' if recipe['epochs'] > 1 else ''}"]
     parts += [
         form.format(recipe[key])

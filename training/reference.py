@@ -106,11 +106,8 @@ def _norm_block(number: int, padding: int, stride: int = 1) -> tuple[tuple[Any, 
 
 def _widening(number: int, blocks: int) -> tuple[tuple[Any, ...], ...]:
     """Describe a stage of cifar10: a convolution, pooled before its norm, and residual blocks."""
-    return (("conv", f"conv{number}", 1), HALVE, ("norm", f"norm{number}"), RELU, *_blocks_of(number, blocks))
-
-
-def _blocks_of(stage: int, blocks: int) -> tuple[tuple[Any, ...], ...]:
-    return sum((_residual_block(f"block{stage}_{block}.") for block in range(1, blocks + 1)), ())
+    residual = (_residual_block(f"block{number}_{block}.") for block in range(1, blocks + 1))
+    return (("conv", f"conv{number}", 1), HALVE, ("norm", f"norm{number}"), RELU, *sum(residual, ()))
 
 
 def _residual_block(name: str) -> tuple[tuple[Any, ...], ...]:
@@ -160,23 +157,6 @@ DESCRIPTIONS = {
     ),
     "cifar10": _RESIDUAL,
     "cifar10-wide": _RESIDUAL,
-    "cifar10-small": Description(
-        (0.4914, 0.4822, 0.4465),
-        (0.2470, 0.2435, 0.2616),
-        (
-            *(*_norm_block(1, 1), *_widening(2, 1)),
-            *(*_norm_block(3, 1, 2), *_blocks_of(3, 2), *_norm_block(4, 1, 2), *_blocks_of(4, 1)),
-            *(("global max pool",), ("linear", "linear")),
-        ),
-    ),
-    "cifar10-nano": Description(
-        (0.4914, 0.4822, 0.4465),
-        (0.2470, 0.2435, 0.2616),
-        (
-            *(*_norm_block(1, 1, 2), *_norm_block(2, 1, 2), *_blocks_of(2, 1), *_norm_block(3, 1, 2)),
-            *(*_blocks_of(3, 1), ("global max pool",), ("linear", "linear")),
-        ),
-    ),
     "cifar10-tiny": Description(
         (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (("conv", "conv", 1), RELU, HALVE, FLATTEN, ("linear", "linear"))
     ),

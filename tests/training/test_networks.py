@@ -31,11 +31,6 @@ PARAMETERS = {
     "mnist": 188_626,
     # By hand: 400 + 4,608 + 13,824 + 31,104 in the convolutions; batch norm 2 x 168; the last layer 730.
     "mnist-small": 51_002,
-    # By hand: 432 + 4,608 + 18,432 + 82,944 between the blocks, 2 x 9,216 + 4 x 36,864 + 2 x 186,624 in them; batch
-    # norm 2 x 864; the last layer 1,450.
-    "cifar10-small": 648_730,
-    # By hand: 864 + 18,432 + 73,728; 2 x 36,864 + 2 x 147,456; batch norm 2 x 608; and 1,290.
-    "cifar10-nano": 464_170,
 }
 SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 

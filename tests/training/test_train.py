@@ -269,13 +269,6 @@ def test_the_rate_rises_then_falls_along_a_cosine() -> None:
     assert {constant(step) for step in range(101)} == {1.0}
 
 
-def test_the_rate_falls_along_a_line() -> None:
-    """Flat between the warm-up and the last share of the steps, and zero at the end."""
-    curve = rate_curve(dataclasses.replace(RECIPES["mnist-tiny"], warmup=0.1, fall=0.4), 100)
-    assert curve(0) < curve(9) < curve(10) == curve(60) == 1
-    assert [curve(step) for step in (70, 80, 90, 100)] == pytest.approx([0.75, 0.5, 0.25, 0])
-
-
 def test_ctrl_c_leaves_a_usable_checkpoint_and_exits_130(tmp_path: Path, of_pictures: tuple[str | Path, ...]) -> None:
     """A real process, a real signal, after its first epoch."""
     line = command("training.export", *of_pictures, "--models-dir", tmp_path / "m", "--checkpoints-dir", tmp_path)
