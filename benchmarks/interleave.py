@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 
 from benchmarks.samples import Figures, Spread
 
-Taken = dict[str, dict[str, Spread]]
+Results = dict[str, dict[str, Spread]]
 """The figures of each measurement from all rounds."""
 
 
-def alternate(measurements: Mapping[str, Callable[[], Figures]], rounds: int, note: Callable[[str], None]) -> Taken:
+def interleave(measurements: Mapping[str, Callable[[], Figures]], rounds: int, note: Callable[[str], None]) -> Results:
     """Takes every measurement once a round, every second round backwards.
 
     Backwards, because a drift would otherwise always favour the same ones.

@@ -1,4 +1,4 @@
-"""A request, and how long its answer is: all that a load generator has to know of a call."""
+"""A request, and how long its response is: all that a load generator has to know of a call."""
 
 import struct
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ CLASSIFY = "/convserve.v1.ImageClassifier/Classify"
 
 
 @dataclass(frozen=True)
-class Exchange:
-    """Made only once the answer has been checked (``calls.py``)."""
+class RequestPayload:
+    """Made only once the response has been checked (``calls.py``)."""
 
     path: str
     """Of the method."""
     request: bytes
     """The serialised message."""
-    answer_bytes: int
-    """Length of the serialised answer, the same each time."""
+    response_bytes: int
+    """Length of the serialised response, the same each time."""
 
     @property
     def frame(self) -> bytes:

@@ -1,7 +1,7 @@
-"""A server without a model: the transport's own ceiling.
+"""A server without a model shows the transport's own ceiling.
 
-``python -m benchmarks.empty --transport native --answer FILE`` answers every ModelInfer with the bytes
-of the file, through the service's transport, and does nothing else. SIGTERM ends it.
+``python -m benchmarks.transport_ceiling --transport native --response FILE`` answers every ModelInfer with the bytes of
+the file, through the service's transport, and does nothing else. SIGTERM ends it.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks.exchange import MODEL_INFER
+from benchmarks.request_payload import MODEL_INFER
 from service.transport import Call, GrpcioTransport, Methods, NativeTransport
 
 TRANSPORTS: dict[str, Callable[..., NativeTransport | GrpcioTransport]] = {
@@ -27,14 +27,14 @@ MAX_MESSAGE_BYTES = 64 * 2**20
 
 def main() -> None:
     """Serves until it is told to stop."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.empty", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.transport_ceiling", description=__doc__)
     parser.add_argument("--transport", choices=TRANSPORTS, required=True)
-    parser.add_argument("--answer", type=Path, required=True, help="a serialised ModelInferResponse")
+    parser.add_argument("--response", type=Path, required=True, help="a serialised ModelInferResponse")
     options = parser.parse_args()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the benchmark stops it
-    methods = Methods({MODEL_INFER: _answer(options.answer.read_bytes())}, {})
+    methods = Methods({MODEL_INFER: _respond_with(options.response.read_bytes())}, {})
     open_transport = TRANSPORTS[options.transport]
     with open_transport("127.0.0.1:0", methods, _settle, max_message_bytes=MAX_MESSAGE_BYTES) as transport:
         line = json.dumps({"event": "listening", "address": f"127.0.0.1:{transport.port}"})
@@ -47,9 +47,9 @@ def _settle() -> bool:
     return False
 
 
-def _answer(payload: bytes) -> Callable[[Call], None]:
+def _respond_with(response: bytes) -> Callable[[Call], None]:
     def respond(call: Call) -> None:
-        call.respond(payload)
+        call.respond(response)
 
     return respond
 

@@ -16,7 +16,7 @@ class OnnxModel(MLModel):
     async def load(self) -> bool:
         """Opens the session."""
         options = ort.SessionOptions()
-        options.intra_op_num_threads = int(os.environ["PEER_THREADS"])
+        options.intra_op_num_threads = int(os.environ["SESSION_THREADS"])
         options.inter_op_num_threads = 1
         for key, value in (("intra_op.spin_duration_us", "20"), ("force_spinning_stop", "1")):
             options.add_session_config_entry(f"session.{key}", value)

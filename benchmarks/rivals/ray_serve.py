@@ -18,13 +18,13 @@ from ray.serve.config import gRPCOptions
 
 from service.pb import open_inference_pb2 as pb
 
-JOIN_ROWS, JOIN_S = 64, 0.001
+PREFERRED_ROWS, MAX_DELAY_S = 64, 0.001
 SERVICER = "service.pb.open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
 
 
 @serve.deployment(max_ongoing_requests=1024)
 class Models:
-    """One replica that runs every model, joining requests of one picture."""
+    """One replica that runs every model, joining requests of one image."""
 
     def __init__(self, threads: int, paths: dict[str, str]) -> None:
         """Opens the sessions as convserve opens them."""
@@ -39,34 +39,34 @@ class Models:
         }
 
     async def ModelInfer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:  # noqa: N802 - the RPC's name
-        """Answers one request."""
+        """Serves one request."""
         if request.inputs[0].shape[0] == 1:
             return await self._joined(request)
         return self._run([request])[0]
 
-    @serve.batch(max_batch_size=JOIN_ROWS, batch_wait_timeout_s=JOIN_S)
+    @serve.batch(max_batch_size=PREFERRED_ROWS, batch_wait_timeout_s=MAX_DELAY_S)
     async def _joined(self, requests: list[pb.ModelInferRequest]) -> list[pb.ModelInferResponse]:
         return self._run(requests)
 
     def _run(self, requests: list[pb.ModelInferRequest]) -> list[pb.ModelInferResponse]:
         """All of one model: the load is."""
         session = self._sessions[requests[0].model_name]
-        pictures = np.concatenate(
+        images = np.concatenate(
             [np.frombuffer(each.raw_input_contents[0], np.uint8).reshape(each.inputs[0].shape) for each in requests]
         )
         outputs = [output.name for output in session.get_outputs()]
-        arrays = session.run(outputs, {session.get_inputs()[0].name: pictures})
-        answers, at = [], 0
+        arrays = session.run(outputs, {session.get_inputs()[0].name: images})
+        responses, at = [], 0
         for request in requests:
             rows = request.inputs[0].shape[0]
-            answer = pb.ModelInferResponse(model_name=request.model_name, model_version="1")
+            response = pb.ModelInferResponse(model_name=request.model_name, model_version="1")
             for name, array in zip(outputs, arrays, strict=True):
                 part = array[at : at + rows]
-                answer.outputs.add(name=name, datatype="FP32", shape=part.shape)
-                answer.raw_output_contents.append(part.tobytes())
-            answers.append(answer)
+                response.outputs.add(name=name, datatype="FP32", shape=part.shape)
+                response.raw_output_contents.append(part.tobytes())
+            responses.append(response)
             at += rows
-        return answers
+        return responses
 
 
 def main(http_port: str, port: str, threads: str, *models: str) -> None:

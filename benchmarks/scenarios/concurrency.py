@@ -7,12 +7,13 @@ from benchmarks import calls
 from benchmarks.bench import Bench
 from benchmarks.load import Concurrency
 from benchmarks.samples import Figures
-from benchmarks.section import Plot, Section, Table, plain, spread
+from benchmarks.section import Section, Table, plain, spread
 
 MODELS = ("mnist-tiny", "cifar10-cnn")
 IN_FLIGHT = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONNECTIONS = 4
 """At most."""
+RANKS = ("p50", "p99")
 SHARE, ROUNDS = 0.5, 3
 """Of the usual seconds; at most so many rounds: there are many points."""
 
@@ -24,7 +25,7 @@ def in_flight(count: int) -> Concurrency:
 
 
 def measure(bench: Bench) -> Section:
-    """Raises BenchmarkError where a server does not start, answers wrongly or refuses."""
+    """Raises BenchmarkError where a server does not start, responds wrongly or refuses."""
     with ExitStack() as stack:
         bench.note("starting servers")
         measurements: dict[str, Callable[[], Figures]] = {}
@@ -33,32 +34,12 @@ def measure(bench: Bench) -> Section:
             load = bench.load(server.address, calls.infer(server.address, bench.workload(model)))
             for count in IN_FLIGHT:
                 measurements[f"{model}, {count}"] = load.for_about(bench.seconds * SHARE, in_flight(count), timed=True)
-        taken = bench.take(measurements, min(ROUNDS, bench.rounds))
-    rows, rates, waits = [], {}, {}
-    for model in MODELS:
-        figures = [taken[f"{model}, {count}"] for count in IN_FLIGHT]
-        rows += [
-            (f"{model}, {count}", spread(each["requests_per_s"]), *(plain(each[f"{p}_us"].median) for p in RANKS))
-            for count, each in zip(IN_FLIGHT, figures, strict=True)
-        ]
-        rates[model] = [(n, each["requests_per_s"].median) for n, each in zip(IN_FLIGHT, figures, strict=True)]
-        for rank in RANKS:
-            waits[f"{model}, {rank}"] = [
-                (n, each[f"{rank}_us"].median / 1e3) for n, each in zip(IN_FLIGHT, figures, strict=True)
-            ]
-    return Section(
-        "concurrency",
-        "Requests in flight",
-        tables=[Table("Closed loop", ("model, in flight", "requests/s", *(f"{rank}, µs" for rank in RANKS)), rows)],
-        plots=[
-            Plot("concurrency-rate", "Closed loop", "requests in flight", "requests/s", rates, log_x=True, log_y=True),
-            Plot(
-                "concurrency-latency", "Closed loop", "requests in flight", "latency, ms", waits, log_x=True, log_y=True
-            ),
-        ],
-        remarks=[f"h2load, at most {CONNECTIONS} connections, the streams shared out among them."],
-        figures=taken,
-    )
-
-
-RANKS = ("p50", "p99")
+        results = bench.interleave(measurements, min(ROUNDS, bench.rounds))
+    rows = [
+        (name, spread(each["requests_per_s"]), *(plain(each[f"{rank}_us"].median) for rank in RANKS))
+        for name, each in results.items()
+    ]
+    columns = ("model, in flight", "requests/s", *(f"{rank}, µs" for rank in RANKS))
+    remarks = [f"h2load, at most {CONNECTIONS} connections, the streams shared out among them."]
+    tables = [Table("Closed loop", columns, rows)]
+    return Section("concurrency", "Requests in flight", tables=tables, remarks=remarks, figures=results)

@@ -4,7 +4,7 @@ import time
 from contextlib import ExitStack
 
 from benchmarks.bench import Bench
-from benchmarks.rounds import Taken
+from benchmarks.interleave import Results
 from benchmarks.samples import Figures
 from benchmarks.section import Line, Section, Table, plain, spread
 
@@ -15,10 +15,10 @@ IDLE_SHARE = 3.0
 
 def measure(bench: Bench) -> Section:
     """Raises BenchmarkError where a server does not start."""
-    taken: Taken = bench.take(
+    results: Results = bench.interleave(
         {"all bundled models": lambda: _start(bench, ""), SMALL: lambda: _start(bench, SMALL, idle=True)}
     )
-    every, small = taken["all bundled models"], taken[SMALL]
+    every, small = results["all bundled models"], results[SMALL]
     lines = [
         Line(f"a worker with {SMALL}, idle: memory", small["rss_mb"], "MB", at_most=150),
         Line("start to ready, all bundled models", every["ready_s"], "s", at_most=2.0),
@@ -26,7 +26,7 @@ def measure(bench: Bench) -> Section:
     ]
     rows = [
         (name, spread(figures["ready_s"]), spread(figures["rss_mb"]), spread(figures["processes"]))
-        for name, figures in taken.items()
+        for name, figures in results.items()
     ]
     columns = ("models", "start to ready, s", "memory of the largest process, MB", "processes")
     return Section(
@@ -40,7 +40,7 @@ def measure(bench: Bench) -> Section:
                 f"is resident set size; {plain(bench.seconds * IDLE_SHARE)} s of idling in a round."
             )
         ],
-        figures=taken,
+        figures=results,
     )
 
 

@@ -4,60 +4,54 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 
-from benchmarks import bare, calls
+from benchmarks import calls, session_ceiling
 from benchmarks.bench import Bench
+from benchmarks.interleave import Results
 from benchmarks.load import LONE
-from benchmarks.rounds import Taken
-from benchmarks.samples import Figures, Spread
+from benchmarks.samples import Figures
 from benchmarks.section import Line, Section, Table, plain
 
 MODELS = ("mnist-tiny", "cifar10-cnn")
 ADDED_US, TAIL = 120.0, 2.0
 """Targets: the mean over the bare run, and p99 over the mean."""
+RANKS = ("mean", "p50", "p95", "p99")
 SHARE = 0.5
 """Of the usual seconds: nothing has to settle."""
 
 
 def measure(bench: Bench) -> Section:
-    """Raises BenchmarkError where a server does not start, answers wrongly or refuses."""
-    taken: Taken = {}
+    """Raises BenchmarkError where a server does not start, responds wrongly or refuses."""
+    results: Results = {}
     for model in MODELS:
         workload = bench.workload(model)
         with ExitStack() as stack:
             bench.note("starting servers")
-            server, empty = bench.serve(stack, model), bench.serve_empty(stack, workload, "native")
-            exchange = calls.infer(server.address, workload)
+            server, ceiling = bench.serve(stack, model), bench.serve_transport_ceiling(stack, workload, "native")
+            payload = calls.infer(server.address, workload)
             seconds = bench.seconds * SHARE
-            without = bench.load(empty.address, calls.infer(empty.address, workload))
+            without = bench.load(ceiling.address, calls.infer(ceiling.address, workload))
             measurements: dict[str, Callable[[], Figures]] = {
-                f"{model}, served": bench.load(server.address, exchange).for_about(seconds, LONE, timed=True),
-                f"{model}, served, grpcio's client": partial(calls.lone, server.address, exchange, seconds),
-                f"{model}, no model": without.for_about(seconds, LONE, timed=True),
-                f"{model}, session": bare.measurement(workload.model, 1, seconds),
+                f"{model}, served": bench.load(server.address, payload).for_about(seconds, LONE, timed=True),
+                f"{model}, served, grpcio's client": partial(calls.lone, server.address, payload, seconds),
+                f"{model}, transport ceiling": without.for_about(seconds, LONE, timed=True),
+                f"{model}, session ceiling": session_ceiling.measurement(workload.model, 1, seconds),
             }
-            taken |= bench.take(measurements)
+            results |= bench.interleave(measurements)
     lines = []
     for model in MODELS:
-        served, session = taken[f"{model}, served"], taken[f"{model}, session"]
+        served, session = results[f"{model}, served"], results[f"{model}, session ceiling"]
         because = f"{plain(served['mean_us'].median)} µs, the run {plain(session['mean_us'].median)} µs"
         added = served["mean_us"] - session["mean_us"]
         lines.append(Line(f"{model}: mean less the bare run", added, "µs", at_most=ADDED_US, because=because))
         tail = served["p99_us"] / served["mean_us"]
         because = f"p99 {plain(served['p99_us'].median)} µs"
         lines.append(Line(f"{model}: p99 / mean", tail, at_most=TAIL, because=because))
-    rows = [(name, *(_microseconds(figures[f"{rank}_us"]) for rank in RANKS)) for name, figures in taken.items()]
+    rows = [(name, *(plain(figures[f"{rank}_us"].median) for rank in RANKS)) for name, figures in results.items()]
     return Section(
         "lone",
         "A lone request",
         lines,
-        [Table("Microseconds from request to answer", ("measured", *RANKS), rows)],
-        remarks=["One connection, one stream, the next request when the answer is there; h2load unless said."],
-        figures=taken,
+        [Table("Microseconds from request to response", ("measured", *RANKS), rows)],
+        remarks=["One connection, one stream, the next request when the response is there; h2load unless said."],
+        figures=results,
     )
-
-
-RANKS = ("mean", "p50", "p95", "p99")
-
-
-def _microseconds(value: Spread) -> str:
-    return plain(value.median)

@@ -11,15 +11,15 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks import bare, calls, open_loop
+from benchmarks import calls, open_loop, session_ceiling
 from benchmarks.bench import ONE_PROCESS, Bench
 from benchmarks.errors import BenchmarkError
-from benchmarks.exchange import Exchange
+from benchmarks.interleave import Results
 from benchmarks.open_loop import OK, RESOURCE_EXHAUSTED
 from benchmarks.processes import ServerProcess
-from benchmarks.rounds import Taken
+from benchmarks.request_payload import RequestPayload
 from benchmarks.samples import Figures, Spread, better, latencies
-from benchmarks.section import Line, Plot, Section, Table, plain, spread
+from benchmarks.section import Line, Section, Table, plain, spread
 from service.settings import Settings
 
 MODEL, THREADS = "cifar10-cnn", 1
@@ -35,7 +35,7 @@ OVERLOAD_SHARE = 2.0
 WARM_S = 0.2
 """Of the beginning, are not counted."""
 SETTLED_S = 0.02
-"""Between two looks at how many requests it has answered."""
+"""Between two looks at how many requests have succeeded."""
 WATCH_S = 0.05
 """Between two looks at the server's memory."""
 RANKS = ("p50", "p95", "p99")
@@ -49,7 +49,7 @@ class Subject:
     """A server under this load, and what it is asked."""
 
     server: ServerProcess
-    exchange: Exchange
+    payload: RequestPayload
     model: str
     seeds: Iterator[int] = field(default_factory=itertools.count)
     """Other arrivals each time."""
@@ -58,17 +58,17 @@ class Subject:
         """Poisson arrivals at this rate; counted are those after ``warm_s``.
 
         Raises BenchmarkError where a request has another end than OK or RESOURCE_EXHAUSTED, or where
-        the server has not answered as many as came back.
+        the server counts more or fewer than came back.
         """
         address = self.server.address
         due = open_loop.poisson(rate, warm_s + seconds, next(self.seeds) * 2)
-        before, cpu_s = self._answered(), self.server.cpu_s()
+        before, cpu_s = self._successes(), self.server.cpu_s()
         with _watched(self.server) as memory:
-            outcome = open_loop.run(address, self.exchange, due)
+            outcome = open_loop.run(address, self.payload, due)
             cpu_s = self.server.cpu_s() - cpu_s
-        answered, came = self._answered() - before, outcome.count(OK)
-        if answered != came:
-            raise BenchmarkError(f"{came} answers came back, the server says it gave {answered}: one of us miscounts")
+        succeeded, came = self._successes() - before, outcome.count(OK)
+        if succeeded != came:
+            raise BenchmarkError(f"{came} responses came back, the server counts {succeeded}: one of us miscounts")
         if came + outcome.count(RESOURCE_EXHAUSTED) != len(due):
             codes = sorted(set(outcome.status.tolist()) - {OK, RESOURCE_EXHAUSTED})
             raise BenchmarkError(
@@ -77,7 +77,7 @@ class Subject:
         counted = outcome.due >= warm_s * 1e9
         accepted = outcome.latency_us[counted & (outcome.status == OK)]
         if not accepted.size:
-            raise BenchmarkError("no request was answered in the measured time: give it more with --seconds")
+            raise BenchmarkError("no request succeeded in the measured time: give it more with --seconds")
         refused = outcome.latency_us[outcome.status == RESOURCE_EXHAUSTED]
         return {
             "offered_per_s": float(counted.sum() / seconds),
@@ -95,13 +95,13 @@ class Subject:
             "rss_after_mb": memory[-1],
         }
 
-    def _answered(self) -> int:
-        """How many requests the server says it has answered, and says again: it counts them after the answers."""
+    def _successes(self) -> int:
+        """The requests that the server counts, twice the same: it counts them after the responses."""
         seen = -1
-        while (answered := calls.answered(self.server.address, self.model)) != seen:
-            seen = answered
+        while (counted := calls.success_count(self.server.address, self.model)) != seen:
+            seen = counted
             time.sleep(SETTLED_S)
-        return answered
+        return counted
 
 
 def measure(bench: Bench) -> Section:
@@ -111,7 +111,7 @@ def measure(bench: Bench) -> Section:
         bench.note("looking for the sustainable rate")
         server = bench.serve(stack, MODEL, "--threads", str(THREADS), *ONE_PROCESS)
         subject = Subject(server, calls.infer(server.address, workload), MODEL)
-        ceiling = bare.measurement(workload.model, bare.best_batch(workload.model), bench.seconds / 2)()
+        ceiling = session_ceiling.best_measurement(workload.model, bench.seconds / 2)()
         tries = [subject.load(MORE * ceiling["images_per_s"], bench.seconds)["goodput_per_s"] for _ in range(TRIES)]
         rate = statistics.median(tries)
         measurements: dict[str, Callable[[], Figures]] = {
@@ -121,11 +121,11 @@ def measure(bench: Bench) -> Section:
         measurements[f"{TWICE:.0%}"] = partial(
             subject.load, TWICE * rate, bench.seconds * OVERLOAD_SHARE, WARM_S + full_s
         )
-        taken = bench.take(measurements)
-    return _section(taken, rate, bench.seconds)
+        results = bench.interleave(measurements)
+    return _section(results, rate, bench.seconds)
 
 
-def _section(taken: Taken, rate: float, seconds: float) -> Section:
+def _section(results: Results, rate: float, seconds: float) -> Section:
     waits = [f"{rank}, µs" for rank in RANKS]
     sent = ("sent late, p99 µs", "server's cores", "generator's")
     columns = ("load", "offered/s", "goodput/s", *waits, "refused", *sent)
@@ -137,21 +137,16 @@ def _section(taken: Taken, rate: float, seconds: float) -> Section:
             *(plain(figures[f"{rank}_us"].median) for rank in RANKS),
             *(plain(figures[name].median) for name in ("refused", "lag_p99_us", "server_cores", "generator_cores")),
         )
-        for load, figures in taken.items()
+        for load, figures in results.items()
     ]
-    curve = {
-        rank: [(100 * load, taken[f"{load:.0%}"][f"{rank}_us"].median / 1e3) for load in (*LOADS, TWICE)]
-        for rank in RANKS
-    }
-    title, offered = f"{MODEL}, Poisson arrivals", "offered, % of the sustainable rate"
     remark = (
         f"{MODEL}, one image a request, {THREADS} thread in the session; the load generator, in Python, shares the "
         "cores (how late it was, and how many cores it took, is in the table). Latency counts from the arrival as "
-        f"drawn. Sustainable rate: {plain(rate)}/s, what came back while {MORE:g} times what the session alone can do "
-        f"was offered. {plain(seconds)} s a point; at {TWICE:.0%} the time in which the queue fills is not counted. "
-        "After each point the answers counted here are those of the server's own ModelStatistics."
+        f"drawn. Sustainable rate: {plain(rate)}/s, what came back while {MORE:g} times the session ceiling was "
+        f"offered. {plain(seconds)} s a point; at {TWICE:.0%} the time in which the queue fills is not counted. "
+        "After each point the responses counted here are those of the server's own ModelStatistics."
     )
-    overloaded = taken[f"{TWICE:.0%}"]["refused"].lowest > 0
+    overloaded = results[f"{TWICE:.0%}"]["refused"].lowest > 0
     doubt = (
         f"Nothing was refused in a round at {TWICE:.0%}: the sustainable rate was found too low. Measure again, on a "
         "quieter machine or with more --seconds."
@@ -159,18 +154,17 @@ def _section(taken: Taken, rate: float, seconds: float) -> Section:
     return Section(
         "overload",
         "Open loop and overload",
-        _targets(taken) if overloaded else [],
+        _targets(results) if overloaded else [],
         [Table("Poisson arrivals", columns, rows)],
-        [Plot("overload", title, offered, "latency, ms", curve, log_y=True)],
         [remark] if overloaded else [remark, doubt],
-        taken,
+        results,
     )
 
 
-def _targets(taken: Taken) -> list[Line]:
-    twice = taken[f"{TWICE:.0%}"]
+def _targets(results: Results) -> list[Line]:
+    twice = results[f"{TWICE:.0%}"]
     goodput, offered = twice["goodput_per_s"], twice["offered_per_s"]
-    peak = better([taken[f"{load:.0%}"]["goodput_per_s"] for load in LOADS])
+    peak = better([results[f"{load:.0%}"]["goodput_per_s"] for load in LOADS])
     refused = [
         f"{plain(twice[name].median)} {unit}" for name, unit in (("refused_p99_us", "µs"), ("refused", "a round"))
     ]

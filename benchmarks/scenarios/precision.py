@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from benchmarks import bare, calls
+from benchmarks import calls, session_ceiling
 from benchmarks.bench import Bench
 from benchmarks.load import SINGLE
 from benchmarks.samples import Figures
@@ -11,11 +11,11 @@ from benchmarks.section import Line, Section, Table, plain, spread
 from benchmarks.workload import Model
 
 FASTER = {"cifar10-cnn": 2.0, "cifar10": None, "cifar10-vgg": 4.0}
-"""How many times as many requests int8 should answer, where that is a target. cifar10-vgg is not in the repository."""
+"""How many times as many requests int8 should serve, where that is a target. cifar10-vgg is not in the repository."""
 
 
 def measure(bench: Bench) -> Section:
-    """Raises BenchmarkError where a server does not start, answers wrongly or refuses."""
+    """Raises BenchmarkError where a server does not start, responds wrongly or refuses."""
     pairs = {name: (name, f"{name}-int8") for name in FASTER if _is_there(bench, name)}
     names = [name for pair in pairs.values() for name in pair]
     measurements: dict[str, Callable[[], Figures]] = {}
@@ -25,11 +25,10 @@ def measure(bench: Bench) -> Section:
             server, workload = bench.serve(stack, name), bench.workload(name)
             load = bench.load(server.address, calls.infer(server.address, workload))
             measurements[f"{name}, served"] = load.for_about(bench.seconds, SINGLE, server=server)
-            best = bare.best_batch(workload.model)
-            measurements[f"{name}, session"] = bare.measurement(workload.model, best, bench.seconds)
-        taken = bench.take(measurements)
-    served = {name: taken[f"{name}, served"]["requests_per_s"] for name in names}
-    session = {name: taken[f"{name}, session"]["images_per_s"] for name in names}
+            measurements[f"{name}, session ceiling"] = session_ceiling.best_measurement(workload.model, bench.seconds)
+        results = bench.interleave(measurements)
+    served = {name: results[f"{name}, served"]["requests_per_s"] for name in names}
+    session = {name: results[f"{name}, session ceiling"]["images_per_s"] for name in names}
     accuracy = {name: _accuracy(bench.workload(name).model) for name in names}
     faster = [
         Line(
@@ -42,7 +41,7 @@ def measure(bench: Bench) -> Section:
         for float_, integer in pairs.values()
     ]
     rows = [(name, spread(served[name]), spread(session[name]), accuracy[name]) for name in names]
-    columns = ("model", "served x 1, requests/s", "session alone, images/s", "test accuracy")
+    columns = ("model", "served x 1, requests/s", "session ceiling, images/s", "test accuracy")
     missing = [
         f"{name} was left out: `python -m training.export {name} --precision int8` makes it."
         for name in FASTER
@@ -54,10 +53,10 @@ def measure(bench: Bench) -> Section:
         faster,
         [Table("fp32 and int8", columns, rows)],
         remarks=[
-            "The accuracy is that of the file's own metadata, measured on all test pictures when it was exported.",
+            "The accuracy is that of the file's own metadata, measured on all test images when it was exported.",
             *missing,
         ],
-        figures=taken,
+        figures=results,
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import calls
-from benchmarks.exchange import Exchange
+from benchmarks.request_payload import RequestPayload
 from benchmarks.workload import Model, Workload, open_model
 from tests.servers import ServerProcess
 
@@ -17,6 +17,6 @@ def model(models_dir: Path, data_dir: Path) -> Model:
 
 
 @pytest.fixture(scope="session")
-def exchange(model: Model, server: ServerProcess) -> Exchange:
+def payload(model: Model, server: ServerProcess) -> RequestPayload:
     """One picture a request, checked against the server."""
     return calls.infer(server.address, Workload(model, 1))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.rounds import alternate
+from benchmarks.interleave import interleave
 from benchmarks.samples import Figures, Spread, better, latencies
 from benchmarks.section import Line, plain, spread
 
@@ -51,7 +51,7 @@ def test_measurements_take_turns_and_every_second_round_goes_backwards() -> None
 
         return take
 
-    figures = alternate({"a": measurement("a"), "b": measurement("b")}, 3, notes.append)
+    figures = interleave({"a": measurement("a"), "b": measurement("b")}, 3, notes.append)
     assert "".join(taken) == "abbaab"
     assert figures["a"]["count"].values == (1.0, 4.0, 5.0)
     assert notes[0] == "round 1 of 3: a"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import foreign, stacks
-from benchmarks.bench import Bench, Peers
+from benchmarks import profilers
+from benchmarks.bench import Bench, Rivals
 from benchmarks.errors import BenchmarkError
-from benchmarks.exchange import MODEL_INFER, Exchange
+from benchmarks.request_payload import MODEL_INFER, RequestPayload
 from benchmarks.load import LONE, H2load
 from benchmarks.workload import Model, Workload
 
@@ -55,7 +55,7 @@ def test_refused_requests_are_missing_bytes(
     """H2load calls every HTTP 200 a success, and gRPC's errors are that."""
     program(tmp_path, "h2load", H2LOAD.format(requests=50, answers=answers, data=answers * (5 + 141)))
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    load = H2load("127.0.0.1:1", Exchange(MODEL_INFER, b"request", 141), tmp_path)
+    load = H2load("127.0.0.1:1", RequestPayload(MODEL_INFER, b"request", 141), tmp_path)
     if right:
         figures = load.timed(LONE, 50)
         assert (figures["requests_per_s"], figures["mean_us"], figures["p99_us"]) == (1133.82, 200, 300)
@@ -65,7 +65,7 @@ def test_refused_requests_are_missing_bytes(
 
 
 def test_samples_are_counted_by_what_they_were_spent_on(tmp_path: Path) -> None:
-    shares = stacks.libraries(program(tmp_path, "perf", PERF), 1, 0.1, tmp_path)
+    shares = profilers.libraries(program(tmp_path, "perf", PERF), 1, 0.1, tmp_path)
     assert shares == pytest.approx(
         {
             "session.run": 0.4,
@@ -79,8 +79,8 @@ def test_samples_are_counted_by_what_they_were_spent_on(tmp_path: Path) -> None:
 
 def test_functions_are_shares_of_their_thread(tmp_path: Path) -> None:
     py_spy = program(tmp_path, "py-spy", PY_SPY)
-    assert stacks.threads(py_spy, 1) == {7: "native transport"}
-    assert stacks.functions(py_spy, 1, 0.1, tmp_path) == {
+    assert profilers.threads(py_spy, 1) == {7: "native transport"}
+    assert profilers.functions(py_spy, 1, 0.1, tmp_path) == {
         "native transport": {"answer (service/batcher.py)": 0.75, "split (service/a.py)": 0.25},
         "batcher": {"wait (other/wait.py)": 1.0},
     }
@@ -89,16 +89,16 @@ def test_functions_are_shares_of_their_thread(tmp_path: Path) -> None:
 def test_a_sampler_that_may_not_look_is_a_sentence(tmp_path: Path) -> None:
     perf = program(tmp_path, "perf", "#!/bin/sh\necho 'No permission to enable cpu-clock event.' >&2\nexit 255\n")
     with pytest.raises(BenchmarkError, match=r"perf failed: No permission to enable cpu-clock event\."):
-        stacks.libraries(perf, 1, 0.1, tmp_path)
+        profilers.libraries(perf, 1, 0.1, tmp_path)
 
 
-@pytest.mark.parametrize("name", list(foreign.SERVERS))
+@pytest.mark.parametrize("name", list(servers.SERVERS))
 def test_an_environment_without_the_server_is_a_sentence(
     name: str, model: Model, models_dir: Path, data_dir: Path, tmp_path: Path
 ) -> None:
     notes: list[str] = []
-    bench = Bench(models_dir, data_dir, "cpu", 1, 1.0, 1, Peers({}), tmp_path, notes.append)
-    server = foreign.SERVERS[name]
+    bench = Bench(models_dir, data_dir, "cpu", 1, 1.0, 1, Rivals({}), tmp_path, notes.append)
+    server = servers.SERVERS[name]
     with (
         pytest.raises(BenchmarkError, match=f"{server.name} did not start: ModuleNotFoundError"),
         server.start(bench, Path(sys.executable), [Workload(model, 1)]),

@@ -12,8 +12,8 @@ from PIL import Image
 
 from benchmarks import calls
 from benchmarks.errors import BenchmarkError
-from benchmarks.parts import PARTS
-from benchmarks.parts.overload import Subject
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.scenarios.overload import Subject
 from benchmarks.processes import ServerProcess
 from benchmarks.workload import Model, Workload
 from tests.servers import ROOT
@@ -72,9 +72,9 @@ def test_an_answer_is_checked_before_anything_is_measured(model: Model, tmp_path
     for answer, right in ((workload.answer, True), (Workload(model, 1).answer, False)):
         file = tmp_path / "answer.bin"
         file.write_bytes(answer)
-        with ServerProcess("benchmarks.empty", "--transport", "native", "--answer", str(file)) as server:
+        with ServerProcess("benchmarks.transport_ceiling", "--transport", "native", "--answer", str(file)) as server:
             if right:
-                assert calls.infer(server.address, workload).answer_bytes == len(answer)
+                assert calls.infer(server.address, workload).response_bytes == len(answer)
             else:
                 with pytest.raises(BenchmarkError, match="elements"):
                     calls.infer(server.address, workload)
@@ -83,9 +83,9 @@ def test_an_answer_is_checked_before_anything_is_measured(model: Model, tmp_path
 def test_classify_is_checked_with_pixels_and_with_files(model: Model, models_dir: Path) -> None:
     options = ("--models-dir", str(models_dir), "--models", "mnist-tiny", "--port", "0", "--log-format", "json")
     with ServerProcess("service", *options) as server:
-        exchanges = [calls.classify(server.address, Workload(model, 3), encoded=encoded) for encoded in (False, True)]
-    assert exchanges[0].answer_bytes == exchanges[1].answer_bytes > 0
-    assert exchanges[0].request != exchanges[1].request
+        payloads = [calls.classify(server.address, Workload(model, 3), encoded=encoded) for encoded in (False, True)]
+    assert payloads[0].response_bytes == payloads[1].response_bytes > 0
+    assert payloads[0].request != payloads[1].request
 
 
 def test_a_server_that_does_not_start_is_a_sentence(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_server_that_does_not_start_is_a_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (("--only", "single,speed"), 2, f"no part speed; there are {', '.join(PARTS)}"),
+        (("--only", "single,speed"), 2, f"no part speed; there are {', '.join(SCENARIOS)}"),
         (("--seconds", "0"), 2, "expected seconds above 0, at most 60, not '0'"),
         (("--rounds", "many"), 2, "expected a whole number above zero, not 'many'"),
         (("--json", "nowhere/file.json"), 2, "the folder nowhere does not exist"),
