@@ -115,23 +115,26 @@ class Connection:
             end = start + (high << 8 | low)
             if end > len(data):
                 break
-            if kind > HEADERS:
-                self._control(kind, flags, stream, data[start:end], ends)
-            elif flags & PADDED or (kind == HEADERS and not flags & END_HEADERS):
-                raise BenchmarkError("the server pads or splits its frames, which this load generator does not read")
-            elif kind == DATA:
-                self._received[stream] = self._received.get(stream, 0) + end - start
-                self._since_renewal += end - start
-                if flags & END_STREAM:  # without trailers
-                    self._ended(stream, RESET, ends)
-            elif flags & END_STREAM:
-                self._ended(stream, self._status(data[start:end]), ends)
+            self._take_frame(kind, flags, stream, data[start:end], ends)
             at = end
         self._input = data[at:]
         if self._since_renewal >= RENEW_BYTES:
             self._output += _frame(WINDOW_UPDATE, 0, struct.pack(">I", self._since_renewal))
             self._since_renewal = 0
         return ends
+
+    def _take_frame(self, kind: int, flags: int, stream: int, payload: bytes, ends: list[StreamEnd]) -> None:
+        if kind > HEADERS:
+            self._control(kind, flags, stream, payload, ends)
+        elif flags & PADDED or (kind == HEADERS and not flags & END_HEADERS):
+            raise BenchmarkError("the server pads or splits its frames, which this load generator does not read")
+        elif kind == DATA:
+            self._received[stream] = self._received.get(stream, 0) + len(payload)
+            self._since_renewal += len(payload)
+            if flags & END_STREAM:  # without trailers
+                self._ended(stream, RESET, ends)
+        elif flags & END_STREAM:
+            self._ended(stream, self._status(payload), ends)
 
     def _exchange_settings(self, address: str) -> None:
         """Sends the connection preface and waits for the server's."""
@@ -148,7 +151,7 @@ class Connection:
             raise BenchmarkError(
                 f"{address} takes {self._stream_window} bytes of a request at once, this one has {self._request_bytes}"
             )
-        self._socket.setblocking(False)
+        self._socket.settimeout(0)
 
     def _ended(self, stream: int, status: int, ends: list[StreamEnd]) -> None:
         number = self._numbers.pop(stream, None)
@@ -178,7 +181,8 @@ class Connection:
         if status is None:
             decoder = Decoder()
             decoder.max_allowed_table_size = decoder.header_table_size = 0
-            status = int(dict(decoder.decode(block)).get("grpc-status", RESET))
+            fields = decoder.decode(block, raw=True)
+            status = int(next((value for name, value in fields if name == b"grpc-status"), RESET))
             if status == 0:
                 self._statuses[block] = status
         return status

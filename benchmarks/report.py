@@ -1,5 +1,6 @@
 """Results as tables for people, on the terminal or on a page, and as one JSON line for machines."""
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,8 +37,8 @@ def show(where: dict[str, Any], sections: Sequence[Section]) -> None:
 def write_page(folder: Path, where: dict[str, Any], sections: Sequence[Section]) -> None:
     """Writes README.md, the tables in Markdown, and results.json into the folder, which is made where it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "README.md").open("w", encoding="utf-8") as file:
-        console = Console(file=file, highlight=False, markup=False, width=PAGE_WIDTH)
+    with io.StringIO() as text:
+        console = Console(file=text, highlight=False, markup=False, width=PAGE_WIDTH)
         console.print(f"# Results of the benchmarks\n\n{_where(where)}\n")
         console.print(f"Made with `{where['command']}`; every round is in [results.json](results.json).")
         console.print("[How it is measured](../README.md). ± is half the range as a share of the median.\n\n## Targets")
@@ -49,6 +50,7 @@ def write_page(folder: Path, where: dict[str, Any], sections: Sequence[Section])
             for table in section.tables:
                 console.print(f"**{table.title}**")
                 console.print(_rich(table, box.MARKDOWN))
+        write(folder / "README.md", "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()))
     write(folder / "results.json", record(where, sections) + "\n")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from benchmarks.bench import Bench
-from benchmarks.scenarios import bulk, concurrency, cost, images, lone, overload, precision, profile, rivals, single
+from benchmarks.scenarios import bulk, concurrency, cost, images, lone, overload, precision, rivals, single
 from benchmarks.section import Section
 
 
@@ -27,5 +27,4 @@ SCENARIOS: Mapping[str, Scenario] = {
     "cost": Scenario(cost.measure, "memory, start, idle processor time", needs_h2load=False),
     "concurrency": Scenario(concurrency.measure, "1 to 256 requests in flight"),
     "rivals": Scenario(rivals.measure, "other servers, where they are named"),
-    "profile": Scenario(profile.measure, "where the processor time goes"),
 }

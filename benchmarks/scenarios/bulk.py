@@ -13,8 +13,8 @@ from benchmarks.section import Line, Section, Table, counted, plain, spread
 MODELS, ROWS = ("mnist-tiny", "cifar10-tiny", "cifar10-cnn"), (64, 256)
 REMARK = (
     f"h2load, closed loop, {BULK.connections} connections of {BULK.streams} streams; server and session with as many "
-    "threads, the session in the batch size that does best. With one thread, sending and receiving have the other cores "
-    "to themselves; with all they take their share of them."
+    "threads, the session in the batch size that does best. With one thread, the transport has the other cores "
+    "to itself; with all it takes its share of them."
 )
 
 

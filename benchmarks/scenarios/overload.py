@@ -2,10 +2,9 @@
 
 import itertools
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -36,8 +35,6 @@ WARM_S = 0.2
 """Of the beginning, are not counted."""
 SETTLED_S = 0.02
 """Between two looks at how many requests have succeeded."""
-WATCH_S = 0.05
-"""Between two looks at the server's memory."""
 RANKS = ("p50", "p95", "p99")
 FLAT, IMMEDIATE_MS, PATIENT = 1.05, 5.0, 1.2
 """Targets: memory after the last overload over that after the first; median of a refusal; p99 of what is accepted,
@@ -62,10 +59,9 @@ class Subject:
         """
         address = self.server.address
         due = open_loop.poisson(rate, warm_s + seconds, next(self.seeds) * 2)
-        before, cpu_s = self._successes(), self.server.cpu_s()
-        with _watched(self.server) as memory:
-            outcome = open_loop.run(address, self.payload, due)
-            cpu_s = self.server.cpu_s() - cpu_s
+        before, cpu_s, rss_mb = self._successes(), self.server.cpu_s(), max(self.server.rss_mb())
+        outcome = open_loop.run(address, self.payload, due)
+        cpu_s = self.server.cpu_s() - cpu_s
         succeeded, came = self._successes() - before, outcome.count(OK)
         if succeeded != came:
             raise BenchmarkError(f"{came} responses came back, the server counts {succeeded}: one of us miscounts")
@@ -90,9 +86,8 @@ class Subject:
             "lag_p99_us": float(np.quantile(outcome.lag_us, 0.99)),
             "generator_cores": outcome.cpu_s / outcome.seconds,
             "server_cores": cpu_s / outcome.seconds,
-            "rss_before_mb": memory[0],
-            "rss_highest_mb": max(memory),
-            "rss_after_mb": memory[-1],
+            "rss_before_mb": rss_mb,
+            "rss_after_mb": max(self.server.rss_mb()),
         }
 
     def _successes(self) -> int:
@@ -169,9 +164,9 @@ def _targets(results: Results) -> list[Line]:
         f"{plain(twice[name].median)} {unit}" for name, unit in (("refused_p99_us", "µs"), ("refused", "a round"))
     ]
     full_us = Spread(tuple(QUEUE_ROWS / value * 1e6 for value in goodput.values))
-    before, highest, after = (twice[f"rss_{when}_mb"] for when in ("before", "highest", "after"))
+    before, after = twice["rss_before_mb"], twice["rss_after_mb"]
     growth = Spread((after.values[-1] / (after.values[0] if len(after.values) > 1 else before.values[0]),))
-    memory = [plain(value) for value in (before.values[0], highest.highest, after.values[0], after.values[-1])]
+    memory = [plain(value) for value in (before.values[0], after.values[0], after.values[-1])]
     return [
         Line(
             f"{TWICE:.0%} of the sustainable rate: goodput / peak goodput",
@@ -197,26 +192,6 @@ def _targets(results: Results) -> list[Line]:
             "memory after the last overload / after the first",
             growth,
             at_most=FLAT,
-            because=f"before {memory[0]} MB, at most {memory[1]}, after {memory[2]} and {memory[3]}",
+            because=f"before {memory[0]} MB, after the first {memory[1]}, after the last {memory[2]}",
         ),
     ]
-
-
-@contextmanager
-def _watched(server: ServerProcess) -> Iterator[list[float]]:
-    """The memory of the server's largest process in 10^6 bytes: before, now and then, and after."""
-    memory = [max(server.rss_mb())]
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(WATCH_S):
-            memory.append(max(server.rss_mb()))
-
-    thread = threading.Thread(target=watch, name="memory watch", daemon=True)
-    thread.start()
-    try:
-        yield memory
-    finally:
-        over.set()
-        thread.join()
-        memory.append(max(server.rss_mb()))

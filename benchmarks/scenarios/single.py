@@ -18,8 +18,8 @@ MANY = Concurrency(16, 4)
 """As many in flight as SINGLE, on so many connections that each worker gets its share of them."""
 REMARK = (
     f"h2load, closed loop, {SINGLE.connections} connections of {SINGLE.streams} streams, for workers "
-    f"{MANY.connections} of {MANY.streams}; the session ceiling in the batch size that does best, images/s. CPU: of the "
-    "server's process, all its threads."
+    f"{MANY.connections} of {MANY.streams}; the session ceiling in the batch size that does best, images/s. "
+    "CPU: of the server's process, all its threads."
 )
 
 
