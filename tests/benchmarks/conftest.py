@@ -1,4 +1,4 @@
-"""What the tests of the benchmarks share: one kind of request, and its right answer."""
+"""What the tests of the benchmarks share: one kind of request, and its right response."""
 
 from pathlib import Path
 
@@ -18,5 +18,5 @@ def model(models_dir: Path, data_dir: Path) -> Model:
 
 @pytest.fixture(scope="session")
 def payload(model: Model, server: ServerProcess) -> RequestPayload:
-    """One picture a request, checked against the server."""
+    """One image a request, checked against the server."""
     return calls.infer(server.address, Workload(model, 1))
