@@ -1,4 +1,4 @@
-"""An open loop sends requests at times of their own, whether or not the ones before have been answered.
+"""An open loop sends requests at times of their own, however many are still on their way.
 
 Arrivals are drawn beforehand, and the latency of a request counts from its arrival as drawn. A request that is sent
 late, because this process, the connection or the server held it up, has been waiting all the same (Schroeder, Wierman

@@ -1,4 +1,4 @@
-"""What a server costs that nobody asks: memory, time to start, idle processor time."""
+"""What an idle server costs: memory, time to start, processor time."""
 
 import time
 from contextlib import ExitStack

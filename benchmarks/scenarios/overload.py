@@ -28,7 +28,7 @@ LOADS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 1.1)
 """Shares of the sustainable rate."""
 TWICE = 2.0
 MORE, TRIES = 1.3, 3
-"""Times what the bare session can do is offered, so often, to find the sustainable rate."""
+"""Times the session ceiling is offered, so often, to find the sustainable rate."""
 OVERLOAD_SHARE = 2.0
 """Times the usual seconds, once the queue is full."""
 WARM_S = 0.2
