@@ -20,7 +20,7 @@ from benchmarks.foreign import ENVIRONMENTS
 from benchmarks.parts import PARTS
 from benchmarks.progress import Progress
 from benchmarks.section import Section
-from service.cores import usable_cores
+from service.cpu import usable_cores
 
 PROGRAM = "python -m benchmarks"
 

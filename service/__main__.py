@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp
 
 from service import logs
-from service.place import Place
+from service.process.worker_slot import Place
 from service.settings import Settings
 
 
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     logs.configure(settings.log_format, settings.log_level, None if place is None else place.number)
     if place is None and settings.workers:
-        from service import supervisor
+        from service.process import supervisor
 
         # A worker is this same command again: the interpreter finds in it what it found for us.
         command = sys.orig_argv[1:] if arguments is None else ["-m", "service", *arguments]

@@ -8,13 +8,16 @@ from contextlib import ExitStack, contextmanager
 
 import structlog
 
-from service import __version__, image_classifier, inference_protocol, providers
-from service.cores import usable_cores
-from service.image_classifier import ImageClassifier
-from service.inference_protocol import InferenceProtocol
-from service.repository import Limits, Repository, open_repository
+from service import __version__
+from service.api import image_classifier
+from service.api import open_inference as inference_protocol
+from service.runtime import providers
+from service.cpu import usable_cores
+from service.api.image_classifier import ImageClassifier
+from service.api.open_inference import InferenceProtocol
+from service.runtime.repository import Limits, Repository, open_repository
 from service.settings import Settings, split_names
-from service.transport import Gathering, GrpcioTransport, Methods, NativeTransport, Tls, Transport
+from service.rpc import Gathering, GrpcioTransport, Methods, NativeTransport, Tls, Transport
 
 INLINE_US, INLINE_BESIDE_US = 2000, 500
 """The longest runs in the thread that receives: where they leave no core for it, and where there is one beside them."""

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, FilePath, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.cores import suggested_workers, usable_cores
+from service.cpu import suggested_workers, usable_cores
 
 PROVIDERS = ("cpu", "openvino", "cuda")
 """Whose options begin with their names; they are described in provider.py, which is not imported for its weight."""

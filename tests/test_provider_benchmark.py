@@ -15,8 +15,8 @@ from pydantic_settings import CliApp
 from benchmarks.providers import models
 from benchmarks.providers.settings import SETTINGS
 from benchmarks.providers.trial import Result
-from service.providers import PROVIDERS, choose
-from service.session import Session
+from service.runtime.providers import PROVIDERS, choose
+from service.runtime.session import Session
 from service.settings import Settings
 from tests.servers import ROOT
 

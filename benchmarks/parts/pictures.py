@@ -13,8 +13,8 @@ from benchmarks.rounds import Taken
 from benchmarks.samples import Figures
 from benchmarks.section import Line, Section, Table, plain, spread
 from benchmarks.workload import Workload
-from service import images
-from service.cores import usable_cores
+from service.images.decode import decode as images
+from service.cpu import usable_cores
 
 MODELS = ("mnist-tiny", "cifar10-cnn")
 MAX_PIXELS = 50_000_000

@@ -11,8 +11,8 @@ from benchmarks.errors import BenchmarkError
 from service.client.dataset import READERS
 from service.client.errors import UnusableDataset
 from service.errors import ModelRejected
-from service.providers import choose
-from service.session import Session
+from service.runtime.providers import choose
+from service.runtime.session import Session
 from service.tensors import Array
 
 DATASETS: dict[tuple[int, ...], str] = {(28, 28, 1): "mnist", (32, 32, 3): "cifar10"}

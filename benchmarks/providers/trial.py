@@ -17,8 +17,8 @@ from benchmarks.processes import ServerProcess
 from benchmarks.providers.models import Model, logits_of
 from benchmarks.providers.settings import Setting
 from service.pb import open_inference_pb2 as pb
-from service.providers import open_session
-from service.session import Session
+from service.runtime.providers import open_session
+from service.runtime.session import Session
 from service.tensors import Array
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"

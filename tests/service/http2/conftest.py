@@ -6,7 +6,7 @@ from queue import SimpleQueue
 import pytest
 
 from service.pb import open_inference_pb2 as pb
-from service.transport import Call, ColdMethod, Gathering, Methods, NativeTransport, StreamMethod
+from service.rpc import Call, ColdMethod, Gathering, Methods, NativeTransport, StreamMethod
 from tests.service.http2.peer import Peer
 
 ECHO, LATER, COLD, STREAM = "/test.Test/Echo", "/test.Test/Later", "/test.Test/Cold", "/test.Test/Stream"

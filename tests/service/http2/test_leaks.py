@@ -18,9 +18,9 @@ from service.http2.incoming import Incoming
 from service.http2.messages import Allowance
 from service.http2.outgoing import Outgoing
 from service.pb import open_inference_pb2 as pb
-from service.transport import Call, ColdMethod, Gathering, Methods, StreamMethod
-from service.transport.call import Traffic
-from service.transport.methods import Desk
+from service.rpc import Call, ColdMethod, Gathering, Methods, StreamMethod
+from service.rpc.call import Traffic
+from service.rpc.router import Desk
 from tests.service.http2.peer import message, request_fields
 
 MAX_MESSAGE_BYTES = 2**16

@@ -11,7 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from service.transport.call import STREAM_AHEAD
+from service.rpc.call import STREAM_AHEAD
 from tests.service.http2.conftest import ECHO, LATER, STREAM, Served
 from tests.service.http2.peer import Peer, message
 

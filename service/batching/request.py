@@ -1,0 +1,60 @@
+"""A request in flight, as the batcher knows it: its rows, and who gets the answer."""
+
+import time
+from collections.abc import Callable, Hashable
+
+import structlog
+
+from service.batching.batch import Rows
+
+log = structlog.get_logger(__name__)
+
+LOWEST_PRIORITY = 2**32
+"""That of a request which names none: behind all that do."""
+
+
+class Request:
+    """One request in flight: its rows, and its answer, which is given once and only if nobody has."""
+
+    __slots__ = ("_done", "arrived_ns", "deadline", "inputs", "priority", "queued", "rows", "signature")
+
+    def __init__(
+        self,
+        inputs: Rows,
+        rows: int,
+        done: Callable[[Rows | Exception], None],
+        *,
+        signature: Hashable,
+        deadline: float | None = None,
+        priority: int = LOWEST_PRIORITY,
+    ) -> None:
+        """``done`` gets the outputs or an error, once; ``deadline`` is on ``time.monotonic``'s clock.
+
+        Only requests of one ``signature`` share a run: it tells the shapes of their rows.
+        """
+        self.inputs = inputs
+        self.rows = rows
+        self.deadline = deadline
+        self.priority = priority
+        self.signature = signature
+        self.queued = False
+        self.arrived_ns = time.monotonic_ns()
+        self._done = [done]
+
+    @property
+    def answered(self) -> bool:
+        """Whether the answer has been given."""
+        return not self._done
+
+    def answer(self, outcome: Rows | Exception) -> bool:
+        """Gives the answer; False if it was given before."""
+        try:
+            done = self._done.pop()  # atomic: of two threads that answer, one gets the callback
+        except IndexError:
+            return False
+        try:
+            done(outcome)
+        except Exception:
+            # A caller's callback must not take down the thread that answers everybody else.
+            log.exception("answering a request failed")
+        return True
