@@ -7,13 +7,13 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp
 
 from service import logs
-from service.process.worker_slot import Place
+from service.process.worker_slot import WorkerSlot
 from service.settings import Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the server. Returns 0 after SIGTERM or SIGINT with all answered, 1 otherwise, 2 for bad settings."""
-    place = Place.given()
+    slot = WorkerSlot.from_environment()
     try:
         settings = CliApp.run(Settings, cli_args=None if arguments is None else list(arguments))
     except ValidationError as error:
@@ -21,16 +21,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             option = "--" + "-".join(str(part) for part in problem["loc"]).replace("_", "-") if problem["loc"] else ""
             print(f"python -m service: {option} {problem['msg']}".replace("  ", " "), file=sys.stderr)  # noqa: T201 - no log yet
         return 2
-    logs.configure(settings.log_format, settings.log_level, None if place is None else place.number)
-    if place is None and settings.workers:
+    logs.configure(settings.log_format, settings.log_level, None if slot is None else slot.number)
+    if slot is None and settings.workers:
         from service.process import supervisor
 
         # A worker is this same command again: the interpreter finds in it what it found for us.
         command = sys.orig_argv[1:] if arguments is None else ["-m", "service", *arguments]
         return supervisor.run(settings, [sys.executable, *command])
-    from service import worker  # not above: a supervisor does without ONNX Runtime and all that serves
+    from service.process import worker  # not above: a supervisor does without ONNX Runtime and all that serves
 
-    return worker.run(settings if place is None else place.take(settings), place)
+    return worker.run(settings if slot is None else slot.apply(settings), slot)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     """cuda: how many runs of one model may be under way at a time; each takes its own GPU memory."""
     max_batch_rows: int = Field(default=256, ge=1, le=65536)
     """Most rows (images) in one run, and in one request."""
-    join_rows: int = Field(default=0, ge=0, le=65536)
+    preferred_batch_size: int = Field(default=0, ge=0, le=65536)
     """Most rows joined from several requests into one run; 0: what suits provider and model (on the CPU 64, more where
     they run within 1.25 ms)."""
     max_inline_us: int | None = Field(default=None, ge=0, le=1_000_000)

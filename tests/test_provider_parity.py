@@ -12,9 +12,9 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from service.runtime import providers
 from service.client.dataset import READERS
 from service.errors import ProviderUnavailable
+from service.runtime import providers
 from service.runtime.session import Session
 from tests.training.samples import SHIPPED, classifier_of, shipped
 from training.recipes import RECIPES

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.api.classify_response import ClassificationWriter
+from service.batching.batch import TensorMap
+from service.batching.request import Request
 from service.images.decode import ImageShape
 from service.pb import image_classifier_pb2 as pb
-from service.runtime.repository import Endpoint
-from service.batching.request import Request
-from service.batching.batch import Rows
-from service.tensors import Array
 from service.rpc import Call
+from service.runtime.repository import Endpoint
+from service.tensors import Array
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ClassifyOptions:
     """What a call wants to know of its pictures."""
 
     endpoint: Endpoint
@@ -29,26 +29,26 @@ class Question:
     top_k: int
     logits: bool
 
-    def results(self, outputs: Rows) -> list[bytes]:
+    def results(self, outputs: TensorMap) -> list[bytes]:
         """The ImageResult of each row."""
         return self.writer.results(outputs, self.top_k, logits=self.logits)
 
-    def response_of_one(self, outputs: Rows) -> bytes:
+    def response_of_one(self, outputs: TensorMap) -> bytes:
         """The whole response, where the call has one picture."""
         return self.writer.response_of_one(outputs, self.top_k, logits=self.logits)
 
 
-class Answer:
+class ClassifyJob:
     """The answer to one Classify call, filled by as many requests as it takes, given once."""
 
-    def __init__(self, call: Call, question: Question, message: pb.ClassifyRequest) -> None:
-        self.batcher = question.endpoint.batcher
+    def __init__(self, call: Call, options: ClassifyOptions, message: pb.ClassifyRequest) -> None:
+        self.batcher = options.endpoint.batcher
         self.message = message
         self.results = [b""] * len(message.images)
         self.rows: list[Array | None] = [None] * len(message.images)
         """What the model takes, of the images that have it."""
-        self._question = question
-        self.given = False
+        self._options = options
+        self.done = False
         self._call = call
         self._lock = threading.Lock()
         self._missing = 0
@@ -60,14 +60,14 @@ class Answer:
         try:
             rows, self.rows = self.rows, []
             positions = [position for position, row in enumerate(rows) if row is not None]
-            size = self.batcher.join_rows
+            size = self.batcher.preferred_batch_size
             parts = [positions[at : at + size] for at in range(0, len(positions), size)]
             self._missing = len(parts)
             if not parts:
                 self._respond()
             for part in parts:
                 self._submit(part, np.stack([row for row in rows[part[0] : part[-1] + 1] if row is not None]))
-                if self.given:  # the caller went away meanwhile
+                if self.done:  # the caller went away meanwhile
                     self.cancel()
                     return
         except Exception as error:
@@ -77,7 +77,7 @@ class Answer:
         request = Request(
             {"images": rows},
             len(rows),
-            lambda outcome: self._fill(positions, outcome),
+            lambda result: self._fill(positions, result),
             signature=(rows.shape[1:],),
             deadline=self._call.deadline,
         )
@@ -92,16 +92,16 @@ class Answer:
 
     def cancel(self) -> None:
         """Nobody waits for the answer any more."""
-        self.given = True
+        self.done = True
         for request in list(self._requests):
             self.batcher.cancel(request)
 
-    def _fill(self, positions: list[int], outcome: Rows | Exception) -> None:
+    def _fill(self, positions: list[int], result: TensorMap | Exception) -> None:
         try:
-            if isinstance(outcome, Exception):
-                raise outcome
-            for position, result in zip(positions, self._question.results(outcome), strict=True):
-                self.results[position] = result
+            if isinstance(result, Exception):
+                raise result
+            for position, encoded in zip(positions, self._options.results(result), strict=True):
+                self.results[position] = encoded
             with self._lock:
                 self._missing -= 1
                 last = not self._missing
@@ -112,10 +112,10 @@ class Answer:
 
     def _respond(self) -> None:
         if self._claim():
-            self._call.respond(self._question.writer.response(self.results))
+            self._call.respond(self._options.writer.response(self.results))
 
     def _claim(self) -> bool:
         """Whether the caller of this is the one who may answer."""
         with self._lock:
-            given, self.given = self.given, True
-        return not given
+            done, self.done = self.done, True
+        return not done

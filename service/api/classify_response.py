@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.pb import image_classifier_pb2 as pb
-from service.batching.batch import Part, Rows, Shared
-from service.tensors import Array
 from service.api.protobuf_wire import bytes_field, fixed32_tag
+from service.batching.batch import BatchOutputs, BatchSlice, TensorMap
+from service.pb import image_classifier_pb2 as pb
+from service.tensors import Array
 
 CLASSES = pb.Classification.CLASSES_FIELD_NUMBER
 LOGITS = pb.Classification.LOGITS_FIELD_NUMBER
@@ -32,22 +32,22 @@ class ClassificationWriter:
         ]
         self._beginnings = [self._beginning(content) for content in self._classes]
 
-    def response_of_one(self, outputs: Rows, top_k: int, *, logits: bool) -> bytes:
+    def response_of_one(self, outputs: TensorMap, top_k: int, *, logits: bool) -> bytes:
         """The serialised ClassifyResponse of a call for one picture: its row, among those of a run."""
-        part = outputs if isinstance(outputs, Part) else Part(Shared(outputs), 0, 1)
+        part = outputs if isinstance(outputs, BatchSlice) else BatchSlice(BatchOutputs(outputs), 0, 1)
         if top_k == 1 and not logits:
             responses = part.shared.once(self, self._responses)
             if responses is not None:
                 return responses[part.start]
         return self.response(self.results(part, top_k, logits=logits))
 
-    def results(self, outputs: Rows, top_k: int, *, logits: bool) -> list[bytes]:
+    def results(self, outputs: TensorMap, top_k: int, *, logits: bool) -> list[bytes]:
         """One ImageResult a row, the ``top_k`` most probable classes first; of equal ones the first."""
         # For one row, NumPy takes longer than all else here: those who share a run have it done once.
-        if isinstance(outputs, Part):
+        if isinstance(outputs, BatchSlice):
             shared, rows = outputs.shared, range(outputs.start, outputs.stop)
         else:
-            shared, rows = Shared(outputs), range(len(outputs["probabilities"]))
+            shared, rows = BatchOutputs(outputs), range(len(outputs["probabilities"]))
         order = shared.once(top_k, lambda arrays: _order(arrays["probabilities"], top_k))
         floats, size = shared.bytes_of("probabilities")
         results = [b"".join([self._class(index, floats, row * size) for index in order[row]]) for row in rows]
@@ -66,7 +66,7 @@ class ClassificationWriter:
             parts += (bytes_field(RESULTS, len(result)), result)
         return b"".join(parts)
 
-    def _responses(self, arrays: Rows) -> list[bytes] | None:
+    def _responses(self, arrays: TensorMap) -> list[bytes] | None:
         """The responses that name the most probable class of each row, if they all differ from its beginning alike."""
         probabilities = arrays["probabilities"]
         order = probabilities.argmax(axis=1)

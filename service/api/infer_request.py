@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from service.batching.batch import TensorMap
+from service.batching.request import LOWEST_PRIORITY
 from service.errors import InvalidRequest
 from service.pb import open_inference_pb2 as pb
 from service.runtime.repository import Endpoint
-from service.batching.request import LOWEST_PRIORITY
-from service.batching.batch import Rows
 from service.runtime.session import ModelSpec
 from service.tensors import Array, TensorSpec, decode
 
@@ -24,7 +24,7 @@ def parse(payload: bytes) -> pb.ModelInferRequest:
         raise InvalidRequest("the message is not a ModelInferRequest") from error
 
 
-def read_inputs(message: pb.ModelInferRequest, endpoint: Endpoint) -> tuple[Rows, int]:
+def read_inputs(message: pb.ModelInferRequest, endpoint: Endpoint) -> tuple[TensorMap, int]:
     """The checked inputs in the model's order, and how many rows they have; raises InvalidRequest."""
     name, spec = endpoint.name, endpoint.session.spec
     raw = message.raw_input_contents

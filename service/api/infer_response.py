@@ -9,21 +9,31 @@ from typing import Any
 
 import numpy as np
 
-from service.pb import open_inference_pb2 as pb
-from service.batching.batch import Part, Rows
-from service.tensors import DATATYPES, Array, TensorSpec, encode
 from service.api.protobuf_wire import bytes_field
+from service.batching.batch import BatchSlice, TensorMap
+from service.pb import open_inference_pb2 as pb
+from service.tensors import DATATYPES, Array, TensorSpec, encode
 
 Shapes = tuple[tuple[int, ...], ...]
-MOST_SHAPES = 1024
+MAX_LAYOUTS = 1024
 """Shapes remembered for one reply."""
 RAW = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
 
 
-class Reply:
+class InferResponseEncoder:
     """How a request wants to be answered; requests that want the same may share one."""
 
-    __slots__ = ("_batches", "_classes", "_head", "_known", "_known_parts", "_labels", "_names", "_plain", "_specs")
+    __slots__ = (
+        "_batches",
+        "_classes",
+        "_head",
+        "_known",
+        "_labels",
+        "_layouts_of_slices",
+        "_names",
+        "_plain",
+        "_specs",
+    )
 
     def __init__(
         self,
@@ -47,34 +57,34 @@ class Reply:
         self._plain = not any(self._classes) and not any(spec.datatype.numpy.hasobject for spec in self._specs)
         self._names = [spec.name for spec in self._specs]
         self._known: dict[Shapes, list[bytes]] = {}
-        self._known_parts: dict[tuple[int, Shapes], list[bytes]] = {}
+        self._layouts_of_slices: dict[tuple[int, Shapes], list[bytes]] = {}
 
-    def render(self, outputs: Rows) -> bytes:
+    def encode(self, outputs: TensorMap) -> bytes:
         """The serialised response with these outputs of the model."""
         if not self._plain:
-            return self._render_any(outputs)
-        if type(outputs) is Part:
-            return self._render_part(outputs)
+            return self._encode_any(outputs)
+        if type(outputs) is BatchSlice:
+            return self._encode_slice(outputs)
         arrays = [outputs[spec.name] for spec in self._specs]
         shapes = tuple([array.shape for array in arrays])  # a list: 0.1 µs less than from a generator
         parts = self._known.get(shapes)
         if parts is None:
-            parts = self._frame(arrays)
-            if len(self._known) < MOST_SHAPES:
+            parts = self._layout(arrays)
+            if len(self._known) < MAX_LAYOUTS:
                 self._known[shapes] = parts
         response: list[Any] = parts.copy()
         response[1::2] = arrays  # buffers, as they are: joining copies each once
         return b"".join(response)
 
-    def _render_part(self, part: Part) -> bytes:
-        """As ``render``, without an array for each request: 64 of them share the bytes of their run."""
+    def _encode_slice(self, part: BatchSlice) -> bytes:
+        """As ``encode``, without an array for each request: 64 of them share the bytes of their run."""
         start, stop, shared = part.start, part.stop, part.shared
         key = stop - start, shared.shapes
-        parts = self._known_parts.get(key)
+        parts = self._layouts_of_slices.get(key)
         if parts is None:
-            parts = self._frame([part[name] for name in self._names])
-            if len(self._known_parts) < MOST_SHAPES:
-                self._known_parts[key] = parts
+            parts = self._layout([part[name] for name in self._names])
+            if len(self._layouts_of_slices) < MAX_LAYOUTS:
+                self._layouts_of_slices[key] = parts
         response = parts.copy()
         place = 1
         for name in self._names:
@@ -83,7 +93,7 @@ class Reply:
             place += 2
         return b"".join(response)
 
-    def _frame(self, arrays: Sequence[Array]) -> list[bytes]:
+    def _layout(self, arrays: Sequence[Array]) -> list[bytes]:
         """What comes before the first array's bytes, a place for them, what comes before the second's, and so on."""
         message = pb.ModelInferResponse()
         message.CopyFrom(self._head)
@@ -95,7 +105,7 @@ class Reply:
             parts += [b"", b""]
         return parts
 
-    def _render_any(self, outputs: Rows) -> bytes:
+    def _encode_any(self, outputs: TensorMap) -> bytes:
         message = pb.ModelInferResponse()
         message.CopyFrom(self._head)
         for spec, classes in zip(self._specs, self._classes, strict=True):

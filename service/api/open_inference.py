@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.api import infer_request as inference
-from service.errors import NotReady, Unsupported
-from service.api.request_scanner import Heads
-from service.pb import open_inference_pb2 as pb
-from service.api.infer_response import Reply
-from service.runtime.repository import FILE_NAME, Endpoint, Repository
+from service.api.infer_response import InferResponseEncoder
+from service.api.request_scanner import RequestScanner
+from service.batching.batch import TensorMap
 from service.batching.request import Request
-from service.batching.batch import Rows
 from service.batching.statistics import Duration
+from service.errors import NotReady, Unsupported
+from service.pb import open_inference_pb2 as pb
+from service.rpc import BidiMethod, Call, ImmediateMethod, Methods
+from service.runtime.repository import FILE_NAME, Endpoint, Repository
 from service.tensors import DATATYPES, TensorSpec
-from service.rpc import Call, ColdMethod, Methods, StreamMethod
 
 SERVICE = "inference.GRPCInferenceService"
 EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
@@ -32,37 +32,39 @@ class InferenceProtocol:
         self._server_name = server_name
         self._server_version = server_version
         self._is_ready = is_ready
-        self._heads: Heads[_Known] = Heads()
+        self._scanner: RequestScanner[InferPlan] = RequestScanner()
 
     @property
     def methods(self) -> Methods:
         """The RPCs by full name."""
         cold = {
-            "ServerLive": ColdMethod(pb.ServerLiveRequest, lambda _: pb.ServerLiveResponse(live=True)),
-            "ServerReady": ColdMethod(pb.ServerReadyRequest, lambda _: pb.ServerReadyResponse(ready=self._is_ready())),
-            "ModelReady": ColdMethod(pb.ModelReadyRequest, self._model_ready),
-            "ServerMetadata": ColdMethod(pb.ServerMetadataRequest, self._server_metadata),
-            "ModelMetadata": ColdMethod(pb.ModelMetadataRequest, self._model_metadata),
-            "ModelConfig": ColdMethod(pb.ModelConfigRequest, self._model_config),
-            "ModelStatistics": ColdMethod(pb.ModelStatisticsRequest, self._model_statistics),
-            "RepositoryIndex": ColdMethod(pb.RepositoryIndexRequest, self._repository_index),
-            "RepositoryModelLoad": ColdMethod(pb.RepositoryModelLoadRequest, _no_loading),
-            "RepositoryModelUnload": ColdMethod(pb.RepositoryModelUnloadRequest, _no_loading),
+            "ServerLive": ImmediateMethod(pb.ServerLiveRequest, lambda _: pb.ServerLiveResponse(live=True)),
+            "ServerReady": ImmediateMethod(
+                pb.ServerReadyRequest, lambda _: pb.ServerReadyResponse(ready=self._is_ready())
+            ),
+            "ModelReady": ImmediateMethod(pb.ModelReadyRequest, self._model_ready),
+            "ServerMetadata": ImmediateMethod(pb.ServerMetadataRequest, self._server_metadata),
+            "ModelMetadata": ImmediateMethod(pb.ModelMetadataRequest, self._model_metadata),
+            "ModelConfig": ImmediateMethod(pb.ModelConfigRequest, self._model_config),
+            "ModelStatistics": ImmediateMethod(pb.ModelStatisticsRequest, self._model_statistics),
+            "RepositoryIndex": ImmediateMethod(pb.RepositoryIndexRequest, self._repository_index),
+            "RepositoryModelLoad": ImmediateMethod(pb.RepositoryModelLoadRequest, _no_loading),
+            "RepositoryModelUnload": ImmediateMethod(pb.RepositoryModelUnloadRequest, _no_loading),
         }
         return Methods(
-            hot={f"/{SERVICE}/ModelInfer": self.model_infer},
-            cold={f"/{SERVICE}/{name}": method for name, method in cold.items()},
-            streams={f"/{SERVICE}/ModelStreamInfer": StreamMethod(self.model_infer, _stream_response)},
+            deferred={f"/{SERVICE}/ModelInfer": self.model_infer},
+            immediate={f"/{SERVICE}/{name}": method for name, method in cold.items()},
+            bidi={f"/{SERVICE}/ModelStreamInfer": BidiMethod(self.model_infer, _stream_response)},
         )
 
     def model_infer(self, call: Call) -> None:
         """Reads, checks and queues; the endpoint's batcher answers."""
         payload = call.payload
-        head = self._heads.find(payload)
+        head = self._scanner.find(payload)
         if head is not None:
-            known = head.meaning
+            known = head.plan
             endpoint, reply = known.endpoint, known.reply
-            inputs: Rows = {head.spec.name: head.read(payload)}
+            inputs: TensorMap = {head.spec.name: head.read(payload)}
             request = Request(
                 inputs, known.rows, _answer(call, reply), signature=known.signature, deadline=call.deadline
             )
@@ -77,18 +79,18 @@ class InferenceProtocol:
             request = Request(
                 inputs, rows, _answer(call, reply), signature=signature, deadline=deadline, priority=priority
             )
-            self._learn(payload, message, inputs, _Known(endpoint, rows, signature, reply))
+            self._remember(payload, message, inputs, InferPlan(endpoint, rows, signature, reply))
         endpoint.batcher.submit(request)
         call.on_cancel(lambda: endpoint.batcher.cancel(request))
 
-    def _learn(self, payload: bytes, message: pb.ModelInferRequest, inputs: Rows, known: "_Known") -> None:
+    def _remember(self, payload: bytes, message: pb.ModelInferRequest, inputs: TensorMap, known: "InferPlan") -> None:
         """Remembers what a request said, unless it says more than a model and the shape of one tensor.
 
         Parameters may tell a time, and an id is another in every request.
         """
         raw, spec = message.raw_input_contents, known.endpoint.session.spec.inputs[0]
         if len(raw) == 1 and not message.id and not message.parameters and not spec.datatype.numpy.hasobject:
-            self._heads.learn(payload, message, raw[0], b"", spec, inputs[spec.name], known)
+            self._scanner.remember(payload, message, raw[0], b"", spec, inputs[spec.name], known)
 
     def _model_ready(self, message: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
         try:
@@ -102,14 +104,14 @@ class InferenceProtocol:
 
     def _model_metadata(self, message: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         endpoint = self._repository.find(message.name, message.version)
-        spec, card = endpoint.session.spec, endpoint.session.card
+        spec, metadata = endpoint.session.spec, endpoint.session.metadata
         return pb.ModelMetadataResponse(
             name=endpoint.name,
             versions=self._repository.versions(endpoint.name),
             platform=PLATFORM,
             inputs=[_tensor_metadata(tensor) for tensor in spec.inputs],
             outputs=[_tensor_metadata(tensor) for tensor in spec.outputs],
-            properties=card.properties,
+            properties=metadata.properties,
         )
 
     def _model_config(self, message: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
@@ -167,35 +169,35 @@ class InferenceProtocol:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class InferPlan:
     """What the head of a request says."""
 
     endpoint: Endpoint
     rows: int
     signature: tuple[tuple[int, ...], ...]
-    reply: Reply
+    reply: InferResponseEncoder
 
 
-def _reply(endpoint: Endpoint, request_id: str, wanted: Sequence[tuple[TensorSpec, int]]) -> Reply:
+def _reply(endpoint: Endpoint, request_id: str, wanted: Sequence[tuple[TensorSpec, int]]) -> InferResponseEncoder:
     session = endpoint.session
-    return Reply(
+    return InferResponseEncoder(
         endpoint.name,
         endpoint.version,
         request_id,
         wanted,
-        labels=session.card.labels,
+        labels=session.metadata.labels,
         batches=session.spec.batches,
     )
 
 
-def _answer(call: Call, reply: Reply) -> Callable[[Rows | Exception], None]:
+def _answer(call: Call, reply: InferResponseEncoder) -> Callable[[TensorMap | Exception], None]:
     """What gives a call its answer, from the outputs of its rows or from an error."""
 
-    def answer(outcome: Rows | Exception) -> None:
+    def answer(result: TensorMap | Exception) -> None:
         try:
-            if isinstance(outcome, Exception):
-                raise outcome
-            call.respond(reply.render(outcome))
+            if isinstance(result, Exception):
+                raise result
+            call.respond(reply.encode(result))
         except Exception as error:
             call.fail(error)
 

@@ -15,9 +15,9 @@ from google.protobuf.message import Message
 
 from service.tensors import Array, TensorSpec
 
-MOST_HEADS = 1024
+MAX_KNOWN = 1024
 """Remembered at once. Past that all are forgotten, and learned anew."""
-MOST_BYTES = 1024
+MAX_FRAME_BYTES = 1024
 """Around the content; usual are 60 and 30."""
 KEY_BYTES = 16
 """Of the beginning, that tell most models apart."""
@@ -26,38 +26,38 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Head(Generic[T]):
+class KnownRequest(Generic[T]):
     """The bytes around the content of a request, and what they say."""
 
     before: bytes
     after: bytes
     spec: TensorSpec
     shape: tuple[int, ...]
-    meaning: T
+    plan: T
 
     def read(self, payload: bytes) -> Array:
         """The content of a request with this head, as an array that is a view of it."""
         return np.ndarray(self.shape, self.spec.datatype.numpy, payload, len(self.before))
 
 
-class Heads(Generic[T]):
-    """Heads by the length of the whole request, and its first bytes. Any thread may ask."""
+class RequestScanner(Generic[T]):
+    """RequestScanner by the length of the whole request, and its first bytes. Any thread may ask."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, bytes], Head[T]] = {}
+        self._known: dict[tuple[int, bytes], KnownRequest[T]] = {}
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def find(self, payload: bytes) -> Head[T] | None:
+    def find(self, payload: bytes) -> KnownRequest[T] | None:
         """The head of this request, if it is known."""
         head = self._known.get((len(payload), payload[:KEY_BYTES]))
         if head is None or not payload.startswith(head.before) or not payload.endswith(head.after):
             return None
         return head
 
-    def learn(
-        self, payload: bytes, message: Message, content: bytes, after: bytes, spec: TensorSpec, array: Array, meaning: T
+    def remember(
+        self, payload: bytes, message: Message, content: bytes, after: bytes, spec: TensorSpec, array: Array, plan: T
     ) -> None:
         """Remembers a request that was read as ``message``, and its ``content`` as ``array``, with what it means.
 
@@ -65,10 +65,10 @@ class Heads(Generic[T]):
         where that is of no use: for elements across their boundaries, say.
         """
         at = len(payload) - len(after) - len(content)
-        if at < KEY_BYTES or at + len(after) > MOST_BYTES or at % spec.datatype.numpy.itemsize:
+        if at < KEY_BYTES or at + len(after) > MAX_FRAME_BYTES or at % spec.datatype.numpy.itemsize:
             return
         if payload[at : at + len(content)] != content or message.SerializeToString() != payload:
             return  # written in an order of its own: nothing is known of what else could change
-        if len(self._known) >= MOST_HEADS:
+        if len(self._known) >= MAX_KNOWN:
             self._known.clear()
-        self._known[len(payload), payload[:KEY_BYTES]] = Head(payload[:at], after, spec, array.shape, meaning)
+        self._known[len(payload), payload[:KEY_BYTES]] = KnownRequest(payload[:at], after, spec, array.shape, plan)

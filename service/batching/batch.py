@@ -1,4 +1,4 @@
-"""Rows of arrays, by name: of several requests one below the other, and apart again."""
+"""Arrays by name: of several requests one below the other, and apart again."""
 
 import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -9,15 +9,15 @@ import numpy as np
 from service.errors import ModelFailed
 from service.tensors import Array
 
-Rows = Mapping[str, Array]
+TensorMap = Mapping[str, Array]
 """Arrays by name; axis 0 counts the rows."""
 T = TypeVar("T")
 
 
-class Shared:
+class BatchOutputs:
     """The outputs of a run that several requests shared, and their bytes, made once for all of them."""
 
-    def __init__(self, arrays: Rows) -> None:
+    def __init__(self, arrays: TensorMap) -> None:
         self.arrays = arrays
         self.shapes = tuple([array.shape[1:] for array in arrays.values()])
         """Of a row, in the order of the arrays."""
@@ -32,7 +32,7 @@ class Shared:
             found = self._bytes[name] = (array.tobytes(), array.nbytes // len(array))
         return found
 
-    def once(self, key: Hashable, find: Callable[[Rows], T]) -> T:
+    def once(self, key: Hashable, find: Callable[[TensorMap], T]) -> T:
         """What is found in all rows, looked for once and then remembered by its key."""
         if key not in self._found:
             self._found[key] = find(self.arrays)
@@ -40,12 +40,12 @@ class Shared:
         return found
 
 
-class Part(Rows):
+class BatchSlice(TensorMap):
     """The rows of one request among those of a run. Nothing is cut out before somebody asks for it."""
 
     __slots__ = ("shared", "start", "stop")
 
-    def __init__(self, shared: Shared, start: int, stop: int) -> None:
+    def __init__(self, shared: BatchOutputs, start: int, stop: int) -> None:
         self.shared = shared
         self.start = start
         self.stop = stop
@@ -60,14 +60,14 @@ class Part(Rows):
         return len(self.shared.arrays)
 
 
-def join(parts: Sequence[Rows]) -> Rows:
+def concatenate(parts: Sequence[TensorMap]) -> TensorMap:
     """All rows, one part's below another's; a lone part is not copied."""
     if len(parts) == 1:
         return parts[0]
     return {name: _stack([part[name] for part in parts], array) for name, array in parts[0].items()}
 
 
-def split(rows: Rows, counts: Sequence[int]) -> Sequence[Rows]:
+def split(rows: TensorMap, counts: Sequence[int]) -> Sequence[TensorMap]:
     """Parts of so many rows; raises ModelFailed where the rows are more or fewer in all."""
     if len(counts) == 1:
         return [rows]
@@ -75,8 +75,8 @@ def split(rows: Rows, counts: Sequence[int]) -> Sequence[Rows]:
     for name, array in rows.items():
         if array.shape[:1] != (ends[-1],):
             raise ModelFailed(f"output '{name}' has shape {array.shape} for {ends[-1]} rows")
-    shared = Shared(rows)
-    return [Part(shared, end - count, end) for count, end in zip(counts, ends, strict=True)]
+    shared = BatchOutputs(rows)
+    return [BatchSlice(shared, end - count, end) for count, end in zip(counts, ends, strict=True)]
 
 
 def _stack(parts: list[Array], first: Array) -> Array:

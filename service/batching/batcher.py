@@ -21,10 +21,10 @@ from typing import Self
 
 import numpy as np
 
-from service.errors import Cancelled, Expired, Overloaded, Stopping
+from service.batching.batch import TensorMap, concatenate, split
 from service.batching.request import LOWEST_PRIORITY, Request
-from service.batching.batch import Rows, join, split
 from service.batching.statistics import Statistics
+from service.errors import Cancelled, Expired, Overloaded, Stopping
 
 
 class Batcher:
@@ -32,37 +32,37 @@ class Batcher:
 
     def __init__(
         self,
-        run: Callable[[Rows], Rows],
+        run: Callable[[TensorMap], TensorMap],
         *,
         max_batch_rows: int,
         max_queue_rows: int,
-        join_rows: int | None = None,
-        run_rows: int | None = None,
+        preferred_batch_size: int | None = None,
+        max_run_rows: int | None = None,
         max_queue_delay_s: float = 0.0,
         max_inline_s: float = 0.0,
-        concurrency: int = 1,
-        beside_rows: int = 1,
-        gathering: AbstractContextManager[None] | None = None,
+        instance_count: int = 1,
+        min_parallel_rows: int = 1,
+        flush_scope: AbstractContextManager[None] | None = None,
         name: str = "model",
     ) -> None:
-        """Joins requests up to ``join_rows``, which is ``max_batch_rows`` if not given; 1 joins none.
+        """Joins requests up to ``preferred_batch_size``, which is ``max_batch_rows`` if not given; 1 joins none.
 
-        A request of more than ``run_rows`` is run in parts; it should not be below ``join_rows``.
+        A request of more than ``max_run_rows`` is run in parts; it should not be below ``preferred_batch_size``.
 
-        Runs expected to take ``max_inline_s`` or less, together, happen in the thread that settles. Up to
-        ``concurrency`` runs are under way at a time: one begins beside another when ``beside_rows`` wait. All answers
-        of a run are given within ``gathering``.
+        Runs expected to take ``max_inline_s`` or less, together, happen in the thread that dispatches. Up to
+        ``instance_count`` runs are under way at a time: one begins beside another when ``min_parallel_rows`` wait.
+        All results of a run are delivered within ``flush_scope``.
         """
         self._run = run
         self.max_batch_rows = max_batch_rows
-        self.join_rows = min(join_rows or max_batch_rows, max_batch_rows)
-        self._run_rows = run_rows or max_batch_rows
+        self.preferred_batch_size = min(preferred_batch_size or max_batch_rows, max_batch_rows)
+        self._max_run_rows = max_run_rows or max_batch_rows
         self._max_queue_rows = max(max_queue_rows, max_batch_rows)
         self._max_queue_delay_s = max_queue_delay_s
         self._max_inline_ns = max_inline_s * 1e9
-        self._concurrency = concurrency
-        self._beside_rows = beside_rows
-        self._gathering = gathering or nullcontext()
+        self._instance_count = instance_count
+        self._min_parallel_rows = min_parallel_rows
+        self._flush_scope = flush_scope or nullcontext()
         self._expected_ns: dict[int, float] = {}
         self._name = name
         self.statistics = Statistics()
@@ -76,7 +76,7 @@ class Batcher:
         self._running = 0
         self._closed = False
         self._threads = [
-            threading.Thread(target=self._serve, name=f"batcher {name}", daemon=True) for _ in range(concurrency)
+            threading.Thread(target=self._serve, name=f"batcher {name}", daemon=True) for _ in range(instance_count)
         ]
 
     def __enter__(self) -> Self:
@@ -95,12 +95,12 @@ class Batcher:
             self._urgent, self._queue, self._queued_rows = [], deque(), 0
             self._wake.notify_all()
         for request in left:
-            request.answer(Stopping("The server is stopping."))
+            request.complete(Stopping("The server is stopping."))
         for thread in self._threads:
             thread.join()
 
     def submit(self, request: Request) -> None:
-        """Queues the request; nothing runs before ``settle``, which sees to a whole burst of them.
+        """Queues the request; nothing runs before ``dispatch``, which sees to a whole burst of them.
 
         Raises Overloaded or Stopping, and then does not answer it.
         """
@@ -126,21 +126,21 @@ class Batcher:
         """Whether anything is in the queue."""
         return bool(self._queue or self._urgent)
 
-    def settle(self) -> bool:
+    def dispatch(self) -> bool:
         """Runs what has been queued, in this thread if that will be short, else in the batcher's; whether those run."""
         if not (self._queue or self._urgent):  # as most often, with several models
             return self._running > 0
         ends_ns = time.monotonic_ns() + self._max_inline_ns
         while self._queue or self._urgent:
             with self._wake:
-                if self._running or not self._ripe() or not self._is_for_this_thread(ends_ns):
+                if self._running or not self._batch_is_ready() or not self._is_for_this_thread(ends_ns):
                     self._wake.notify()
-                    return self._running > 0 or self._ripe()
-                batch, expired = self._take()
-            self._work(batch, expired)
+                    return self._running > 0 or self._batch_is_ready()
+                batch, expired = self._form_batch()
+            self._process(batch, expired)
         return self._running > 0
 
-    def hurry(self) -> None:
+    def stop_delaying(self) -> None:
         """Lets nothing wait for company any more, because none will come."""
         with self._wake:
             self._max_queue_delay_s = 0.0
@@ -153,30 +153,30 @@ class Batcher:
                 request.queued = False
                 request.inputs = {}  # its entry stays until the queue comes to it, its arrays need not
                 self._queued_rows -= request.rows
-        request.answer(Cancelled("The caller went away."))
+        request.complete(Cancelled("The caller went away."))
 
     def _serve(self) -> None:
         while True:
             with self._wake:
-                while not self._closed and not (self._has_room() and self._ripe()):
+                while not self._closed and not (self._has_room() and self._batch_is_ready()):
                     self._wake.wait(self._delay_left() if self._has_room() else None)
                 if self._closed:
                     return
-                batch, expired = self._take()
+                batch, expired = self._form_batch()
                 if self.waiting and self._has_room():
                     self._wake.notify()
-            self._work(batch, expired)
+            self._process(batch, expired)
 
-    def _work(self, batch: list[Request], expired: list[Request]) -> None:
-        """Answers what ``_take`` took."""
+    def _process(self, batch: list[Request], expired: list[Request]) -> None:
+        """Answers what ``_form_batch`` took."""
         try:
             if expired:
                 message = "Request timeout expired: it waited in the queue for longer than the caller allows."
-                with self._gathering:
+                with self._flush_scope:
                     for request in expired:
                         self._refuse(request, Expired(message))
             if batch:
-                self._answer(batch)
+                self._execute(batch)
         finally:
             with self._wake:
                 self._running -= 1
@@ -189,20 +189,20 @@ class Batcher:
         The first run of its size is never expected to be short.
         """
         first = self._urgent[0][2] if self._urgent else self._queue[0]
-        rows = max(first.rows, min(self._queued_rows, self.join_rows))
+        rows = max(first.rows, min(self._queued_rows, self.preferred_batch_size))
         left = self._queued_rows - rows
-        if self._concurrency > 1 and (rows > self._beside_rows or left >= self._beside_rows):
+        if self._instance_count > 1 and (rows > self._min_parallel_rows or left >= self._min_parallel_rows):
             return False
         return time.monotonic_ns() + self._expected_ns.get(rows.bit_length(), math.inf) <= ends_ns
 
     def _has_room(self) -> bool:
         """Whether one more run may be under way."""
         running = self._running
-        return not running or (running < self._concurrency and self._queued_rows >= self._beside_rows)
+        return not running or (running < self._instance_count and self._queued_rows >= self._min_parallel_rows)
 
-    def _ripe(self) -> bool:
+    def _batch_is_ready(self) -> bool:
         """Whether to run now: something waits, and fills a batch or has waited its delay."""
-        return self.waiting and (self._queued_rows >= self.join_rows or self._delay_left() == 0.0)
+        return self.waiting and (self._queued_rows >= self.preferred_batch_size or self._delay_left() == 0.0)
 
     def _delay_left(self) -> float | None:
         """Seconds until what waits has waited its delay; None with an empty queue.
@@ -215,7 +215,7 @@ class Batcher:
             return 0.0
         return max(0.0, self._waiting_since + self._max_queue_delay_s - time.monotonic())
 
-    def _take(self) -> tuple[list[Request], list[Request]]:
+    def _form_batch(self) -> tuple[list[Request], list[Request]]:
         """Takes from the head what can be joined: the same shapes, up to the limit in rows; and what has expired."""
         self._running += 1
         batch: list[Request] = []
@@ -226,7 +226,11 @@ class Batcher:
         while urgent or queue:
             request = urgent[0][2] if urgent else queue[0]
             alive = request.queued and (request.deadline is None or now < request.deadline)
-            if alive and batch and (rows + request.rows > self.join_rows or request.signature != batch[0].signature):
+            if (
+                alive
+                and batch
+                and (rows + request.rows > self.preferred_batch_size or request.signature != batch[0].signature)
+            ):
                 break
             if urgent:
                 heapq.heappop(urgent)
@@ -243,27 +247,27 @@ class Batcher:
                 expired.append(request)
         return batch, expired
 
-    def _answer(self, batch: list[Request]) -> None:
+    def _execute(self, batch: list[Request]) -> None:
         """Runs the batch and answers each request; if a joint run fails, each runs alone."""
         rows = sum(request.rows for request in batch)
         began = time.monotonic_ns()
         try:
-            inputs = join([request.inputs for request in batch])
+            inputs = concatenate([request.inputs for request in batch])
             joined = time.monotonic_ns()
-            outputs = self._run(inputs) if rows <= self._run_rows else self._run_in_parts(inputs, rows)
+            outputs = self._run(inputs) if rows <= self._max_run_rows else self._run_in_parts(inputs, rows)
             ran = time.monotonic_ns()
             answers = split(outputs, [request.rows for request in batch])
         except Exception as error:
             if len(batch) > 1:
                 for request in batch:
-                    self._answer([request])
+                    self._execute([request])
             else:
                 self._refuse(batch[0], error)
             return
         ended = time.monotonic_ns()
-        with self._gathering:
+        with self._flush_scope:
             for request, answer in zip(batch, answers, strict=True):
-                request.answer(answer)
+                request.complete(answer)
         # After the answers, which somebody waits for.
         expected = self._expected_ns.get(rows.bit_length(), ran - joined)
         self._expected_ns[rows.bit_length()] = expected + (ran - joined - expected) / 8
@@ -271,9 +275,9 @@ class Batcher:
         with self._lock:
             self.statistics.ran(waited, rows, (began, joined, ran, ended))
 
-    def _run_in_parts(self, inputs: Rows, rows: int) -> Rows:
+    def _run_in_parts(self, inputs: TensorMap, rows: int) -> TensorMap:
         """Runs a large request in parts: the values between two layers are then still in the cache for the next."""
-        size = self._run_rows
+        size = self._max_run_rows
         parts = [
             self._run({name: array[at : at + size] for name, array in inputs.items()}) for at in range(0, rows, size)
         ]
@@ -282,4 +286,4 @@ class Batcher:
     def _refuse(self, request: Request, error: Exception) -> None:
         with self._lock:
             self.statistics.failed(time.monotonic_ns() - request.arrived_ns)
-        request.answer(error)
+        request.complete(error)

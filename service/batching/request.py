@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable
 
 import structlog
 
-from service.batching.batch import Rows
+from service.batching.batch import TensorMap
 
 log = structlog.get_logger(__name__)
 
@@ -16,19 +16,19 @@ LOWEST_PRIORITY = 2**32
 class Request:
     """One request in flight: its rows, and its answer, which is given once and only if nobody has."""
 
-    __slots__ = ("_done", "arrived_ns", "deadline", "inputs", "priority", "queued", "rows", "signature")
+    __slots__ = ("_callback", "arrived_ns", "deadline", "inputs", "priority", "queued", "rows", "signature")
 
     def __init__(
         self,
-        inputs: Rows,
+        inputs: TensorMap,
         rows: int,
-        done: Callable[[Rows | Exception], None],
+        callback: Callable[[TensorMap | Exception], None],
         *,
         signature: Hashable,
         deadline: float | None = None,
         priority: int = LOWEST_PRIORITY,
     ) -> None:
-        """``done`` gets the outputs or an error, once; ``deadline`` is on ``time.monotonic``'s clock.
+        """``callback`` gets the outputs or an error, once; ``deadline`` is on ``time.monotonic``'s clock.
 
         Only requests of one ``signature`` share a run: it tells the shapes of their rows.
         """
@@ -39,21 +39,21 @@ class Request:
         self.signature = signature
         self.queued = False
         self.arrived_ns = time.monotonic_ns()
-        self._done = [done]
+        self._callback = [callback]
 
     @property
-    def answered(self) -> bool:
+    def done(self) -> bool:
         """Whether the answer has been given."""
-        return not self._done
+        return not self._callback
 
-    def answer(self, outcome: Rows | Exception) -> bool:
+    def complete(self, result: TensorMap | Exception) -> bool:
         """Gives the answer; False if it was given before."""
         try:
-            done = self._done.pop()  # atomic: of two threads that answer, one gets the callback
+            callback = self._callback.pop()  # atomic: of two threads that answer, one gets the callback
         except IndexError:
             return False
         try:
-            done(outcome)
+            callback(result)
         except Exception:
             # A caller's callback must not take down the thread that answers everybody else.
             log.exception("answering a request failed")

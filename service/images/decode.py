@@ -18,7 +18,7 @@ from kornia_rs.io import decode_image_jpegturbo, decode_image_png_u8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from service.errors import InvalidRequest
-from service.images.sniff import Plain, look_at
+from service.images.sniff import ImageHeader, sniff
 from service.tensors import Array
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
@@ -35,22 +35,22 @@ class ImageShape:
     """1 grey, 3 RGB."""
 
 
-def decode(data: bytes, shape: ImageShape, max_pixels: int, plain: Plain | None = None) -> Array:
+def decode(data: bytes, shape: ImageShape, max_pixels: int, plain: ImageHeader | None = None) -> Array:
     """The picture in a PNG, JPEG, WebP, BMP or GIF file as uint8 [height, width, channels].
 
-    Turned upright as its EXIF says; ``plain`` is what look_at says of it, if that is known. Raises InvalidRequest.
+    Turned upright as its EXIF says; ``plain`` is what sniff says of it, if that is known. Raises InvalidRequest.
     """
     if not data:
         raise InvalidRequest("the image is empty: encoded bytes or pixels are expected")
-    plain = plain or look_at(data)
+    plain = plain or sniff(data)
     if plain is not None and plain.height * plain.width <= max_pixels:
-        pixels = _decode_plain(data, plain)
+        pixels = _decode_simple(data, plain)
         if pixels is not None:
             return _fit_array(pixels, shape)
     return _decode_any(data, shape, max_pixels)
 
 
-def _decode_plain(data: bytes, plain: Plain) -> Array | None:
+def _decode_simple(data: bytes, plain: ImageHeader) -> Array | None:
     """uint8 [height, width, channels]; None if the file is not what it looked like."""
     mode = "mono" if plain.channels == 1 else "rgb"
     try:

@@ -16,7 +16,7 @@ TURN_S = 0.001
 """A hand-over takes 5 µs of a busy pool, and 90 of an idle one."""
 
 
-class Decoders:
+class DecodePool:
     """A pool of threads, with a bound on the pieces that wait for it. Any thread may ask."""
 
     def __init__(self, pool: Executor, max_waiting: int) -> None:

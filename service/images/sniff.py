@@ -1,4 +1,4 @@
-"""Plain pictures: small PNG and JPEG files whose headers say all there is to know of them.
+"""Simple image files: small PNG and JPEG files whose headers say all there is to know of them.
 
 8-bit grey or RGB, without transparency, interlacing, rotation, colour profiles, text or odd chunks: any decoder
 makes the same pixels of them. Nothing is decoded here, and what is not known to be plain is not. Looking takes 3 µs,
@@ -45,7 +45,7 @@ SLACK_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
+class ImageHeader:
     """What the header of a plain picture says."""
 
     format: Literal["PNG", "JPEG"]
@@ -55,7 +55,7 @@ class Plain:
     """1 grey, 3 RGB."""
 
 
-def look_at(data: bytes) -> Plain | None:
+def sniff(data: bytes) -> ImageHeader | None:
     """What kind of plain picture this file claims to be; None if none. What its header claims may yet be wrong."""
     try:
         if data.startswith(PNG_SIGNATURE):
@@ -74,7 +74,7 @@ def _is_small(data: bytes, height: int, width: int, channels: int) -> bool:
     return 0 < pixels <= MOST_PIXELS and len(data) <= 2 * pixels * channels + SLACK_BYTES
 
 
-def _png(data: bytes) -> Plain | None:
+def _png(data: bytes) -> ImageHeader | None:
     """IHDR, harmless chunks, pixels, IEND, and nothing else."""
     if not data.startswith(PNG_BEGINNING) or not data.endswith(PNG_END):
         return None
@@ -93,7 +93,7 @@ def _png(data: bytes) -> Plain | None:
         elif pixels or PNG_ANCILLARY.get(name) != length or not _is_intact(data, at, length):
             return None
         at += 12 + length
-    return Plain("PNG", height, width, channels) if at == end and pixels else None
+    return ImageHeader("PNG", height, width, channels) if at == end and pixels else None
 
 
 def _is_intact(data: bytes, at: int, length: int) -> bool:
@@ -102,7 +102,7 @@ def _is_intact(data: bytes, at: int, length: int) -> bool:
     return zlib.crc32(data[at + 4 : at + 8 + length]) == int(checksum)
 
 
-def _jpeg(data: bytes) -> Plain | None:
+def _jpeg(data: bytes) -> ImageHeader | None:
     """JFIF or bare, one frame of grey or YCbCr, and only tables and comments before the first scan."""
     plain = None
     at = 2
@@ -116,7 +116,7 @@ def _jpeg(data: bytes) -> Plain | None:
                 return None
             if not _is_small(data, height, width, channels):
                 return None
-            plain = Plain("JPEG", height, width, channels)
+            plain = ImageHeader("JPEG", height, width, channels)
         elif marker == JFIF:
             if length < 16 or data[at + 4 : at + 9] != b"JFIF\0":
                 return None

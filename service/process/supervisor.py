@@ -1,6 +1,6 @@
 """Several worker processes on one port: starts, watches, restarts and renews them, and ends with them.
 
-Each worker is the same command again, told by its environment which place it has (service/place.py). The kernel
+Each worker is the same command again, told by its environment which slot it has (service/slot.py). The kernel
 spreads connections over their listeners (SO_REUSEPORT); the supervisor itself never sees a request.
 """
 
@@ -18,7 +18,7 @@ import structlog
 
 from service.cpu import Share, divide
 from service.errors import StartError
-from service.process.worker_slot import READY, RETIRE, Place
+from service.process.worker_slot import HAND_OVER, READY, WorkerSlot
 from service.settings import Settings
 
 FIRST_DELAY_S = 0.1
@@ -73,12 +73,12 @@ async def _supervise(settings: Settings, command: Sequence[str], port: int) -> i
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.stop, number)
-    loop.add_signal_handler(signal.SIGHUP, supervisor.renew)
+    loop.add_signal_handler(signal.SIGHUP, supervisor.rolling_restart)
     return await supervisor.end
 
 
 class _Supervisor:
-    """Who has which place; all that happens to workers over time is a task of its own."""
+    """Who has which slot; all that happens to workers over time is a task of its own."""
 
     def __init__(self, settings: Settings, command: Sequence[str], port: int, shares: Sequence[Share]) -> None:
         self.end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -87,14 +87,14 @@ class _Supervisor:
         self._command = command
         self._port = port
         self._shares = shares
-        self._deaths = [0] * len(shares)  # in a row, for each place
+        self._deaths = [0] * len(shares)  # in a row, for each slot
         self._alive: set[_Worker] = set()
         self._begun = False
         self._stopping = False
-        self._renewal = asyncio.Event()
+        self._restart_asked = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._workers = [self._start(number) for number in range(len(shares))]
-        self._do(self._live())
+        self._spawn(self._run())
 
     def stop(self, number: int) -> None:
         """All workers drain and end; told twice, they end at once, and we too."""
@@ -103,34 +103,34 @@ class _Supervisor:
                 worker.signal(signal.SIGKILL)
             os._exit(128 + number)
         self._stopping = True
-        self._do(self._finish(signal.SIGTERM, 0))  # first: there may be nobody left to take the log
+        self._spawn(self._stop_workers(signal.SIGTERM, 0))  # first: there may be nobody left to take the log
         log.info("stopping", signal=signal.Signals(number).name)
 
-    def renew(self) -> None:
-        """Each worker gives its place to a new one."""
-        self._renewal.set()
+    def rolling_restart(self) -> None:
+        """Each worker gives its slot to a new one."""
+        self._restart_asked.set()
 
-    async def _live(self) -> None:
+    async def _run(self) -> None:
         """All workers become ready, or none stays; then they are renewed whenever somebody asks."""
         began = time.monotonic()
-        for word in asyncio.as_completed([worker.word for worker in self._workers]):
-            await word
+        for message in asyncio.as_completed([worker.message for worker in self._workers]):
+            await message
             if self._stopping:
                 return
             if failed := _first_failed(self._workers):
                 log.error("cannot start", reason=failed.failure)
-                await self._finish(signal.SIGKILL, 1)
+                await self._stop_workers(signal.SIGKILL, 1)
                 return
         self._begun = True
         after_s = round(time.monotonic() - began, 3)
         address = f"{self._settings.host}:{self._port}"
         log.info("all workers are ready", address=address, workers=len(self._workers), after_s=after_s)
         while True:
-            await self._renewal.wait()
-            self._renewal.clear()
-            await self._replace()
+            await self._restart_asked.wait()
+            self._restart_asked.clear()
+            await self._replace_workers()
 
-    async def _replace(self) -> None:
+    async def _replace_workers(self) -> None:
         """All workers by new ones, or none: one after another becomes ready, then the old leave together."""
         log.info("renewing the workers")
         fresh: list[_Worker] = []
@@ -138,27 +138,27 @@ class _Supervisor:
             if self._stopping:
                 return
             fresh.append(self._start(number))
-            await fresh[-1].word
+            await fresh[-1].message
             if failed := _first_failed(fresh):
                 if not self._stopping:
                     log.error("the workers are not renewed, and go on serving", reason=failed.failure)
                 for worker in fresh:
-                    worker.retire()
+                    worker.hand_over()
                 return
         old, self._workers = self._workers, fresh
         self._deaths = [0] * len(fresh)
         for worker in old:
-            worker.retire()
+            worker.hand_over()
         log.info("the workers are renewed", workers=len(fresh))
 
     def _start(self, number: int) -> "_Worker":
         worker = _Worker(self._command, number, self._port, self._shares[number])
         self._alive.add(worker)
-        self._do(self._watch(worker))
+        self._spawn(self._watch(worker))
         return worker
 
     async def _watch(self, worker: "_Worker") -> None:
-        """If it dies in its place, another gets the place after a while; if that happens again and again, all end."""
+        """If it dies in its slot, another gets the slot after a while; if that happens again and again, all end."""
         await worker.ended
         self._alive.discard(worker)
         number = worker.number
@@ -172,7 +172,7 @@ class _Supervisor:
                 reason=f"{worker.failure}; it was the {MAX_DEATHS}th death in a row after less than {STEADY_S:g} s "
                 "of service, so all workers end",
             )
-            await self._finish(signal.SIGTERM, 1)
+            await self._stop_workers(signal.SIGTERM, 1)
             return
         delay_s = FIRST_DELAY_S * 2 ** (self._deaths[number] - 1)
         log.error("worker died", worker=number, reason=worker.failure, restart_in_s=delay_s)
@@ -180,7 +180,7 @@ class _Supervisor:
         if not self._stopping and self._workers[number] is worker:
             self._workers[number] = self._start(number)
 
-    async def _finish(self, number: signal.Signals, code: int) -> None:
+    async def _stop_workers(self, number: signal.Signals, code: int) -> None:
         """Ends all workers; who does not end in time is made to."""
         self._stopping = True
         workers = list(self._alive)
@@ -197,7 +197,7 @@ class _Supervisor:
         self.end.set_result(code if drained else 1)
         log.info("stopped")
 
-    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -214,26 +214,26 @@ class _Worker:
     def __init__(self, command: Sequence[str], number: int, port: int, share: Share) -> None:
         self._loop = asyncio.get_running_loop()
         self.number = number
-        self.word: asyncio.Future[None] = self._loop.create_future()
+        self.message: asyncio.Future[None] = self._loop.create_future()
         """Done when it is ready, or has failed to be."""
         self.ended: asyncio.Future[int] = self._loop.create_future()
         """Its exit status, or minus the number of the signal that ended it."""
         self.failure = ""
         """Why it does not serve, or not any more."""
         self._ready_at: float | None = None
-        self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            place = Place(number, port, share.threads, share.cores, theirs.fileno())
+            slot = WorkerSlot(number, port, share.threads, share.cores, theirs.fileno())
             self._process = subprocess.Popen(  # noqa: S603 - our own command
                 command,
-                env=place.environment(),
-                pass_fds=[place.line],
+                env=slot.environment(),
+                pass_fds=[slot.control_fd],
                 process_group=0,  # a terminal's Ctrl-C is for the supervisor
             )
-        self._line.setblocking(False)
-        self._loop.add_reader(self._line, self._hear)
+        self._control.setblocking(False)
+        self._loop.add_reader(self._control, self._on_message)
         self._handle = os.pidfd_open(self._process.pid)
-        self._loop.add_reader(self._handle, self._reap)
+        self._loop.add_reader(self._handle, self._on_exit)
 
     @property
     def has_served(self) -> bool:
@@ -249,38 +249,38 @@ class _Worker:
         """Sends it a signal."""
         self._process.send_signal(number)
 
-    def retire(self) -> None:
-        """Has it leave its place, without losing a request."""
+    def hand_over(self) -> None:
+        """Has it leave its slot, without losing a request."""
         with contextlib.suppress(OSError):  # it has ended
-            self._line.send(RETIRE)
+            self._control.send(HAND_OVER)
 
-    def _hear(self) -> None:
+    def _on_message(self) -> None:
         try:
-            word = self._line.recv(2**16).decode()
+            message = self._control.recv(2**16).decode()
         except BlockingIOError:
             return
         except OSError:
-            word = ""
-        if not word:
-            self._loop.remove_reader(self._line)
+            message = ""
+        if not message:
+            self._loop.remove_reader(self._control)
             return
-        if word == READY:
+        if message == READY:
             self._ready_at = time.monotonic()
         else:
-            self.failure = word
-        self.word.set_result(None)
+            self.failure = message
+        self.message.set_result(None)
 
-    def _reap(self) -> None:
+    def _on_exit(self) -> None:
         self._loop.remove_reader(self._handle)
         os.close(self._handle)
         status = self._process.wait()
-        self._hear()  # its last word may be there still
-        self._loop.remove_reader(self._line)
-        self._line.close()
+        self._on_message()  # its last message may be there still
+        self._loop.remove_reader(self._control)
+        self._control.close()
         how = f"ended with status {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
         self.failure = self.failure or f"worker {self.number} {how}"
-        if not self.word.done():
-            self.word.set_result(None)
+        if not self.message.done():
+            self.message.set_result(None)
         self.ended.set_result(status)
 
 

@@ -11,7 +11,7 @@ from queue import SimpleQueue
 import structlog
 
 from service.errors import StartError
-from service.process.worker_slot import READY, RETIRE, Place
+from service.process.worker_slot import HAND_OVER, READY, WorkerSlot
 from service.server import running
 from service.settings import Settings
 
@@ -21,32 +21,32 @@ CLOSE_S = 5.0
 log = structlog.get_logger(__name__)
 
 
-def run(settings: Settings, place: Place | None = None) -> int:
+def run(settings: Settings, slot: WorkerSlot | None = None) -> int:
     """Serves until told to stop. Returns 0 if all was answered by then, 1 otherwise."""
-    with contextlib.nullcontext() if place is None else place.open_line() as line:
-        orders = _Orders(line)
+    with contextlib.nullcontext() if slot is None else slot.open_control_socket() as control:
+        signals = StopSignals(control)
         try:
-            drained = _serve(settings, line, orders)
+            drained = _serve(settings, control, signals)
         except StartError as error:
-            if line is None:
+            if control is None:
                 log.error("cannot start", reason=str(error))
-            _say(line, str(error))
+            _report(control, str(error))
             return 1
     log.info("stopped")
     return 0 if drained else 1
 
 
-def _serve(settings: Settings, line: socket.socket | None, orders: "_Orders") -> bool:
+def _serve(settings: Settings, control: socket.socket | None, signals: "StopSignals") -> bool:
     """Start, service and stop; whether all was answered. Raises StartError."""
     started = time.monotonic()
-    with running(settings, reuse_port=line is not None) as server:
+    with running(settings, reuse_port=control is not None) as server:
         log.info("ready", after_s=round(time.monotonic() - started, 3))
-        _say(line, READY)
-        orders.wait()
+        _report(control, READY)
+        signals.wait()
         delay_s = settings.drain_delay_s
-        if not orders.stop:
+        if not signals.stop:
             log.info("retiring", grace_s=settings.grace_s)
-            server.retire(grace_s=settings.grace_s, hurried=lambda: orders.stop)
+            server.hand_over(grace_s=settings.grace_s, abort=lambda: signals.stop)
             delay_s = 0.0  # load balancers have nothing to notice: the port is served as before
         log.info("draining", grace_s=settings.grace_s)
         drained = server.drain(delay_s=delay_s, grace_s=settings.grace_s)
@@ -56,10 +56,10 @@ def _serve(settings: Settings, line: socket.socket | None, orders: "_Orders") ->
     return drained
 
 
-def _say(line: socket.socket | None, word: str) -> None:
-    if line is not None:
-        with contextlib.suppress(OSError):  # the supervisor has ended, which the line's end will tell
-            line.sendall(word.encode())
+def _report(control: socket.socket | None, message: str) -> None:
+    if control is not None:
+        with contextlib.suppress(OSError):  # the supervisor has ended, which the end of the socket will tell
+            control.sendall(message.encode())
 
 
 def _end_within(seconds: float, code: int) -> None:
@@ -69,35 +69,35 @@ def _end_within(seconds: float, code: int) -> None:
     timer.start()
 
 
-class _Orders:
-    """What the process was told: to stop by SIGTERM or SIGINT, or on the line to retire.
+class StopSignals:
+    """What the process was told: to stop by SIGTERM or SIGINT, or over the control socket to hand over.
 
-    The line's end means stop: a worker does not outlive its supervisor. A second signal ends a process at once,
-    but not a worker: the first can come twice, from the supervisor and from who signals all processes, systemd say.
+    The end of the control socket means stop: a worker does not outlive its supervisor. A second signal ends a
+    process at once, but not a worker: systemd signals all processes, so the supervisor's may be the second.
     """
 
-    def __init__(self, line: socket.socket | None) -> None:
+    def __init__(self, control: socket.socket | None) -> None:
         self.stop = False
-        self._line = line
-        self._orders: SimpleQueue[None] = SimpleQueue()  # may be put to by a signal that interrupts its get
+        self._control = control
+        self._wakeups: SimpleQueue[None] = SimpleQueue()  # may be put to by a signal that interrupts its get
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
-        if line is not None:
+        if control is not None:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor's to act on
-            threading.Thread(target=self._listen, args=(line,), name="line", daemon=True).start()
+            threading.Thread(target=self._listen, args=(control,), name="control", daemon=True).start()
 
     def wait(self) -> None:
         """Blocks until there is an order."""
-        self._orders.get()
+        self._wakeups.get()
 
     def _receive(self, number: int, _frame: object) -> None:
-        if self.stop and self._line is None:
+        if self.stop and self._control is None:
             os._exit(128 + number)  # by ourselves: process 1 of a container cannot be ended by a signal's default
         self.stop = True
-        self._orders.put(None)
+        self._wakeups.put(None)
 
-    def _listen(self, line: socket.socket) -> None:
-        while line.recv(len(RETIRE)):
-            self._orders.put(None)
+    def _listen(self, control: socket.socket) -> None:
+        while control.recv(len(HAND_OVER)):
+            self._wakeups.put(None)
         self.stop = True
-        self._orders.put(None)
+        self._wakeups.put(None)

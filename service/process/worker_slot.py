@@ -8,36 +8,36 @@ from typing import Self
 
 from service.settings import Settings
 
-VARIABLE = "CONVSERVE_PLACE"
+VARIABLE = "CONVSERVE_WORKER_SLOT"
 READY = "ready"
-"""A worker's word that it serves; any other is the sentence that says why it cannot."""
-RETIRE = b"retire"
-"""The supervisor's word that another has taken the place."""
+"""A worker's message that it serves; any other is the sentence that says why it cannot."""
+HAND_OVER = b"hand over"
+"""The supervisor's message that another has taken the slot."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """The place of one worker, which goes to it as an environment variable; the rest of its settings it reads again."""
+class WorkerSlot:
+    """The slot of one worker, which goes to it as an environment variable; the rest of its settings it reads again."""
 
     number: int
     port: int
     threads: int
     cores: tuple[int, ...]
     """The cores to be bound to; empty: none."""
-    line: int
+    control_fd: int
     """File descriptor of a socket that is at its end when the supervisor is."""
 
     @classmethod
-    def given(cls) -> Self | None:
-        """The place that this process was started for, once; None where it was started by somebody else."""
+    def from_environment(cls) -> Self | None:
+        """The slot that this process was started for, once; None where it was started by somebody else."""
         text = os.environ.pop(VARIABLE, None)
         return None if text is None else cls(**json.loads(text))
 
     def environment(self) -> dict[str, str]:
-        """Ours, with the place."""
+        """Ours, with the slot."""
         return os.environ | {VARIABLE: json.dumps(asdict(self))}
 
-    def take(self, settings: Settings) -> Settings:
+    def apply(self, settings: Settings) -> Settings:
         """Binds the process to its cores, before there are threads, and returns its own settings."""
         if self.cores:
             os.sched_setaffinity(0, self.cores)
@@ -49,6 +49,6 @@ class Place:
             }
         )
 
-    def open_line(self) -> socket.socket:
+    def open_control_socket(self) -> socket.socket:
         """The worker's end of the line."""
-        return socket.socket(fileno=self.line)
+        return socket.socket(fileno=self.control_fd)

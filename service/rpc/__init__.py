@@ -4,21 +4,21 @@
 over TLS too. Nothing outside this package knows which one is in use.
 """
 
-from service.rpc.call import Call, ColdMethod, HotMethod, Methods, StreamMethod, Transport
-from service.rpc.flush_scope import Gathering
+from service.rpc.call import BidiMethod, Call, DeferredMethod, ImmediateMethod, Methods, Transport
+from service.rpc.flush_scope import FlushScope
 from service.rpc.grpc_aio_server import GrpcioTransport
 from service.rpc.native_server import NativeTransport
-from service.rpc.tls_files import Tls
+from service.rpc.tls_files import TlsFiles
 
 __all__ = [
+    "BidiMethod",
     "Call",
-    "ColdMethod",
-    "Gathering",
+    "DeferredMethod",
+    "FlushScope",
     "GrpcioTransport",
-    "HotMethod",
+    "ImmediateMethod",
     "Methods",
     "NativeTransport",
-    "StreamMethod",
-    "Tls",
+    "TlsFiles",
     "Transport",
 ]

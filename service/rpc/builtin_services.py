@@ -10,7 +10,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from service.errors import InvalidRequest, UnknownModel
 from service.http2.requests import Connection, Exchange, Streaming
-from service.rpc.call import ColdMethod
+from service.rpc.call import ImmediateMethod
 
 HEALTH, REFLECTION = health.SERVICE_NAME, reflection.SERVICE_NAME
 
@@ -20,7 +20,7 @@ class Health:
 
     def __init__(self) -> None:
         self._servicer = health.HealthServicer()
-        self.check = ColdMethod(health_pb2.HealthCheckRequest, self._check)
+        self.check = ImmediateMethod(health_pb2.HealthCheckRequest, self._check)
         self.watch = _Watch(self._servicer)
 
     def set_ready(self, serving: Mapping[str, bool]) -> None:

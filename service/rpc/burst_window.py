@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from service.rpc.call import Settle
+from service.rpc.call import Dispatch
 
 QUIET_TURNS = 16
 """Turns of the event loop without another call that end a burst: 2 µs each, where a call takes grpc.aio 300."""
@@ -21,16 +21,16 @@ class Loop(Protocol):
         """Calls back in the next turn."""
 
 
-class Burst:
+class BurstWindow:
     """Settles what calls have put off when the event loop has turned a few times without another.
 
     grpc.aio hands each call over in a turn of its own, though many wait. Settled one by one they would hardly ever
     share a run, and each run and each answer has the interpreter change threads: twice the processor time.
     """
 
-    def __init__(self, settle: Settle) -> None:
-        """``settle`` is called in the event loop's thread."""
-        self._settle = settle
+    def __init__(self, dispatch: Dispatch) -> None:
+        """``dispatch`` is called in the event loop's thread."""
+        self._dispatch = dispatch
         self._calls = 0
         self._is_open = False
         self._ends = 0.0
@@ -51,4 +51,4 @@ class Burst:
             loop.call_soon(self._look, loop, calls, turns - 1)
             return
         self._is_open = False
-        self._settle()
+        self._dispatch()

@@ -1,19 +1,16 @@
-"""The interface between a transport and those who answer: calls, methods, and the traffic in flight."""
+"""The interface between a transport and the methods that it serves."""
 
-import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.message import Message
 
-from service.errors import Overloaded, Stopping
-
 
 class Call(ABC):
-    """One unary call of a hot method: bytes in, and bytes or an error out, from any thread."""
+    """One unary call of a deferred method: bytes in, and bytes or an error out, from any thread."""
 
     __slots__ = ("_abandoned", "_on_cancel", "deadline", "payload")
 
@@ -48,16 +45,16 @@ class Call(ABC):
 STREAM_AHEAD = 64
 """Most requests of one stream in flight, before its client is left to wait."""
 
-HotMethod = Callable[[Call], None]
+DeferredMethod = Callable[[Call], None]
 """Takes a call, never blocks, and sees to it that it is answered; what it raises is the answer too."""
 
-Settle = Callable[[], bool]
-"""Does what hot methods have put off until their burst of calls was complete: short work in the calling thread, all
-other work in threads of its own; whether those are at work on it now."""
+Dispatch = Callable[[], bool]
+"""Does what deferred methods have put off until their burst was complete: short work in the calling thread, the rest
+in threads of its own. Returns whether those are at work now."""
 
 
 @dataclass(frozen=True)
-class ColdMethod:
+class ImmediateMethod:
     """A method that answers at once: a message in, a message out, or a ServiceError raised."""
 
     request: type[Message]
@@ -65,10 +62,10 @@ class ColdMethod:
 
 
 @dataclass(frozen=True)
-class StreamMethod:
-    """A bidirectional stream: each message in is a call of a hot method, its answer, wrapped, a message out."""
+class BidiMethod:
+    """A bidirectional stream: each message in is a call of a deferred method, its answer, wrapped, a message out."""
 
-    method: HotMethod
+    method: DeferredMethod
     wrap: Callable[[bytes | str], bytes]
     """The message out: from the answer of the method, or from the message of its error."""
 
@@ -77,80 +74,19 @@ class StreamMethod:
 class Methods:
     """What is served, by full method name (``/package.Service/Method``)."""
 
-    hot: Mapping[str, HotMethod]
-    cold: Mapping[str, ColdMethod]
-    streams: Mapping[str, StreamMethod] = field(default_factory=dict)
+    deferred: Mapping[str, DeferredMethod]
+    immediate: Mapping[str, ImmediateMethod]
+    bidi: Mapping[str, BidiMethod] = field(default_factory=dict)
 
     def __or__(self, other: "Methods") -> "Methods":
-        return Methods({**self.hot, **other.hot}, {**self.cold, **other.cold}, {**self.streams, **other.streams})
+        return Methods(
+            {**self.deferred, **other.deferred}, {**self.immediate, **other.immediate}, {**self.bidi, **other.bidi}
+        )
 
     @property
     def services(self) -> tuple[str, ...]:
         """The names of the services these methods belong to."""
-        return tuple(sorted({path.split("/")[1] for path in (*self.hot, *self.cold, *self.streams)}))
-
-
-class Traffic:
-    """The hot calls in flight, and the gate in front of them."""
-
-    def __init__(self, max_message_bytes: int) -> None:
-        self._max_message_bytes = max_message_bytes
-        self._calls: dict[Hashable, Call] = {}
-        self._closed = False
-        self._refused = 0
-        self._idle = threading.Event()
-
-    def serve(self, key: Hashable, call: Call, method: HotMethod) -> None:
-        """Gives the call to its method, or refuses it; what the method raises becomes its answer."""
-        self._calls[key] = call
-        try:
-            if self._closed:
-                self._refused += 1
-                raise Stopping("The server is stopping and takes no more requests.")
-            if len(call.payload) > self._max_message_bytes:
-                raise Overloaded(
-                    f"Received message larger than max ({len(call.payload)} vs. {self._max_message_bytes} bytes)"
-                )
-            method(call)
-        except Exception as error:
-            call.fail(error)
-
-    def cancel(self, key: Hashable) -> None:
-        """The caller of this call has gone away."""
-        call = self._calls.pop(key, None)
-        if call is not None:
-            call.cancel()
-            self._note_idle()
-
-    def finished(self, key: Hashable) -> None:
-        """The call has its answer."""
-        self._calls.pop(key, None)
-        if self._closed:
-            self._note_idle()
-
-    def refuse(self) -> None:
-        """Refuses new calls from now on."""
-        self._closed = True
-        self._note_idle()
-
-    def drain(self, timeout_s: float) -> bool:
-        """Waits until the calls in flight are answered, after ``refuse``; False if time ran out."""
-        return self._idle.wait(timeout_s)
-
-    def fall_silent(self, silence_s: float, timeout_s: float) -> None:
-        """Waits, after ``refuse``, until no call has come for so long; no longer than the timeout.
-
-        What was on its way then has been refused with a sentence, and not by whoever closes the connections.
-        """
-        ends = time.monotonic() + timeout_s
-        refused = -1
-        while self._refused != refused and time.monotonic() < ends:
-            refused = self._refused
-            time.sleep(silence_s)
-
-    def _note_idle(self) -> None:
-        if self._closed and not self._calls:
-            self._idle.set()
+        return tuple(sorted({path.split("/")[1] for path in (*self.deferred, *self.immediate, *self.bidi)}))
 
 
 class Transport(ABC):
@@ -164,16 +100,16 @@ class Transport(ABC):
         """Tells the health protocol which names are serving."""
 
     @abstractmethod
-    def retire(self, timeout_s: float, hurried: Callable[[], bool]) -> bool:
+    def hand_over(self, timeout_s: float, abort: Callable[[], bool]) -> bool:
         """Leaves the port to the others that serve it, and has its clients go there.
 
-        False if some had not gone when time ran out, or when ``hurried`` said to wait no longer.
+        False if some had not gone when time ran out, or when ``abort`` said to wait no longer.
         """
 
     @abstractmethod
-    def refuse(self) -> None:
-        """Refuses new hot calls from now on."""
+    def stop_admitting(self) -> None:
+        """Refuses new deferred calls from now on."""
 
     @abstractmethod
     def drain(self, timeout_s: float) -> bool:
-        """Waits until the hot calls in flight have their answers, after ``refuse``; False if time ran out."""
+        """Waits, after ``stop_admitting``, until all calls in flight are answered; False if time ran out."""

@@ -1,4 +1,4 @@
-"""Answers that are given together are sent together."""
+"""Responses that are given together are sent together."""
 
 import threading
 from collections import deque
@@ -13,23 +13,23 @@ log = structlog.get_logger(__name__)
 class Flushable(Protocol):
     """What keeps what it is given until it is flushed."""
 
-    touched: bool
-    """Whether it is waiting to be flushed; the gathering's to set."""
+    flush_scheduled: bool
+    """Whether it is waiting to be flushed; the flush_scope's to set."""
 
     def flush(self) -> None:
         """Sends it; any thread may ask."""
 
 
-class Gathering:
-    """A context for the threads that answer many: what they touch in it is flushed when they leave it.
+class FlushScope:
+    """A context for threads that answer many calls: what they schedule in it is flushed when they leave it.
 
-    What is touched outside of it is flushed at once. One within another ends with the outer one, but for what was
-    touched: that is flushed by the first that ends.
+    What is scheduled outside of it is flushed at once. A nested scope ends with the outer one, but what was scheduled
+    is flushed by the first that ends.
     """
 
     def __init__(self) -> None:
         self._depths: dict[int, int] = {}
-        self._touched: deque[Flushable] = deque()
+        self._scheduled: deque[Flushable] = deque()
 
     def __enter__(self) -> None:
         """The thread begins to answer."""
@@ -48,22 +48,22 @@ class Gathering:
             del self._depths[thread]
         self._flush()
 
-    def touch(self, what: Flushable) -> None:
+    def schedule_flush(self, what: Flushable) -> None:
         """Something was given to this one."""
-        if not what.touched:
-            what.touched = True
-            self._touched.append(what)
+        if not what.flush_scheduled:
+            what.flush_scheduled = True
+            self._scheduled.append(what)
         if threading.get_ident() not in self._depths:
             self._flush()
 
     def _flush(self) -> None:
-        touched = self._touched
-        while touched:
+        flush_scheduled = self._scheduled
+        while flush_scheduled:
             try:
-                what = touched.popleft()
+                what = flush_scheduled.popleft()
             except IndexError:
                 return  # another thread was faster
-            what.touched = False  # before it is flushed, so that nothing is given to it behind the flush unseen
+            what.flush_scheduled = False  # before it is flushed, so that nothing is given to it behind the flush unseen
             try:
                 what.flush()
             except Exception:

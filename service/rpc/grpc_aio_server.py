@@ -15,21 +15,21 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from service.errors import StartError
-from service.rpc.status import status_of
-from service.rpc import sockets
-from service.rpc.burst_window import Burst
+from service.rpc import listener_drain
+from service.rpc.burst_window import BurstWindow
 from service.rpc.call import (
     STREAM_AHEAD,
+    BidiMethod,
     Call,
-    ColdMethod,
-    HotMethod,
+    DeferredMethod,
+    Dispatch,
+    ImmediateMethod,
     Methods,
-    Settle,
-    StreamMethod,
-    Traffic,
     Transport,
 )
-from service.rpc.tls_files import Tls
+from service.rpc.inflight import InFlightCalls
+from service.rpc.status import status_of
+from service.rpc.tls_files import TlsFiles
 
 MAX_PENDING = 2**20
 """Calls that gRPC has accepted and not yet given to us. By default it ends some beyond 1,000 with CANCELLED; it is we
@@ -37,36 +37,36 @@ who refuse, with RESOURCE_EXHAUSTED."""
 SILENCE_S = 0.1
 """How long no call may come before the server is stopped, which lets nobody answer what comes then."""
 CLOSE_S = 1.0
-"""How long what is not a hot call, an open health watch say, may hold up the end."""
+"""How long what is not a deferred call, an open health watch say, may hold up the end."""
 
 
 class GrpcioTransport(Transport):
-    """Serves hot and cold methods, health and reflection on ``host:port``."""
+    """Serves hot and immediate methods, health and reflection on ``host:port``."""
 
     def __init__(
         self,
         address: str,
         methods: Methods,
-        settle: Settle,
+        dispatch: Dispatch,
         *,
         max_message_bytes: int,
-        tls: Tls | None = None,
+        tls: TlsFiles | None = None,
         reuse_port: bool = False,
         max_connection_age_s: float | None = None,
     ) -> None:
-        """``settle`` is called after each burst of calls of hot methods, which may put work off until then.
+        """``dispatch`` is called after each burst of calls of deferred methods, which may put work off until then.
 
         ``reuse_port``: others may serve the port too. ``max_connection_age_s``: when clients are told to connect anew.
         """
         self.port = 0
         self._address = address
         self._methods = methods
-        self._burst = Burst(settle)
+        self._burst_window = BurstWindow(dispatch)
         self._max_message_bytes = max_message_bytes
         self._tls = tls
         self._reuse_port = reuse_port
         self._max_connection_age_s = max_connection_age_s
-        self._traffic = Traffic(max_message_bytes)
+        self._inflight = InFlightCalls(max_message_bytes)
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="grpcio transport", daemon=True)
 
@@ -89,21 +89,21 @@ class GrpcioTransport(Transport):
         with contextlib.suppress(TimeoutError):  # a run that does not end has the loop: it tells nobody anything now
             told.result(CLOSE_S)
 
-    def retire(self, timeout_s: float, hurried: Callable[[], bool]) -> bool:
-        """Leaves the port to the others that serve it, and has its clients go there; see sockets.see_off."""
-        sockets.stop_accepting(self.port)
-        return sockets.see_off(self.port, timeout_s, hurried, told=self._tls is not None)
+    def hand_over(self, timeout_s: float, abort: Callable[[], bool]) -> bool:
+        """Leaves the port to the others that serve it, and has its clients go there; see listener_drain."""
+        listener_drain.close_listener(self.port)
+        return listener_drain.send_goaway_all(self.port, timeout_s, abort, told=self._tls is not None)
 
-    def refuse(self) -> None:
-        """Refuses new hot calls from now on."""
-        self._traffic.refuse()
+    def stop_admitting(self) -> None:
+        """Refuses new deferred calls from now on."""
+        self._inflight.stop_admitting()
 
     def drain(self, timeout_s: float) -> bool:
-        """Waits until the hot calls in flight have their answers, after ``refuse``; False if time ran out."""
-        if not self._traffic.drain(timeout_s):
+        """Waits, after ``stop_admitting``, until all calls in flight are answered; False if time ran out."""
+        if not self._inflight.drain(timeout_s):
             return False
         # gRPC has calls that it has not handed over yet; stopping ends these with CANCELLED.
-        self._traffic.fall_silent(SILENCE_S, CLOSE_S)
+        self._inflight.wait_quiescent(SILENCE_S, CLOSE_S)
         return True
 
     def _run(self) -> None:
@@ -153,33 +153,33 @@ class GrpcioTransport(Transport):
 
     def _handlers(self) -> "tuple[grpc.GenericRpcHandler[Any, Any], ...]":
         services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
-        for path, hot in self._methods.hot.items():
+        for path, hot in self._methods.deferred.items():
             _, service, name = path.split("/")
-            services.setdefault(service, {})[name] = grpc.unary_unary_rpc_method_handler(self._hot(hot))
-        for path, cold in self._methods.cold.items():
+            services.setdefault(service, {})[name] = grpc.unary_unary_rpc_method_handler(self._deferred(hot))
+        for path, cold in self._methods.immediate.items():
             _, service, name = path.split("/")
             services.setdefault(service, {})[name] = grpc.unary_unary_rpc_method_handler(
-                _cold(cold),
+                _immediate(cold),
                 request_deserializer=cold.request.FromString,
                 response_serializer=lambda message: message.SerializeToString(),
             )
-        for path, stream in self._methods.streams.items():
+        for path, stream in self._methods.bidi.items():
             _, service, name = path.split("/")
             services.setdefault(service, {})[name] = grpc.stream_stream_rpc_method_handler(self._stream(stream))
         return tuple(grpc.method_handlers_generic_handler(service, methods) for service, methods in services.items())
 
-    def _hot(self, method: HotMethod) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    def _deferred(self, method: DeferredMethod) -> Callable[[bytes, Any], Awaitable[bytes]]:
         async def behaviour(payload: bytes, context: Any) -> bytes:
             call = _AioCall(payload, context.time_remaining(), self._loop)
-            self._traffic.serve(call, call, method)
-            self._burst.add(self._loop)
+            self._inflight.serve(call, call, method)
+            self._burst_window.add(self._loop)
             try:
                 answer = await call.answer
             except asyncio.CancelledError:
                 call.cancel()
                 raise
             finally:
-                self._traffic.finished(call)
+                self._inflight.finished(call)
             if isinstance(answer, bytes):
                 return answer
             await context.abort(*status_of(answer))
@@ -187,7 +187,7 @@ class GrpcioTransport(Transport):
 
         return behaviour
 
-    def _stream(self, stream: StreamMethod) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
+    def _stream(self, stream: BidiMethod) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
         async def behaviour(payloads: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
             """Answers in the order of the requests, of which STREAM_AHEAD may be in flight."""
             calls: asyncio.Queue[_AioCall | None] = asyncio.Queue(STREAM_AHEAD)
@@ -197,8 +197,8 @@ class GrpcioTransport(Transport):
                     async for payload in payloads:
                         call = _AioCall(payload, context.time_remaining(), self._loop)
                         await calls.put(call)
-                        self._traffic.serve(call, call, stream.method)
-                        self._burst.add(self._loop)
+                        self._inflight.serve(call, call, stream.method)
+                        self._burst_window.add(self._loop)
                 except Exception:
                     await calls.put(None)
                     raise
@@ -209,14 +209,14 @@ class GrpcioTransport(Transport):
             try:
                 while (call := await calls.get()) is not None:
                     answer = await call.answer
-                    self._traffic.finished(call)
+                    self._inflight.finished(call)
                     yield stream.wrap(answer if isinstance(answer, bytes) else status_of(answer)[1])
                 await reader
             finally:
                 reader.cancel()
                 for left in (call, *(calls.get_nowait() for _ in range(calls.qsize()))):
                     if left is not None:
-                        self._traffic.cancel(left)
+                        self._inflight.cancel(left)
 
         return behaviour
 
@@ -226,7 +226,7 @@ class GrpcioTransport(Transport):
             await self._health.set(name, states.SERVING if ready else states.NOT_SERVING)
 
 
-def _cold(method: ColdMethod) -> Callable[[Any, Any], Awaitable[Any]]:
+def _immediate(method: ImmediateMethod) -> Callable[[Any, Any], Awaitable[Any]]:
     async def behaviour(request: Any, context: Any) -> Any:
         try:
             return method.answer(request)

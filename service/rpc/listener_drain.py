@@ -47,7 +47,7 @@ DROP_SYN = (
 )
 
 
-def stop_accepting(port: int) -> None:
+def close_listener(port: int) -> None:
     """Closes this process's listeners on the port; takes HANDSHAKE_S."""
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *instruction) for instruction in DROP_SYN))
     drop_syn = struct.pack("@HP", len(DROP_SYN), ctypes.addressof(code))
@@ -60,10 +60,10 @@ def stop_accepting(port: int) -> None:
             os.dup2(never_ready.fileno(), number, inheritable=False)
 
 
-def see_off(port: int, timeout_s: float, hurried: Callable[[], bool], *, told: bool = False) -> bool:
+def send_goaway_all(port: int, timeout_s: float, abort: Callable[[], bool], *, told: bool = False) -> bool:
     """Tells the clients on the port to go, and serves them until they have; False if they have not in time.
 
-    Gives up early where ``hurried`` says so. ``told``: it is the library that tells them, by a connection's age;
+    Gives up early where ``abort`` says so. ``told``: it is the library that tells them, by a connection's age;
     into TLS we cannot write.
     """
     ends = time.monotonic() + timeout_s
@@ -79,7 +79,7 @@ def see_off(port: int, timeout_s: float, hurried: Callable[[], bool], *, told: b
                     sent.add(identity)
         if not left:
             return True
-        if time.monotonic() > ends or hurried():
+        if time.monotonic() > ends or abort():
             return False
         time.sleep(POLL_S)
 

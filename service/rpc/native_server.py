@@ -25,12 +25,13 @@ from service.http2.incoming import Incoming
 from service.http2.messages import Allowance
 from service.http2.outgoing import Outgoing
 from service.http2.tls import Tls as Channel
+from service.rpc import listener_drain
+from service.rpc.call import Dispatch, Methods, Transport
+from service.rpc.flush_scope import FlushScope
+from service.rpc.inflight import InFlightCalls
+from service.rpc.router import Router
 from service.rpc.status import status_of
-from service.rpc import sockets
-from service.rpc.call import Methods, Settle, Traffic, Transport
-from service.rpc.flush_scope import Gathering
-from service.rpc.router import Desk
-from service.rpc.tls_files import Tls
+from service.rpc.tls_files import TlsFiles
 
 log = structlog.get_logger(__name__)
 
@@ -39,9 +40,9 @@ READ_BYTES = 2**18
 LARGE_MESSAGES = 8
 """Messages of the largest size that may be on their way at once."""
 BACKLOG = 1024
-GREETING_S = 30.0
+PREFACE_TIMEOUT_S = 30.0
 """How long a client may take to say that it speaks HTTP/2."""
-BREATH_S = 0.1
+ACCEPT_RETRY_S = 0.1
 """How long nobody is let in when the process has no file descriptors left."""
 POLL_S = 0.005
 SILENCE_S = 0.05
@@ -67,47 +68,47 @@ class NativeTransport(Transport):
         self,
         address: str,
         methods: Methods,
-        settle: Settle,
+        dispatch: Dispatch,
         *,
         max_message_bytes: int,
-        gathering: Gathering | None = None,
-        tls: Tls | None = None,
+        flush_scope: FlushScope | None = None,
+        tls: TlsFiles | None = None,
         busy_poll_s: float = 0.0,
         reuse_port: bool = False,
     ) -> None:
-        """``settle`` is called after each burst of calls; ``gathering`` is that of those who answer them.
+        """``dispatch`` is called after each burst of calls; ``flush_scope`` is that of those who answer them.
 
         ``busy_poll_s``: how long to look for the next burst before sleeping, if the last one came within twice that.
         ``reuse_port``: others may serve the port too.
         """
         self._tls = None if tls is None else tls.context()  # first: it may raise StartError
         self._address = address
-        self._settle = settle
-        self._gathering = gathering or Gathering()
+        self._dispatch = dispatch
+        self._flush_scope = flush_scope or FlushScope()
         self._reuse_port = reuse_port
         self._allowance = Allowance(max_message_bytes, LARGE_MESSAGES * max_message_bytes)
-        self._traffic = Traffic(max_message_bytes)
-        self._desk = Desk(methods, self._traffic, self._soon)
+        self._inflight = InFlightCalls(max_message_bytes)
+        self._router = Router(methods, self._inflight, self._call_soon_threadsafe)
         self._epoll = select.epoll()
-        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._chores: deque[Callable[[], None]] = deque()
+        self._wakeup_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._callbacks: deque[Callable[[], None]] = deque()
         self._connections: dict[int, tuple[socket.socket, Channel | None, Incoming]] = {}
-        self._strangers: dict[int, float] = {}  # connections that have not spoken HTTP/2 yet, and since when
+        self._handshaking: dict[int, float] = {}  # connections that have not spoken HTTP/2 yet, and since when
         self._stopped = False
         self._busy_poll_s = busy_poll_s
-        self._deaf_until = 0.0  # when connections are accepted again; 0: they are
-        self._brisk = False  # whether the last burst came soon after the one before
+        self._accept_paused_until = 0.0  # when connections are accepted again; 0: they are
+        self._busy_poll_active = False  # whether the last burst came soon after the one before
         self._thread = threading.Thread(target=self._serve, name="native transport", daemon=True)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         """Listens; raises StartError where the address cannot be had."""
         with ExitStack() as stack:
-            stack.callback(os.close, self._bell)
+            stack.callback(os.close, self._wakeup_fd)
             stack.callback(self._epoll.close)
             self._listener = stack.enter_context(_listen(self._address, reuse_port=self._reuse_port))
             self.port = self._listener.getsockname()[1]
-            self._epoll.register(self._bell, select.EPOLLIN)
+            self._epoll.register(self._wakeup_fd, select.EPOLLIN)
             self._epoll.register(self._listener, select.EPOLLIN)
             self._thread.start()
             stack.callback(self._close)
@@ -122,76 +123,78 @@ class NativeTransport(Transport):
 
     def set_ready(self, serving: Mapping[str, bool]) -> None:
         """Tells the health protocol which names are serving."""
-        self._desk.health.set_ready(serving)
+        self._router.health.set_ready(serving)
 
-    def retire(self, timeout_s: float, hurried: Callable[[], bool]) -> bool:
+    def hand_over(self, timeout_s: float, abort: Callable[[], bool]) -> bool:
         """Leaves the port to the others that serve it, and has its clients go there."""
-        sockets.stop_accepting(self.port)
+        listener_drain.close_listener(self.port)
         ends = time.monotonic() + timeout_s
         while self._connections:
-            if time.monotonic() > ends or hurried():
+            if time.monotonic() > ends or abort():
                 return False
-            self._soon(self._send_away)
+            self._call_soon_threadsafe(self._send_goaway)
             time.sleep(POLL_S)
         return True
 
-    def refuse(self) -> None:
-        """Refuses new hot calls from now on."""
-        self._traffic.refuse()
+    def stop_admitting(self) -> None:
+        """Refuses new deferred calls from now on."""
+        self._inflight.stop_admitting()
 
     def drain(self, timeout_s: float) -> bool:
-        """Waits until the hot calls in flight have their answers, on the wire; False if time ran out."""
+        """Waits until the deferred calls in flight have their answers, on the wire; False if time ran out."""
         ends = time.monotonic() + timeout_s
-        if not self._traffic.drain(timeout_s):
+        if not self._inflight.drain(timeout_s):
             return False
-        self._traffic.fall_silent(SILENCE_S, CLOSE_S)
+        self._inflight.wait_quiescent(SILENCE_S, CLOSE_S)
         while not all(incoming.outgoing.idle for *_, incoming in list(self._connections.values())):
             if time.monotonic() > ends:
                 return False
             time.sleep(POLL_S)
         return True
 
-    def _soon(self, chore: Callable[[], None]) -> None:
+    def _call_soon_threadsafe(self, chore: Callable[[], None]) -> None:
         """Has something done by the thread that serves, unless it has ended."""
-        self._chores.append(chore)
+        self._callbacks.append(chore)
         if not self._stopped:
-            os.eventfd_write(self._bell, 1)
+            os.eventfd_write(self._wakeup_fd, 1)
 
     def _serve(self) -> None:
         """Reads, runs and answers until the end; the path of every hot request starts here."""
         connections = self._connections
         while not self._stopped:
             events = self._wait()
-            with self._gathering:
+            with self._flush_scope:
                 for number, event in events:
                     if number in connections:
-                        self._attend(number, event)
-                    elif number == self._bell:
-                        self._do_chores()
+                        self._on_event(number, event)
+                    elif number == self._wakeup_fd:
+                        self._run_callbacks()
                     else:
                         self._accept()
-                if self._settle():
-                    self._brisk = False  # a core that looks for requests is one that the runs do not have
-            if self._strangers:
-                self._show_out()
+                if self._dispatch():
+                    self._busy_poll_active = False  # a core that looks for requests is one that the runs do not have
+            if self._handshaking:
+                self._close_idle_handshakes()
 
     def _wait(self) -> list[tuple[int, int]]:
         """What can be done. To be woken takes long beside an answer: where requests come briskly it does not sleep."""
         poll, began = self._epoll.poll, time.monotonic()
-        if self._deaf_until and began > self._deaf_until:
-            self._deaf_until = 0.0
+        if self._accept_paused_until and began > self._accept_paused_until:
+            self._accept_paused_until = 0.0
             with contextlib.suppress(OSError):  # it has been closed meanwhile
                 self._epoll.modify(self._listener, select.EPOLLIN)
-        while self._brisk:
+        while self._busy_poll_active:
             events = poll(0)
             if events:
                 return events
-            self._brisk = time.monotonic() < began + self._busy_poll_s
-        events = poll(BREATH_S if self._deaf_until else GREETING_S / 2 if self._strangers else None)
-        self._brisk = time.monotonic() < began + 2 * self._busy_poll_s
+            self._busy_poll_active = time.monotonic() < began + self._busy_poll_s
+        events = poll(
+            ACCEPT_RETRY_S if self._accept_paused_until else PREFACE_TIMEOUT_S / 2 if self._handshaking else None
+        )
+        self._busy_poll_active = time.monotonic() < began + 2 * self._busy_poll_s
         return events
 
-    def _attend(self, number: int, event: int) -> None:
+    def _on_event(self, number: int, event: int) -> None:
         """Sees to a connection on which something can be done."""
         connection, tls, incoming = self._connections[number]
         try:
@@ -207,20 +210,20 @@ class NativeTransport(Transport):
                         incoming.outgoing.posted.append(b"")
                         incoming.outgoing.flush()
                 incoming.receive(data)
-                if self._strangers and incoming.greeted:
-                    self._strangers.pop(number, None)
+                if self._handshaking and incoming.preface_received:
+                    self._handshaking.pop(number, None)
         except BlockingIOError:
             pass
         except frames.Fault as fault:
             log.info("connection ended", reason=str(fault), code=fault.code.name)
             incoming.outgoing.posted.append(frames.go_away(0, fault.code, str(fault)))
             incoming.outgoing.flush()
-            self._forget(number)
+            self._remove(number)
         except OSError:
-            self._forget(number)
+            self._remove(number)
         except Exception:
             log.exception("a connection failed; it is closed")
-            self._forget(number)
+            self._remove(number)
 
     def _accept(self) -> None:
         try:
@@ -231,7 +234,7 @@ class NativeTransport(Transport):
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 log.warning("cannot accept a connection", reason=error.strerror)
                 self._epoll.modify(self._listener, 0)
-                self._deaf_until = time.monotonic() + BREATH_S
+                self._accept_paused_until = time.monotonic() + ACCEPT_RETRY_S
             return
         connection.setblocking(False)
         try:
@@ -243,52 +246,52 @@ class NativeTransport(Transport):
         number = connection.fileno()
         tls = None if self._tls is None else Channel(self._tls)
         incoming = Incoming(
-            self._desk.find,
+            self._router.find,
             self._allowance,
             lambda streams: Outgoing(connection, self._epoll, streams, tls),
             _status,
-            self._gathering.touch,
+            self._flush_scope.schedule_flush,
         )
         self._connections[number] = connection, tls, incoming
-        self._strangers[number] = time.monotonic()
+        self._handshaking[number] = time.monotonic()
         self._epoll.register(connection, select.EPOLLIN)
 
-    def _forget(self, number: int) -> None:
+    def _remove(self, number: int) -> None:
         """The connection is over."""
         *_, incoming = self._connections.pop(number)
-        self._strangers.pop(number, None)
+        self._handshaking.pop(number, None)
         incoming.lost()
 
-    def _show_out(self) -> None:
+    def _close_idle_handshakes(self) -> None:
         """Ends connections that have not begun to speak in time."""
-        latest = time.monotonic() - GREETING_S
-        for number in [number for number, since in self._strangers.items() if since < latest]:
-            self._forget(number)
+        latest = time.monotonic() - PREFACE_TIMEOUT_S
+        for number in [number for number, since in self._handshaking.items() if since < latest]:
+            self._remove(number)
 
-    def _do_chores(self) -> None:
-        os.eventfd_read(self._bell)
-        while self._chores:
+    def _run_callbacks(self) -> None:
+        os.eventfd_read(self._wakeup_fd)
+        while self._callbacks:
             try:
-                self._chores.popleft()()
+                self._callbacks.popleft()()
             except Exception:
                 log.exception("a chore of the transport failed")
 
-    def _send_away(self) -> None:
+    def _send_goaway(self) -> None:
         for number, (*_, incoming) in list(self._connections.items()):
-            if incoming.greeted:
+            if incoming.preface_received:
                 incoming.go_away()
             else:
-                self._forget(number)
+                self._remove(number)
 
     def _close(self) -> None:
-        self._soon(self._send_away)
+        self._call_soon_threadsafe(self._send_goaway)
         ends = time.monotonic() + LINGER_S
         while self._connections and time.monotonic() < ends:
             time.sleep(POLL_S)
-        self._soon(self._stop)
+        self._call_soon_threadsafe(self._stop)
         self._thread.join()
         for number in list(self._connections):
-            self._forget(number)
+            self._remove(number)
 
     def _stop(self) -> None:
         self._stopped = True

@@ -10,7 +10,7 @@ from service.errors import StartError
 
 
 @dataclass(frozen=True)
-class Tls:
+class TlsFiles:
     """PEM files. Each form raises StartError where one of them cannot be used."""
 
     certificate_file: Path

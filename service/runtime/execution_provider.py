@@ -50,7 +50,7 @@ class Provider(ABC):
     """The extra of this package that installs it."""
     blamed: ClassVar[tuple[str, ...]] = ()
     """Words by which an error of ONNX Runtime's is the provider's and not the file's."""
-    join_rows: ClassVar[int | None] = None
+    preferred_batch_size: ClassVar[int | None] = None
     """Most rows worth joining from several requests; None: as many as a run may have."""
     one_thread_us: ClassVar[float] = 0.0
     """Runs that one thread of the CPU does in so many microseconds are slower with more, and cost more of its time."""
@@ -72,7 +72,7 @@ class Provider(ABC):
         return "cpu", 0
 
     @property
-    def concurrency(self) -> int:
+    def instance_count(self) -> int:
         """How many runs of one model it does at a time in buckets."""
         return 1
 
@@ -101,7 +101,7 @@ class Cpu(Provider):
     extra: ClassVar[str] = "cpu"
     # Beyond 64 rows the activations outgrow the caches: at 256, mnist-tiny with one thread and cifar10-lenet with
     # two lose a third of their images/s, and the larger models gain nothing (benchmarks/README.md, Findings).
-    join_rows: ClassVar[int | None] = 64
+    preferred_batch_size: ClassVar[int | None] = 64
     # Waking a second thread takes longer than it saves. Microseconds of a run in one thread and in two: mnist-tiny with
     # 1, 8, 16 rows 15 and 27, 51 and 66, 93 and 115; cifar10-tiny with 1, 4 rows 25 and 44, 62 and 103; cifar10-lenet
     # with 1 row 42 and 73; and 40 % less time of all cores. From 250 µs on, two are as fast or faster.
@@ -196,7 +196,7 @@ class Cuda(Provider):
         return "cuda", self.device
 
     @property
-    def concurrency(self) -> int:
+    def instance_count(self) -> int:
         """As many as it has instances."""
         return self.instances
 

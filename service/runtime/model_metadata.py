@@ -48,7 +48,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelMetadata:
     """The facts in a file's metadata; empty or None where the file does not tell."""
 
     labels: tuple[str, ...] = ()
@@ -62,12 +62,12 @@ class Card:
     """All metadata of the file but the probe, as it stands there."""
 
 
-def read_card(metadata: Mapping[str, str]) -> Card:
-    """The card in an ONNX file's metadata; raises ModelRejected where an entry does not parse."""
+def read_metadata(metadata: Mapping[str, str]) -> ModelMetadata:
+    """The metadata in an ONNX file's metadata; raises ModelRejected where an entry does not parse."""
     properties = {key: value for key, value in metadata.items() if key != PREFIX + "probe"}
     entries = {key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)}
     if not entries:
-        return Card(properties=properties)
+        return ModelMetadata(properties=properties)
     if entries.get("format") != FORMAT:
         raise ModelRejected(
             f"its metadata is of format {entries.get('format', 'unknown')!r}; this version reads format {FORMAT!r}"
@@ -84,7 +84,7 @@ def read_card(metadata: Mapping[str, str]) -> Card:
         probe = _read_probe(json.loads(entries["probe"])) if "probe" in entries else None
     except (ValueError, KeyError, TypeError) as error:
         raise ModelRejected(f"its metadata entry {PREFIX + key!r} cannot be read: {error!r}") from error
-    return Card(
+    return ModelMetadata(
         labels=labels,
         dataset=entries.get("dataset", ""),
         network=entries.get("network", ""),

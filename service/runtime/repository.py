@@ -35,7 +35,7 @@ class Limits:
     """How requests are gathered into runs."""
 
     max_batch_rows: int
-    join_rows: int
+    preferred_batch_size: int
     """Most rows joined from several requests; 0: what suits the provider."""
     max_queue_rows: int
     max_queue_delay_s: float
@@ -72,18 +72,18 @@ class Repository:
             for version in sorted(self.endpoints[name]):
                 yield self.endpoints[name][version]
 
-    def settle(self) -> bool:
+    def dispatch(self) -> bool:
         """Runs what a burst of calls has queued, short runs in this thread; whether others run now."""
         under_way = False
         for versions in self.endpoints.values():
             for endpoint in versions.values():
-                under_way |= endpoint.batcher.settle()
+                under_way |= endpoint.batcher.dispatch()
         return under_way
 
-    def hurry(self) -> None:
+    def stop_delaying(self) -> None:
         """Lets no request wait for company any more."""
         for endpoint in self:
-            endpoint.batcher.hurry()
+            endpoint.batcher.stop_delaying()
 
     def versions(self, name: str) -> list[str]:
         """The versions that can be asked, lowest first."""
@@ -103,12 +103,12 @@ def open_repository(
     threads: int,
     limits: Limits,
     names: Sequence[str] = (),
-    gathering: AbstractContextManager[None] | None = None,
+    flush_scope: AbstractContextManager[None] | None = None,
 ) -> Iterator[Repository]:
     """Opens every model of the folder; on leaving, ends their batchers.
 
-    ``names``: only these, and each of them must be served. All answers of a run are given within ``gathering``. Raises
-    StartError where one of the names, or a single model, or an execution provider cannot be had.
+    ``names``: only these, and each of them must be served. All results of a run are delivered within ``flush_scope``.
+    Raises StartError where one of the names, or a single model, or an execution provider cannot be had.
     """
     repository = Repository()
     found = _scan(folder)
@@ -120,7 +120,7 @@ def open_repository(
             if names and name not in names:
                 continue
             try:
-                endpoint = _open(name, version, path, providers, threads, limits, gathering)
+                endpoint = _open(name, version, path, providers, threads, limits, flush_scope)
             except ModelRejected as error:
                 log.error("model rejected", model=name, version=version, file=str(path), reason=str(error))
                 repository.rejected.setdefault(name, {})[version] = str(error)
@@ -146,21 +146,21 @@ def _open(
     providers: Sequence[Provider],
     threads: int,
     limits: Limits,
-    gathering: AbstractContextManager[None] | None,
+    flush_scope: AbstractContextManager[None] | None,
 ) -> Endpoint:
     session = Session(path, providers, threads=threads, max_batch_rows=limits.max_batch_rows)
     batcher = Batcher(
         session.run,
         max_batch_rows=limits.max_batch_rows if session.spec.batches else 1,
-        join_rows=limits.join_rows or session.join_rows,
-        run_rows=session.join_rows and max(session.join_rows, limits.join_rows),
+        preferred_batch_size=limits.preferred_batch_size or session.preferred_batch_size,
+        max_run_rows=session.preferred_batch_size and max(session.preferred_batch_size, limits.preferred_batch_size),
         max_queue_rows=limits.max_queue_rows,
         max_inline_s=limits.max_inline_s,
-        concurrency=session.concurrency,
+        instance_count=session.instance_count,
         # Beside another run a full one only: what else waits is better joined by what comes meanwhile.
-        beside_rows=providers[0].join_rows or 1,
+        min_parallel_rows=providers[0].preferred_batch_size or 1,
         max_queue_delay_s=limits.max_queue_delay_s if session.spec.batches else 0.0,
-        gathering=gathering,
+        flush_scope=flush_scope,
         name=name,
     )
     log.info(
@@ -171,10 +171,10 @@ def _open(
         arithmetic=session.arithmetic.name,
         batches=session.spec.batches,
         buckets=session.buckets,
-        join_rows=batcher.join_rows,
+        preferred_batch_size=batcher.preferred_batch_size,
         one_thread_rows=session.one_thread_rows,
-        runs_at_a_time=session.concurrency,
-        test_accuracy=session.card.test_accuracy,
+        runs_at_a_time=session.instance_count,
+        test_accuracy=session.metadata.test_accuracy,
         probe_deviation=session.probe_deviation,
         probe_tolerance=session.probe_tolerance,
     )

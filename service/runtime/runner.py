@@ -26,7 +26,7 @@ class Runner(Protocol):
         """One run; may be called by several threads at once, and raises whatever ONNX Runtime raises."""
 
 
-class Whole:
+class DirectRunner:
     """Any number of rows, in arrays that ONNX Runtime allocates and reads where the caller has them."""
 
     def __init__(self, session: ort.InferenceSession, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]):
@@ -57,7 +57,7 @@ class Whole:
         }
 
 
-class Split:
+class ThreadedRunner:
     """Two runners of one function: ``one`` computes in one thread, ``all`` in all there are.
 
     Few rows are done sooner by one. When there are runs enough for all cores, each run by one thread costs less than
@@ -83,7 +83,7 @@ class Split:
             self._under_way.pop()
 
 
-class Bucket:
+class ShapeBucket:
     """A session that sees one number of rows, in buffers whose addresses never change."""
 
     def __init__(
@@ -120,10 +120,10 @@ class Bucket:
         return {name: value.numpy()[:rows].copy() for name, value in self._outputs.items()}
 
 
-class Instance:
+class ModelInstance:
     """The buckets of a model, for one run at a time."""
 
-    def __init__(self, buckets: Sequence[Bucket], *, one_thread: bool) -> None:
+    def __init__(self, buckets: Sequence[ShapeBucket], *, one_thread: bool) -> None:
         """``one_thread``: all runs happen in a thread of its own.
 
         ONNX Runtime records CUDA graphs for each thread that runs. It also forbids all other allocation meanwhile, so
@@ -145,11 +145,11 @@ class Instance:
         return self._thread.submit(bucket.run, inputs, rows).result()
 
 
-class Instances:
+class InstancePool:
     """Several instances of one model; each run takes one that is idle, and waits where none is."""
 
-    def __init__(self, instances: Sequence[Instance]) -> None:
-        self._idle: queue.SimpleQueue[Instance] = queue.SimpleQueue()
+    def __init__(self, instances: Sequence[ModelInstance]) -> None:
+        self._idle: queue.SimpleQueue[ModelInstance] = queue.SimpleQueue()
         for instance in instances:
             self._idle.put(instance)
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from service.runtime.model_metadata import Card, read_card
 from service.errors import ModelFailed, ModelRejected
 from service.runtime.execution_provider import Provider
+from service.runtime.model_metadata import ModelMetadata, read_metadata
 from service.runtime.providers import open_session
-from service.runtime.runner import Bucket, Instance, Instances, Runner, Split, Whole
-from service.tensors import BY_ONNX, Array, TensorSpec
+from service.runtime.runner import DirectRunner, InstancePool, ModelInstance, Runner, ShapeBucket, ThreadedRunner
 from service.runtime.trials import Trials
+from service.tensors import BY_ONNX, Array, TensorSpec
 
 UNBUCKETED = {"BF16", "BYTES"}
 """Datatypes that no buffer of fixed size holds, or that NumPy has not."""
@@ -68,18 +68,18 @@ class Session:
         session = open_session(path, providers, threads)
         self.provider = first.name
         self.arithmetic = first.arithmetic
-        self.card: Card = read_card(session.get_modelmeta().custom_metadata_map)
+        self.metadata: ModelMetadata = read_metadata(session.get_modelmeta().custom_metadata_map)
         self.spec = _read_spec(session)
-        self._runner: Runner = Whole(session, self.spec.inputs, self.spec.outputs)
-        if self.spec.batches and not self._rows_hold():
+        self._runner: Runner = DirectRunner(session, self.spec.inputs, self.spec.outputs)
+        if self.spec.batches and not self._verify_batch_axis():
             self.spec = replace(self.spec, batches=False)
         self.buckets = _bucket_rows(first.buckets, max_batch_rows) if _has_fixed_rows(self.spec) else ()
         """The numbers of rows that it runs, others being padded; empty: any number."""
         self.one_thread_rows = 0
         """Up to so many, rows are run by one thread although there are more."""
-        self.join_rows = first.join_rows
+        self.preferred_batch_size = first.preferred_batch_size
         """How many rows of several requests had better share a run; None: as many as there are."""
-        self.concurrency = first.concurrency if self.buckets else 1
+        self.instance_count = first.instance_count if self.buckets else 1
         """How many runs it does at a time. More threads than that may call ``run``; they wait for each other."""
         self.probe_tolerance = self._probe_tolerance()
         """The largest deviation of a logit that is accepted here; None without a probe."""
@@ -88,29 +88,29 @@ class Session:
         if self.buckets:
             free = {argument.shape[0] for argument in session.get_inputs() if argument.shape[0]}
             sizes = {rows: dict.fromkeys(free, rows) for rows in self.buckets}
-            self._runner = Instances(
-                [self._open_instance(path, providers, threads, sizes) for _ in range(self.concurrency)]
+            self._runner = InstancePool(
+                [self._open_instance(path, providers, threads, sizes) for _ in range(self.instance_count)]
             )
             return
-        self._prove(self._runner, None)
+        self._verify_probe(self._runner, None)
         if self.spec.batches and self.provider != "cpu":
             # Compiles, tunes and takes its memory before the first caller waits.
             self._run_zeros(self._runner, max_batch_rows)
         trials = Trials(self._run_zeros, max_batch_rows)
         if self.spec.batches and threads > 1 and first.one_thread_us:
-            one = Whole(open_session(path, providers, 1), self.spec.inputs, self.spec.outputs)
+            one = DirectRunner(open_session(path, providers, 1), self.spec.inputs, self.spec.outputs)
             self.one_thread_rows = trials.rows_within(one, first.one_thread_us)
-            rows = min(first.join_rows or max_batch_rows, max_batch_rows)
+            rows = min(first.preferred_batch_size or max_batch_rows, max_batch_rows)
             if trials.gains(self._runner, one, threads, rows):
-                self.concurrency = threads
-            if self.one_thread_rows or self.concurrency > 1:
-                self._prove(one, None)
-                self._runner = Split(one, self.one_thread_rows, self._runner)
-            runner = one if self.concurrency > 1 else self._runner
+                self.instance_count = threads
+            if self.one_thread_rows or self.instance_count > 1:
+                self._verify_probe(one, None)
+                self._runner = ThreadedRunner(one, self.one_thread_rows, self._runner)
+            runner = one if self.instance_count > 1 else self._runner
         else:
             runner = self._runner
-        if self.spec.batches and self.join_rows:
-            self.join_rows = trials.rows_worth_joining(runner, self.join_rows)
+        if self.spec.batches and self.preferred_batch_size:
+            self.preferred_batch_size = trials.rows_worth_joining(runner, self.preferred_batch_size)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """One run of the model; releases the interpreter lock. Raises ModelFailed."""
@@ -121,19 +121,19 @@ class Session:
 
     def _open_instance(
         self, path: Path, providers: Sequence[Provider], threads: int, sizes: Mapping[int, Mapping[str, int]]
-    ) -> Instance:
+    ) -> ModelInstance:
         """A session for each number of rows, with the free axes that it fixes; all of them proved, and so warm."""
         placement = providers[0].placement
         buckets = []
         for rows, axes in sizes.items():
             session = open_session(path, providers, threads, axes)
-            buckets.append(Bucket(session, self.spec.inputs, self.spec.outputs, rows, placement))
-        instance = Instance(buckets, one_thread=providers[0].captures)
+            buckets.append(ShapeBucket(session, self.spec.inputs, self.spec.outputs, rows, placement))
+        instance = ModelInstance(buckets, one_thread=providers[0].captures)
         for rows in sizes:
-            self._prove(instance, rows)
+            self._verify_probe(instance, rows)
         return instance
 
-    def _rows_hold(self) -> bool:
+    def _verify_batch_axis(self) -> bool:
         """Whether axis 0 of every output really follows axis 0 of the inputs: what is declared may be wrong."""
         for rows in (1, 2):
             try:
@@ -146,7 +146,7 @@ class Session:
 
     def _probe_tolerance(self) -> float | None:
         """The file's own tolerance, or that of the provider's arithmetic where it is larger."""
-        probe = self.card.probe
+        probe = self.metadata.probe
         if probe is None:
             return None
         if not self.spec.is_image_classifier or "logits" not in self.spec.output_by_name:
@@ -157,9 +157,9 @@ class Session:
             )
         return max(probe.tolerance, self.arithmetic.tolerance * float(np.abs(probe.logits).max()))
 
-    def _prove(self, runner: Runner, rows: int | None) -> None:
+    def _verify_probe(self, runner: Runner, rows: int | None) -> None:
         """Runs the images of the probe, ``rows`` at a time if given, and compares; zeros where there is no probe."""
-        probe = self.card.probe
+        probe = self.metadata.probe
         if probe is None or self.probe_tolerance is None:
             if rows is not None:
                 self._run_zeros(runner, rows)

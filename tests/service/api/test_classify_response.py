@@ -9,8 +9,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from service.api.classify_response import ClassificationWriter
-from service.pb import image_classifier_pb2 as pb
 from service.batching.batch import split
+from service.pb import image_classifier_pb2 as pb
 
 LABELS = ["", "airplane", "Käse", *(f"class {index}" for index in range(3, 300))]
 FLOATS = st.floats(width=32) | st.just(0.0) | st.just(-0.0)

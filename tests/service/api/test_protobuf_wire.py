@@ -5,9 +5,9 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.api.protobuf_wire import bytes_field, fixed32_tag, varint
 from service.pb import image_classifier_pb2 as ic
 from service.pb import open_inference_pb2 as pb
-from service.api.protobuf_wire import bytes_field, fixed32_tag, varint
 
 
 @given(st.integers(1, 2**32 - 1))

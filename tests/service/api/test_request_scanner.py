@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.request_scanner import MOST_BYTES, MOST_HEADS, Heads
+from service.api.request_scanner import MAX_FRAME_BYTES, MAX_KNOWN, RequestScanner
 from service.pb import image_classifier_pb2 as ic
 from service.pb import open_inference_pb2 as pb
 from service.tensors import DATATYPES, Array, TensorSpec
@@ -24,10 +24,10 @@ def view(content: bytes) -> Array:
     return np.frombuffer(content, np.uint8).reshape(-1, 2, 3, 1)
 
 
-def learned(content: bytes) -> Heads[str]:
-    heads: Heads[str] = Heads()
+def learned(content: bytes) -> RequestScanner[str]:
+    heads: RequestScanner[str] = RequestScanner()
     request = infer_request(content)
-    heads.learn(request.SerializeToString(), request, content, b"", SPEC, view(content), LABEL)
+    heads.remember(request.SerializeToString(), request, content, b"", SPEC, view(content), LABEL)
     return heads
 
 
@@ -38,7 +38,7 @@ def test_the_content_is_read_where_it_lies(rows: int, data: st.DataObject) -> No
     payload = infer_request(second).SerializeToString()
     head = heads.find(payload)
     assert head is not None
-    assert head.meaning == LABEL
+    assert head.plan == LABEL
     read = head.read(payload)
     assert read.tobytes() == second
     assert read.shape == (rows, 2, 3, 1)
@@ -81,8 +81,8 @@ def test_a_message_written_in_another_order_is_not_learned() -> None:
     bare.ClearField("raw_input_contents")
     payload = raw.SerializeToString() + bare.SerializeToString()
     assert pb.ModelInferRequest.FromString(payload) == request
-    heads: Heads[str] = Heads()
-    heads.learn(payload, request, content, b"", SPEC, view(content), LABEL)
+    heads: RequestScanner[str] = RequestScanner()
+    heads.remember(payload, request, content, b"", SPEC, view(content), LABEL)
     assert heads.find(payload) is None
 
 
@@ -93,8 +93,8 @@ def test_elements_across_their_boundaries_are_not_learned() -> None:
         content = bytes(24)
         request = infer_request(content, "a-model-" + "x" * extra, "FP32")
         payload = request.SerializeToString()
-        heads: Heads[str] = Heads()
-        heads.learn(payload, request, content, b"", spec, np.frombuffer(content, "<f4").reshape(1, 2, 3, 1), LABEL)
+        heads: RequestScanner[str] = RequestScanner()
+        heads.remember(payload, request, content, b"", spec, np.frombuffer(content, "<f4").reshape(1, 2, 3, 1), LABEL)
         head = heads.find(payload)
         found.append(head is not None)
         if head is not None:
@@ -107,9 +107,9 @@ def test_what_follows_the_content_is_compared_too() -> None:
         pixels = ic.Pixels(height=2, width=3, channels=1, data=data)
         return ic.ClassifyRequest(model_name="mnist-tiny", images=[ic.Image(pixels=pixels)], top_k=top_k)
 
-    heads: Heads[str] = Heads()
+    heads: RequestScanner[str] = RequestScanner()
     known, after = request(bytes(6), 3), ic.ClassifyRequest(top_k=3).SerializeToString()
-    heads.learn(known.SerializeToString(), known, bytes(6), after, SPEC, view(bytes(6)), LABEL)
+    heads.remember(known.SerializeToString(), known, bytes(6), after, SPEC, view(bytes(6)), LABEL)
     again = request(b"abcdef", 3).SerializeToString()
     head = heads.find(again)
     assert head is not None
@@ -119,11 +119,11 @@ def test_what_follows_the_content_is_compared_too() -> None:
 
 def test_memory_is_bounded_in_number_and_in_size() -> None:
     heads = learned(bytes(12))
-    for number in range(MOST_HEADS + 10):
+    for number in range(MAX_KNOWN + 10):
         content = bytes(12 + 6 * number)
         request = infer_request(content)
-        heads.learn(request.SerializeToString(), request, content, b"", SPEC, view(content), LABEL)
-    assert len(heads) <= MOST_HEADS
-    long = infer_request(bytes(12), "m" * MOST_BYTES)
-    heads.learn(long.SerializeToString(), long, bytes(12), b"", SPEC, view(bytes(12)), LABEL)
+        heads.remember(request.SerializeToString(), request, content, b"", SPEC, view(content), LABEL)
+    assert len(heads) <= MAX_KNOWN
+    long = infer_request(bytes(12), "m" * MAX_FRAME_BYTES)
+    heads.remember(long.SerializeToString(), long, bytes(12), b"", SPEC, view(bytes(12)), LABEL)
     assert heads.find(long.SerializeToString()) is None

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.batching.batch import TensorMap
 from service.batching.batcher import Batcher
-from service.errors import Cancelled, Expired, ModelFailed, Overloaded, Stopping
 from service.batching.request import Request
-from service.batching.batch import Rows
+from service.errors import Cancelled, Expired, ModelFailed, Overloaded, Stopping
 
 POISON = -1
 WAIT_S = 30
@@ -33,7 +33,7 @@ class RecordingModel:
         self._free.set()
 
     @contextmanager
-    def held(self, batcher: Batcher) -> Iterator[Future[Rows]]:
+    def held(self, batcher: Batcher) -> Iterator[Future[TensorMap]]:
         """A first request is running, and the model does not end until the block does."""
         self._free.clear()
         try:
@@ -43,7 +43,7 @@ class RecordingModel:
         finally:
             self._free.set()
 
-    def __call__(self, inputs: Rows) -> Rows:
+    def __call__(self, inputs: TensorMap) -> TensorMap:
         rows = inputs["x"]
         assert self._one_at_a_time.acquire(blocking=False), "two runs at once"
         self.batches.append(rows.reshape(len(rows), -1)[:, 0].tolist())
@@ -57,11 +57,11 @@ class RecordingModel:
         return {"y": rows * 2}
 
 
-def make_request(rows: list[int], width: int = 1, **options: float) -> tuple[Request, Future[Rows]]:
+def make_request(rows: list[int], width: int = 1, **options: float) -> tuple[Request, Future[TensorMap]]:
     """A request of these rows, and the future of its answer."""
-    answer: Future[Rows] = Future()
+    answer: Future[TensorMap] = Future()
 
-    def done(outcome: Rows | Exception) -> None:
+    def done(outcome: TensorMap | Exception) -> None:
         if isinstance(outcome, Exception):
             answer.set_exception(outcome)
         else:
@@ -72,15 +72,15 @@ def make_request(rows: list[int], width: int = 1, **options: float) -> tuple[Req
     return request, answer
 
 
-def submit(batcher: Batcher, rows: list[int], width: int = 1, **options: float) -> Future[Rows]:
+def submit(batcher: Batcher, rows: list[int], width: int = 1, **options: float) -> Future[TensorMap]:
     """Queue a request of these rows."""
     request, answer = make_request(rows, width, **options)
     batcher.submit(request)
-    batcher.settle()
+    batcher.dispatch()
     return answer
 
 
-def rows_of(answer: Future[Rows]) -> list[int]:
+def rows_of(answer: Future[TensorMap]) -> list[int]:
     """The rows of an answer; raises its error."""
     return [int(row) for row in answer.result(WAIT_S)["y"][:, 0]]
 
@@ -129,7 +129,7 @@ def test_cancelled_requests_never_run_and_free_their_place(batcher: Batcher, mod
     with model.held(batcher):
         gone, gone_answer = make_request([1] * 16)
         batcher.submit(gone)
-        batcher.settle()
+        batcher.dispatch()
         with pytest.raises(Overloaded):
             submit(batcher, [2])
         batcher.cancel(gone)
@@ -142,7 +142,7 @@ def test_cancelled_requests_never_run_and_free_their_place(batcher: Batcher, mod
 def test_cancelling_what_runs_or_is_answered_changes_nothing(batcher: Batcher, model: RecordingModel) -> None:
     request, answer = make_request([5])
     batcher.submit(request)
-    batcher.settle()
+    batcher.dispatch()
     assert rows_of(answer) == [10]
     batcher.cancel(request)
     with model.held(batcher):
@@ -216,18 +216,18 @@ def test_closing_answers_what_still_waits(model: RecordingModel) -> None:
 
 
 def test_an_answer_that_cannot_be_delivered_harms_nobody_else(batcher: Batcher, model: RecordingModel) -> None:
-    def gone(_outcome: Rows | Exception) -> None:
+    def gone(_outcome: TensorMap | Exception) -> None:
         raise ConnectionError("the caller hung up")
 
     with model.held(batcher):
         batcher.submit(Request({"x": np.array([[1]])}, 1, gone, signature=(1,)))
-        batcher.settle()
+        batcher.dispatch()
         stays = submit(batcher, [2])
     assert rows_of(stays) == [4]
 
 
 def test_requests_are_joined_up_to_a_limit_of_its_own_and_larger_ones_run_alone(model: RecordingModel) -> None:
-    with Batcher(model, max_batch_rows=8, join_rows=4, max_queue_rows=32) as batcher:
+    with Batcher(model, max_batch_rows=8, preferred_batch_size=4, max_queue_rows=32) as batcher:
         with model.held(batcher):
             answers = [submit(batcher, [i] * size) for i, size in enumerate((2, 2, 8, 1, 3))]
         for answer in answers:
@@ -241,12 +241,12 @@ def test_as_many_runs_as_are_allowed_are_under_way_at_a_time() -> None:
     here = threading.get_ident()
     seen: list[int] = []
 
-    def meet(inputs: Rows) -> Rows:
+    def meet(inputs: TensorMap) -> TensorMap:
         seen.append(threading.get_ident())
         together.wait()
         return {"y": inputs["x"]}
 
-    with Batcher(meet, max_batch_rows=1, max_queue_rows=8, max_inline_s=3600, concurrency=2) as batcher:
+    with Batcher(meet, max_batch_rows=1, max_queue_rows=8, max_inline_s=3600, instance_count=2) as batcher:
         answers = [submit(batcher, [number]) for number in range(6)]
         assert [rows_of(answer) for answer in answers] == [[number] for number in range(6)]
     assert len(set(seen)) == 2
@@ -256,7 +256,7 @@ def test_as_many_runs_as_are_allowed_are_under_way_at_a_time() -> None:
 
 def test_beside_another_run_only_a_full_one_begins(model: RecordingModel) -> None:
     """The second run is joined from all that came while the first was on, unless enough came to fill one."""
-    with Batcher(model, max_batch_rows=4, max_queue_rows=32, concurrency=2, beside_rows=4) as batcher:
+    with Batcher(model, max_batch_rows=4, max_queue_rows=32, instance_count=2, min_parallel_rows=4) as batcher:
         with model.held(batcher):
             few = [submit(batcher, [1]), submit(batcher, [2, 3])]
         assert [rows_of(answer) for answer in few] == [[2], [4, 6]]
@@ -267,12 +267,12 @@ def test_what_can_be_run_beside_is_not_run_in_the_thread_that_settles() -> None:
     here = threading.get_ident()
     threads: list[int] = []
 
-    def double(inputs: Rows) -> Rows:
+    def double(inputs: TensorMap) -> TensorMap:
         threads.append(threading.get_ident())
         return {"y": inputs["x"] * 2}
 
     with Batcher(
-        double, max_batch_rows=2, max_queue_rows=32, max_inline_s=3600, concurrency=2, beside_rows=2
+        double, max_batch_rows=2, max_queue_rows=32, max_inline_s=3600, instance_count=2, min_parallel_rows=2
     ) as batcher:
         for _ in range(2):
             submit(batcher, [1, 2]).result(WAIT_S)
@@ -280,13 +280,13 @@ def test_what_can_be_run_beside_is_not_run_in_the_thread_that_settles() -> None:
         requests = [make_request([number, number]) for number in range(3)]
         for request, _ in requests:
             batcher.submit(request)
-        batcher.settle()
+        batcher.dispatch()
         assert [rows_of(answer) for _, answer in requests] == [[0, 0], [2, 2], [4, 4]]
     assert threads[2] != here
 
 
 def test_a_large_request_is_run_in_parts_and_answered_whole(model: RecordingModel) -> None:
-    with Batcher(model, max_batch_rows=8, run_rows=3, max_queue_rows=32) as batcher:
+    with Batcher(model, max_batch_rows=8, max_run_rows=3, max_queue_rows=32) as batcher:
         assert rows_of(submit(batcher, [1, 2, 3, 4, 5, 6, 7])) == [2, 4, 6, 8, 10, 12, 14]
         assert rows_of(submit(batcher, [1, 2, 3])) == [2, 4, 6]
         assert isinstance(submit(batcher, [1, 2, 3, 4, POISON]).exception(WAIT_S), ModelFailed)
@@ -311,7 +311,7 @@ def test_the_thread_that_settles_runs_no_longer_than_it_may_whatever_waits(monke
     clock = SimpleNamespace(monotonic_ns=lambda: now_ns, monotonic=lambda: now_ns / 1e9)
     monkeypatch.setattr("service.batching.batcher.time", clock)
 
-    def slow(inputs: Rows) -> Rows:
+    def slow(inputs: TensorMap) -> TensorMap:
         nonlocal now_ns
         threads.append(threading.get_ident())
         now_ns += 50_000_000
@@ -322,7 +322,7 @@ def test_the_thread_that_settles_runs_no_longer_than_it_may_whatever_waits(monke
         requests = [make_request([row]) for row in range(20)]
         for request, _ in requests:
             batcher.submit(request)
-        batcher.settle()
+        batcher.dispatch()
         for _, answer in requests:
             answer.result(WAIT_S)
     assert [thread == threading.get_ident() for thread in threads] == [False] + [True] * 8 + [False] * 12
@@ -342,7 +342,7 @@ def test_a_burst_is_settled_in_as_many_runs_as_it_takes(model: RecordingModel) -
         requests = [make_request([row]) for row in range(5)]
         for request, _ in requests:
             batcher.submit(request)
-        batcher.settle()
+        batcher.dispatch()
         assert [rows_of(answer) for _, answer in requests] == [[0], [2], [4], [6], [8]]
     assert model.batches[2:] == [[0, 1], [2, 3], [4]]
 
@@ -378,8 +378,8 @@ def test_statistics_tell_what_was_done(batcher: Batcher, model: RecordingModel) 
 
 def test_an_answer_is_given_once() -> None:
     request, answer = make_request([1])
-    assert request.answer(Cancelled("first"))
-    assert not request.answer({"y": np.array([[1]])})
+    assert request.complete(Cancelled("first"))
+    assert not request.complete({"y": np.array([[1]])})
     assert isinstance(answer.exception(WAIT_S), Cancelled)
 
 

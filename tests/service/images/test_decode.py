@@ -184,7 +184,7 @@ def outcome(data: bytes, shape: ImageShape) -> Array | str:
 
 def by_pillow_alone(data: bytes, shape: ImageShape) -> Array | str:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service.images.decode.look_at", lambda _: None)
+        patch.setattr("service.images.decode.sniff", lambda _: None)
         return outcome(data, shape)
 
 

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from service.images.decode_pool import Decoders
 from service.errors import Overloaded, Stopping
+from service.images.decode_pool import DecodePool
 
 TIMEOUT_S = 30
 THREADS = 3
@@ -33,7 +33,7 @@ def test_each_piece_is_done_once_and_then_the_whole(pool: ThreadPoolExecutor, pi
         ended.append(len(did))
         over.set()
 
-    Decoders(pool, 10).spread(pieces, did.append, done, is_wanted=always)
+    DecodePool(pool, 10).spread(pieces, did.append, done, is_wanted=always)
     assert over.wait(TIMEOUT_S)
     assert sorted(did) == list(range(pieces))
     assert ended == [pieces]
@@ -47,7 +47,7 @@ def test_one_call_has_all_threads(pool: ThreadPoolExecutor) -> None:
     def work(_piece: int) -> None:
         together.wait()
 
-    Decoders(pool, 10).spread(2 * THREADS, work, over.set, is_wanted=always)
+    DecodePool(pool, 10).spread(2 * THREADS, work, over.set, is_wanted=always)
     assert over.wait(TIMEOUT_S)
 
 
@@ -62,7 +62,7 @@ def test_a_small_call_does_not_wait_for_a_large_one(monkeypatch: pytest.MonkeyPa
         did.append("large")
 
     with ThreadPoolExecutor(1) as pool:
-        decoders = Decoders(pool, 10**6)
+        decoders = DecodePool(pool, 10**6)
         decoders.spread(1000, work, over.release, is_wanted=always)
         decoders.spread(1, lambda _: did.append("small"), over.release, is_wanted=always)
         may_go.set()
@@ -76,7 +76,7 @@ def test_what_nobody_wants_is_left_out(pool: ThreadPoolExecutor) -> None:
     wanted = True
     began, may_go = threading.Semaphore(0), threading.Event()
     did: list[int] = []
-    decoders = Decoders(pool, 1)
+    decoders = DecodePool(pool, 1)
 
     def work(piece: int) -> None:
         did.append(piece)
@@ -94,7 +94,7 @@ def test_what_nobody_wants_is_left_out(pool: ThreadPoolExecutor) -> None:
 
 def test_too_many_pieces_are_refused_until_some_are_done(pool: ThreadPoolExecutor) -> None:
     may_go, over = threading.Event(), threading.Event()
-    decoders = Decoders(pool, 10)
+    decoders = DecodePool(pool, 10)
 
     def work(_piece: int) -> None:
         may_go.wait(TIMEOUT_S)
@@ -111,7 +111,7 @@ def test_too_many_pieces_are_refused_until_some_are_done(pool: ThreadPoolExecuto
 
 def test_a_pool_that_is_shut_down_takes_nothing(pool: ThreadPoolExecutor) -> None:
     pool.shutdown()
-    decoders = Decoders(pool, 10)
+    decoders = DecodePool(pool, 10)
     for _ in range(2):  # the second shows that the first waits no more
         with pytest.raises(Stopping, match="The server is stopping"):
             decoders.spread(20, lambda _: None, lambda: None, is_wanted=always)
@@ -127,7 +127,7 @@ def test_a_shutdown_leaves_out_what_has_not_begun() -> None:
         began.set()
         may_go.wait(TIMEOUT_S)
 
-    Decoders(pool, 10).spread(10, work, lambda: did.append(-1), is_wanted=always)
+    DecodePool(pool, 10).spread(10, work, lambda: did.append(-1), is_wanted=always)
     assert began.wait(TIMEOUT_S)
     pool.shutdown(wait=False, cancel_futures=True)
     may_go.set()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.images.sniff import MOST_PARTS, MOST_SCANS, PNG_END, PNG_SIGNATURE, Plain, look_at
+from service.images.sniff import MOST_PARTS, MOST_SCANS, PNG_END, PNG_SIGNATURE, ImageHeader, sniff
 
 
 def encoded(mode: str, size: tuple[int, int], file_format: str, **options: Any) -> bytes:
@@ -51,20 +51,20 @@ JPEG = encoded("RGB", (24, 16), "JPEG")
 def test_what_is_plain_is_known_by_its_header(
     file_format: Any, options: dict[str, Any], mode: str, channels: int, size: tuple[int, int]
 ) -> None:
-    plain = look_at(encoded(mode, size, file_format, **options))
-    assert plain == Plain(file_format, size[1], size[0], channels)
+    plain = sniff(encoded(mode, size, file_format, **options))
+    assert plain == ImageHeader(file_format, size[1], size[0], channels)
 
 
 @pytest.mark.parametrize("mode", ["1", "LA", "P", "RGBA", "I;16"])
 def test_png_of_other_modes_is_not_plain(mode: str) -> None:
     file = io.BytesIO()
     Image.new(mode, (8, 8)).save(file, "PNG")
-    assert look_at(file.getvalue()) is None
+    assert sniff(file.getvalue()) is None
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "BMP", "WEBP", "TIFF"])
 def test_other_formats_are_not_plain(file_format: str) -> None:
-    assert look_at(encoded("RGB", (8, 8), file_format)) is None
+    assert sniff(encoded("RGB", (8, 8), file_format)) is None
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_other_formats_are_not_plain(file_format: str) -> None:
     ],
 )
 def test_chunks_without_a_say_in_the_pixels_are_plain(ancillary: bytes) -> None:
-    assert look_at(png(ancillary)) == Plain("PNG", 4, 5, 1)
+    assert sniff(png(ancillary)) == ImageHeader("PNG", 4, 5, 1)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_chunks_without_a_say_in_the_pixels_are_plain(ancillary: bytes) -> None:
     ],
 )
 def test_png_with_anything_else_to_it_is_not_plain(data: bytes) -> None:
-    assert look_at(data) is None
+    assert sniff(data) is None
 
 
 @pytest.mark.parametrize(
@@ -125,28 +125,28 @@ def test_png_with_anything_else_to_it_is_not_plain(data: bytes) -> None:
     ],
 )
 def test_jpeg_with_anything_else_to_it_is_not_plain(data: bytes) -> None:
-    assert look_at(data) is None
+    assert sniff(data) is None
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
 def test_large_pictures_are_not_plain(file_format: str) -> None:
-    assert look_at(encoded("L", (256, 256), file_format)) is not None
-    assert look_at(encoded("L", (257, 256), file_format)) is None
+    assert sniff(encoded("L", (256, 256), file_format)) is not None
+    assert sniff(encoded("L", (257, 256), file_format)) is None
 
 
 @pytest.mark.parametrize(
     "data", [png(*[chunk(b"IDAT", b"")] * MOST_PARTS), after_start(JPEG, *[segment(0xFFFE, b"")] * MOST_PARTS)]
 )
 def test_files_in_very_many_parts_are_not_plain(data: bytes) -> None:
-    assert look_at(data) is None
+    assert sniff(data) is None
 
 
 @pytest.mark.parametrize("data", [png(chunk(b"IDAT", bytes(10_000))), JPEG[:-2] + bytes(10_000) + JPEG[-2:]])
 def test_a_file_much_longer_than_its_pixels_is_not_plain(data: bytes) -> None:
-    assert look_at(data) is None
+    assert sniff(data) is None
 
 
 @given(data=st.binary(max_size=200), start=st.sampled_from([b"", PNG_SIGNATURE, png()[:33], JPEG[:2], JPEG[:200]]))
 def test_no_bytes_at_all_are_too_much_for_it(data: bytes, start: bytes) -> None:
-    plain = look_at(start + data)
+    plain = sniff(start + data)
     assert plain is None or (plain.height > 0 and plain.width > 0 and plain.channels in (1, 3))

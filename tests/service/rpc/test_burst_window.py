@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from service.rpc.burst_window import LONGEST_S, QUIET_TURNS, Burst
+from service.rpc.burst_window import LONGEST_S, QUIET_TURNS, BurstWindow
 
 
 class Turns:
@@ -32,7 +32,7 @@ class Turns:
 
 
 class Settled:
-    """Counts how often it was asked to settle."""
+    """Counts how often it was asked to dispatch."""
 
     def __init__(self) -> None:
         self.times = 0
@@ -44,7 +44,7 @@ class Settled:
 
 def test_calls_that_follow_each_other_closely_are_settled_once_and_then_the_loop_rests() -> None:
     loop, settled = Turns(), Settled()
-    burst = Burst(settled)
+    burst = BurstWindow(settled)
     for _ in range(5):
         burst.add(loop)
         for _ in range(QUIET_TURNS - 1):
@@ -61,7 +61,7 @@ def test_calls_that_follow_each_other_closely_are_settled_once_and_then_the_loop
 
 def test_a_call_alone_is_settled_after_the_quiet_turns() -> None:
     loop, settled = Turns(), Settled()
-    Burst(settled).add(loop)
+    BurstWindow(settled).add(loop)
     for _ in range(QUIET_TURNS):
         assert settled.times == 0
         loop.turn()
@@ -70,7 +70,7 @@ def test_a_call_alone_is_settled_after_the_quiet_turns() -> None:
 
 def test_calls_that_never_cease_do_not_put_it_off_for_long() -> None:
     loop, settled = Turns(turn_s=LONGEST_S / 3.5), Settled()
-    burst = Burst(settled)
+    burst = BurstWindow(settled)
     for _ in range(40):
         burst.add(loop)
         loop.turn()

@@ -7,30 +7,30 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from service.runtime import providers
-from service.runtime.model_metadata import Card, Probe, read_card
 from service.errors import ModelRejected
+from service.runtime import providers
+from service.runtime.model_metadata import ModelMetadata, Probe, read_metadata
 from service.runtime.session import Session
 from tests import onnx_models
 
 PROBE = onnx_models.probe(np.zeros((2, 4, 4, 1), np.uint8), np.zeros((2, 10), np.float32), 1e-4)
 
 
-def metadata(**entries: str) -> dict[str, str]:
+def metadata_with(**entries: str) -> dict[str, str]:
     return {f"convserve.{key}": value for key, value in {"format": "1", **entries}.items()}
 
 
 def test_a_file_without_our_metadata_has_an_empty_card() -> None:
-    assert read_card({"author": "somebody"}) == Card(properties={"author": "somebody"})
+    assert read_metadata({"author": "somebody"}) == ModelMetadata(properties={"author": "somebody"})
 
 
 def test_entries_are_read() -> None:
-    card = read_card(metadata(labels='["a", "b"]', test_accuracy="0.5", parameters="7", probe=PROBE))
-    assert (card.labels, card.test_accuracy, card.parameters) == (("a", "b"), 0.5, 7)
-    assert card.probe is not None
-    assert card.probe.images.shape == (2, 4, 4, 1)
-    assert card.properties is not None
-    assert "convserve.probe" not in card.properties
+    metadata = read_metadata(metadata_with(labels='["a", "b"]', test_accuracy="0.5", parameters="7", probe=PROBE))
+    assert (metadata.labels, metadata.test_accuracy, metadata.parameters) == (("a", "b"), 0.5, 7)
+    assert metadata.probe is not None
+    assert metadata.probe.images.shape == (2, 4, 4, 1)
+    assert metadata.properties is not None
+    assert "convserve.probe" not in metadata.properties
 
 
 def broken_probe(**changes: object) -> str:
@@ -51,7 +51,7 @@ def broken_probe(**changes: object) -> str:
 )
 def test_entries_that_cannot_be_read_are_refused_by_name(entries: dict[str, str], words: str) -> None:
     with pytest.raises(ModelRejected, match=words):
-        read_card(metadata(**entries))
+        read_metadata(metadata_with(**entries))
 
 
 def test_the_probe_tells_the_deviation_and_refuses_what_is_not_a_number() -> None:

@@ -19,12 +19,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from service.errors import ModelFailed, ModelRejected, ProviderUnavailable, StartError
-from service.runtime.pinned_memory import zeros
 from service.runtime.execution_provider import TF32, Arithmetic, Cpu, Cuda, Openvino
+from service.runtime.pinned_memory import zeros
 from service.runtime.providers import PROVIDERS, choose, open_session
-from service.runtime.runner import Bucket, Instance, Whole
-from service.server import longest_inline_us
+from service.runtime.runner import DirectRunner, ModelInstance, ShapeBucket
 from service.runtime.session import Session
+from service.server import longest_inline_us
 from service.settings import PROVIDERS as SET_PROVIDERS
 from service.settings import Settings
 from service.tensors import Array
@@ -40,7 +40,7 @@ class Bucketed(Cpu):
     buckets: ClassVar[tuple[int, ...]] = (1, 4)
 
     @property
-    def concurrency(self) -> int:
+    def instance_count(self) -> int:
         return 2
 
     @property
@@ -68,15 +68,15 @@ def pace(monkeypatch: pytest.MonkeyPatch) -> Pace:
     def set_pace(base_us: float, row_us: float) -> list[int]:
         now_s = 0.0
         ran: list[int] = []
-        run = Whole.run
+        run = DirectRunner.run
 
-        def paced(self: Whole, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        def paced(self: DirectRunner, inputs: Mapping[str, Array]) -> dict[str, Array]:
             nonlocal now_s
             ran.append(len(next(iter(inputs.values()))))
             now_s += (base_us + row_us * ran[-1]) / 1e6
             return run(self, inputs)
 
-        monkeypatch.setattr(Whole, "run", paced)
+        monkeypatch.setattr(DirectRunner, "run", paced)
         monkeypatch.setattr("service.runtime.session.time", SimpleNamespace(perf_counter=lambda: now_s))
         return ran
 
@@ -184,8 +184,8 @@ def test_a_model_whose_runs_are_long_is_not_tried_out_with_many_rows(
     ran = pace(8, row_us)
     path = models_dir / "mnist-tiny" / "1" / "model.onnx"
     session = Session(path, (Cpu(),), threads=2, max_batch_rows=64)
-    assert session.card.probe is not None
-    assert (max(ran), session.join_rows) == (64 if row_us == 100 else len(session.card.probe.images), 64)
+    assert session.metadata.probe is not None
+    assert (max(ran), session.preferred_batch_size) == (64 if row_us == 100 else len(session.metadata.probe.images), 64)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_many_requests_share_a_run_where_many_rows_are_short_and_few_where_they_
 ) -> None:
     pace(base_us, row_us)
     session = Session(onnx_models.two_inputs(tmp_path), (Cpu(),), threads=threads, max_batch_rows=300)
-    assert session.join_rows == joined
+    assert session.preferred_batch_size == joined
 
 
 def test_cuda_computes_in_fp32_unless_tf32_is_asked_for() -> None:
@@ -300,10 +300,10 @@ def test_more_rows_than_the_largest_bucket_fail_alone(tmp_path: Path) -> None:
 
 def test_padding_is_zeros_and_not_what_others_sent_before(tmp_path: Path) -> None:
     session = opened(rows_with_their_sum(tmp_path), Bucketed())
-    for _ in range(session.concurrency):
+    for _ in range(session.instance_count):
         session.run({"x": np.full((4, 2), 100, np.float32)})
     for rows in (3, 2):
-        for _ in range(session.concurrency):
+        for _ in range(session.instance_count):
             outputs = session.run({"x": np.ones((rows, 2), np.float32)})
             assert np.array_equal(outputs["y"], np.full((rows, 2), 1 + rows))
 
@@ -348,7 +348,7 @@ def test_only_rows_of_fixed_size_run_in_buckets(tmp_path: Path) -> None:
     bfloat16 = opened(onnx_models.identity(tmp_path, "bfloat16", TensorProto.BFLOAT16), Bucketed())
     unbatched = opened(onnx_models.unbatched(tmp_path), Bucketed())
     for session in (ragged, strings, bfloat16, unbatched):
-        assert (session.buckets, session.concurrency) == ((), 1)
+        assert (session.buckets, session.instance_count) == ((), 1)
     assert ragged.run({"x": np.ones((2, 7), np.float32)})["y"].shape == (2, 7)
 
 
@@ -362,7 +362,7 @@ def test_buckets_hold_every_type_of_number(tmp_path: Path, element: str) -> None
 
 def test_many_threads_share_the_instances_and_each_gets_its_own_answer(tmp_path: Path) -> None:
     session = opened(onnx_models.two_inputs(tmp_path), Bucketed())
-    assert session.concurrency == 2
+    assert session.instance_count == 2
 
     def ask(number: int) -> bool:
         rows = np.full((1 + number % 10, 16), number, np.float32)
@@ -375,7 +375,7 @@ def test_many_threads_share_the_instances_and_each_gets_its_own_answer(tmp_path:
 def test_an_instance_that_records_runs_in_one_thread_whoever_asks() -> None:
     """ONNX Runtime keeps the graphs that it records for the thread that recorded them."""
 
-    class Recording(Bucket):
+    class Recording(ShapeBucket):
         def __init__(self) -> None:
             self.rows = 1
             self.threads: set[int] = set()
@@ -386,10 +386,10 @@ def test_an_instance_that_records_runs_in_one_thread_whoever_asks() -> None:
 
     for one_thread in (True, False):
         bucket = Recording()
-        instance = Instance([bucket], one_thread=one_thread)
+        instance = ModelInstance([bucket], one_thread=one_thread)
         barrier = threading.Barrier(2)
 
-        def ask(_: int, instance: Instance = instance, barrier: threading.Barrier = barrier) -> None:
+        def ask(_: int, instance: ModelInstance = instance, barrier: threading.Barrier = barrier) -> None:
             barrier.wait(60)
             instance.run({"x": np.zeros(1)})
 
@@ -399,7 +399,7 @@ def test_an_instance_that_records_runs_in_one_thread_whoever_asks() -> None:
 
 
 def test_a_provider_that_rounds_may_leave_the_tolerance_of_the_file_by_so_much_and_no_more(tmp_path: Path) -> None:
-    probe = opened(onnx_models.classifier(tmp_path, "exact"), Cpu()).card.probe
+    probe = opened(onnx_models.classifier(tmp_path, "exact"), Cpu()).metadata.probe
     assert probe is not None
     allowed = TF32.tolerance * float(np.abs(probe.logits).max())
     path = onnx_models.classifier(tmp_path, "rounded", shift=allowed * 0.9)
