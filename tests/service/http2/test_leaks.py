@@ -144,7 +144,7 @@ def test_nothing_stays_behind(first: int) -> None:
                 at += size
                 bidi_call.answer_some()
         bidi_call.end()
-        bidi_call.inflight.refuse()
+        bidi_call.inflight.stop_admitting()
         assert bidi_call.inflight.drain(0.0), f"calls of seed {seed}"
         assert not bidi_call.incoming.streams, f"streams of seed {seed}"
         for _ in range(4):  # all that may be on its way at once: raises where some is thought to be still
