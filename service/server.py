@@ -92,6 +92,7 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
         max_batch_rows=settings.max_batch_rows,
         preferred_batch_size=settings.preferred_batch_size,
         max_queue_rows=settings.max_queue_rows,
+        max_queue_s=settings.max_queue_ms / 1e3,
         max_queue_delay_s=settings.max_queue_delay_us / 1e6,
         max_inline_s=inline_us / 1e6,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from service.batching.batcher import Batcher
+from service.batching.policy import BatchingPolicy
 from service.errors import InvalidRequest, ModelRejected, NotReady, StartError, UnknownModel
 from service.runtime.execution_provider import Provider
 from service.runtime.session import Session
@@ -38,6 +39,7 @@ class Limits:
     preferred_batch_size: int
     """Most rows joined from several requests; 0: what suits the provider."""
     max_queue_rows: int
+    max_queue_s: float
     max_queue_delay_s: float
     max_inline_s: float
 
@@ -149,20 +151,19 @@ def _open(
     flush_scope: AbstractContextManager[None] | None,
 ) -> Endpoint:
     session = Session(path, providers, threads=threads, max_batch_rows=limits.max_batch_rows)
-    batcher = Batcher(
-        session.run,
+    policy = BatchingPolicy(
         max_batch_rows=limits.max_batch_rows if session.spec.batches else 1,
-        preferred_batch_size=limits.preferred_batch_size or session.preferred_batch_size,
-        max_run_rows=session.preferred_batch_size and max(session.preferred_batch_size, limits.preferred_batch_size),
+        preferred_batch_size=limits.preferred_batch_size or session.preferred_batch_size or 0,
+        max_run_rows=max(session.preferred_batch_size or 0, limits.preferred_batch_size),
         max_queue_rows=limits.max_queue_rows,
+        max_queue_s=limits.max_queue_s,
         max_inline_s=limits.max_inline_s,
         instance_count=session.instance_count,
         # Beside another run a full one only: what else waits is better joined by what comes meanwhile.
         min_parallel_rows=providers[0].preferred_batch_size or 1,
         max_queue_delay_s=limits.max_queue_delay_s if session.spec.batches else 0.0,
-        flush_scope=flush_scope,
-        name=name,
     )
+    batcher = Batcher(lambda inputs, _: session.run(inputs), policy, flush_scope=flush_scope, name=name)
     log.info(
         "model ready",
         model=name,
