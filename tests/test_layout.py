@@ -6,7 +6,7 @@ from collections import Counter
 from tests.servers import ROOT
 
 LAYOUT = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
-TREE = Counter(re.findall(r"^    ([\w/.-]+) {2,}\w", LAYOUT, re.MULTILINE))
+TREE = Counter(re.findall(r"^    ([\w/.-]+) {2,}[^\s─]", LAYOUT, re.MULTILINE))
 """Each path at the beginning of an indented line, and how often it is there."""
 
 
