@@ -110,9 +110,7 @@ class _RateLimit:
         self._buckets: dict[str, tuple[float, float, int]] = {}  # tokens, at which time, lines dropped since
         self._lock = threading.Lock()
 
-    def __call__(
-        self, _logger: object, _method: str, event: structlog.typing.EventDict
-    ) -> structlog.typing.EventDict:
+    def __call__(self, _logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         if not event.pop("peer", False):
             return event
         name, now = str(event.get("event")), time.monotonic()
@@ -163,7 +161,7 @@ def configure(log_format: Format, level: str, worker: int | None = None, stream:
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    logging.captureWarnings(True)  # noqa: FBT003 - the standard library's signature
+    logging.captureWarnings(True)
     return writer
 
 
@@ -172,7 +170,7 @@ def capture_stderr(writer: LogWriter) -> None:
 
     The log itself goes on to where standard error went until now.
     """
-    writer._descriptor = os.dup(2)  # noqa: SLF001 - its own module
+    writer._descriptor = os.dup(2)
     readable, writable = os.pipe()
     os.dup2(writable, 2)
     os.close(writable)

@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     """How long requests in flight may take after SIGTERM, in seconds."""
     drain_delay_s: float = Field(default=0.0, ge=0, le=3600)
     """How long requests are still taken after SIGTERM, not ready any more, in seconds: time for load balancers."""
+    watchdog_s: float = Field(default=60.0, ge=0, le=86_400)
+    """The process ends, to be started again, when the thread that receives stands still, or one run lasts, for longer
+    than this, in seconds; 0: never. From 1 s on the log tells of it."""
     tls_certificate_file: FilePath | None = None
     """Serve TLS with this PEM certificate chain."""
     tls_key_file: FilePath | None = None

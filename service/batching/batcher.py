@@ -60,9 +60,11 @@ class Batcher:
         policy: BatchingPolicy,
         *,
         flush_scope: AbstractContextManager[None] | None = None,
+        busy: threading.Event | None = None,
         name: str = "model",
     ) -> None:
-        """All results of a run are delivered within ``flush_scope``."""
+        """All results of a run are delivered within ``flush_scope``; ``busy`` is set when a thread of ours runs one."""
+        self._busy = busy or threading.Event()
         self._run = run
         self.policy = policy
         self.max_batch_rows = policy.max_batch_rows
@@ -71,7 +73,7 @@ class Batcher:
         self._max_inline_ns = policy.max_inline_s * 1e9
         self._flush_scope = flush_scope or nullcontext()
         self._expected_ns: dict[tuple[Hashable, int], float] = {}
-        self._name = name
+        self.name = name
         self.statistics = Statistics()
         self._queue = FairQueue()
         self._waiting_since = 0.0
@@ -79,7 +81,7 @@ class Batcher:
         self._wake = threading.Condition(self._lock)
         self._runs: list[Run] = []
         self._busy_ns, self._busy_rows = 0.0, 0.0  # of late, decayed: their ratio is what a row takes
-        self._last_end_ns = 0
+        self._backlog_since_ns = 0  # the end of the last run, if others were to follow at once
         self._closed = False
         self._threads = [
             threading.Thread(target=self._serve, name=f"batcher {name}", daemon=True)
@@ -161,12 +163,16 @@ class Batcher:
     def expire(self) -> None:
         """Answers what has waited for longer than its caller allows, be it in the queue or in a run."""
         now = time.monotonic()
+
+        def is_late(request: Request) -> bool:
+            return request.deadline is not None and request.deadline <= now and not request.done
+
         with self._lock:
-            late = {request for request in self._queue if request.queued}
-            late.update(request for run in self._runs for request, _ in run.requests)
-        with self._flush_scope:
-            for request in late:
-                if request.deadline is not None and request.deadline <= now and not request.done:
+            late = {request for request in self._queue if request.queued and is_late(request)}
+            late.update(request for run in self._runs for request, _ in run.requests if is_late(request))
+        if late:
+            with self._flush_scope:
+                for request in late:
                     self._drop(request, Expired(EXPIRED))
 
     def _drop(self, request: Request, error: Exception) -> None:
@@ -180,38 +186,43 @@ class Batcher:
 
     def _admit(self, request: Request) -> None:
         """Raises Overloaded where the queue is full, or would keep the request for too long."""
-        policy, queue, rows = self.policy, self._queue, request.rows
+        queue, rows = self._queue, request.rows
         running = sum([run.rows for run in self._runs])
         row_s = self._busy_ns / self._busy_rows / 1e9 if self._busy_rows else 0.0
-        full = queue.rows + rows > policy.max_queue_rows
-        wait_s = (queue.rows + running) * row_s
-        limit_s, limit = policy.max_queue_s, "--max-queue-ms"
-        if request.deadline is not None:
-            left_s = request.deadline - time.monotonic()
-            if left_s - rows * row_s < limit_s:
-                limit_s, limit = left_s - rows * row_s, "its deadline"
-            if left_s <= 0:
-                limit_s = math.inf  # it expires in the queue, and is told so
-        if not full and wait_s <= limit_s:
-            return
-        ahead = queue.rows_ahead(request)
-        if full:
-            if ahead + rows <= policy.max_batch_rows and queue.rows <= 2 * policy.max_queue_rows:
-                return  # the others' requests fill the queue, not this caller's
+        limit_s, limit = self._wait_limit(request, row_s)
+        if queue.rows + rows > self.policy.max_queue_rows:
+            self._admit_to_full_queue(request, (queue.rows + running) * row_s)
+        elif (queue.rows + running) * row_s > limit_s:
+            # Only now: those of other connections that come later do not count.
+            wait_s = (queue.rows_ahead(request) + running) * row_s
+            if wait_s > limit_s:
+                raise Overloaded(
+                    f"Exceeds maximum queue time: '{self.name}' would begin this request in {wait_s * 1e3:.0f} ms, "
+                    f"{max(limit_s, 0) * 1e3:.0f} ms are allowed ({limit}). {_try_again(wait_s)}",
+                    retry_after_s=wait_s,
+                )
+
+    def _admit_to_full_queue(self, request: Request, wait_s: float) -> None:
+        """Raises Overloaded, unless it is others' requests that fill the queue and not this caller's."""
+        queue, policy = self._queue, self.policy
+        own_rows = queue.rows_ahead(request) + request.rows
+        if own_rows > policy.max_batch_rows or queue.rows > 2 * policy.max_queue_rows:
             raise Overloaded(
-                f"Exceeds maximum queue size: {queue.rows} rows wait for '{self._name}', {policy.max_queue_rows} may. "
+                f"Exceeds maximum queue size: {queue.rows} rows wait for '{self.name}', {policy.max_queue_rows} may. "
                 f"{_try_again(wait_s)}",
                 retry_after_s=wait_s,
             )
-        wait_s = (ahead + running) * row_s
-        if wait_s <= limit_s or (request.deadline is None and queue.rows + rows <= policy.max_batch_rows):
-            return
-        raise Overloaded(
-            f"Exceeds maximum queue time: '{self._name}' would run this request in {wait_s * 1e3:.0f} ms, "
-            f"{max(limit_s, 0) * 1e3:.0f} ms are allowed ({limit}). "
-            f"{_try_again(wait_s)}",
-            retry_after_s=wait_s,
-        )
+
+    def _wait_limit(self, request: Request, row_s: float) -> tuple[float, str]:
+        """How long the request may wait for its run, in seconds, and what says so."""
+        policy, rows = self.policy, request.rows
+        # As many rows as one request may have can always wait, however slow the model is.
+        limit_s = policy.max_queue_s if self._queue.rows > policy.max_batch_rows else math.inf
+        if request.deadline is not None:
+            left_s = request.deadline - time.monotonic()
+            if 0 < left_s < limit_s + rows * row_s:  # one that has passed expires in the queue, and is told so
+                return left_s - rows * row_s, "its deadline"
+        return limit_s, "--max-queue-ms"
 
     def _serve(self) -> None:
         while True:
@@ -223,6 +234,8 @@ class Batcher:
                 run, expired = self._form_batch()
                 if self._queue and self._has_room():
                     self._wake.notify()
+            if not self._busy.is_set():
+                self._busy.set()
             self._process(run, expired)
 
     def _process(self, run: Run, expired: list[Request]) -> None:
@@ -379,9 +392,9 @@ class Batcher:
         if len(self._expected_ns) >= MAX_ESTIMATES:
             self._expected_ns.clear()
         self._expected_ns[key] = expected + (run_ns - expected) / 8
-        # Of two runs side by side only the time that the second adds counts.
-        since = max(began, self._last_end_ns)
-        self._last_end_ns = ended
+        # While rows wait, all time from one run's end to the next counts; of runs side by side, what the later one adds.
+        since = self._backlog_since_ns or began
+        self._backlog_since_ns = ended if self._queue or len(self._runs) > 1 else 0
         self._busy_ns = self._busy_ns * DECAY + max(0, ended - since)
         self._busy_rows = self._busy_rows * DECAY + rows
 

@@ -3,6 +3,7 @@
 One file that cannot be served leaves the others serving; the reason is kept and told.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -106,6 +107,7 @@ def open_repository(
     limits: Limits,
     names: Sequence[str] = (),
     flush_scope: AbstractContextManager[None] | None = None,
+    busy: threading.Event | None = None,
 ) -> Iterator[Repository]:
     """Opens every model of the folder; on leaving, ends their batchers.
 
@@ -122,7 +124,7 @@ def open_repository(
             if names and name not in names:
                 continue
             try:
-                endpoint = _open(name, version, path, providers, threads, limits, flush_scope)
+                endpoint = _open(name, version, path, providers, threads, limits, flush_scope, busy)
             except ModelRejected as error:
                 log.error("model rejected", model=name, version=version, file=str(path), reason=str(error))
                 repository.rejected.setdefault(name, {})[version] = str(error)
@@ -149,6 +151,7 @@ def _open(
     threads: int,
     limits: Limits,
     flush_scope: AbstractContextManager[None] | None,
+    busy: threading.Event | None,
 ) -> Endpoint:
     session = Session(path, providers, threads=threads, max_batch_rows=limits.max_batch_rows)
     policy = BatchingPolicy(
@@ -163,7 +166,7 @@ def _open(
         min_parallel_rows=providers[0].preferred_batch_size or 1,
         max_queue_delay_s=limits.max_queue_delay_s if session.spec.batches else 0.0,
     )
-    batcher = Batcher(lambda inputs, _: session.run(inputs), policy, flush_scope=flush_scope, name=name)
+    batcher = Batcher(lambda inputs, _: session.run(inputs), policy, flush_scope=flush_scope, busy=busy, name=name)
     log.info(
         "model ready",
         model=name,

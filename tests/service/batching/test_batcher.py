@@ -441,10 +441,10 @@ def test_too_long_a_wait_is_refused(model: RecordingModel, monkeypatch: pytest.M
         assert rows_of(submit(batcher, [1])) == [2]  # a row takes a second
         with model.held(batcher):
             waiting = [submit(batcher, [1, 2, 3, 4])]
-            with pytest.raises(Overloaded, match=r"'model' would run this request in 5000 ms.* Try again") as refused:
+            with pytest.raises(Overloaded, match=r"'model' would begin this request in 5000 ms.* Try again") as refused:
                 submit(batcher, [5], deadline=clock.now_ns / 1e9 + 4)
             assert refused.value.retry_after_s == 5
-            waiting.append(submit(batcher, [5]))
+            waiting.append(submit(batcher, [5]))  # behind no more than a full request
             with pytest.raises(Overloaded, match=r"6000 ms, 5500 ms are allowed \(--max-queue-ms\)"):
                 submit(batcher, [6])
             waiting.append(submit(batcher, [7], source="other"))  # has its turn after the first's first
@@ -452,14 +452,14 @@ def test_too_long_a_wait_is_refused(model: RecordingModel, monkeypatch: pytest.M
 
 
 def test_one_full_request_may_wait(model: RecordingModel) -> None:
-    """However slow the model is, as many rows as a request may have are taken."""
+    """However slow the model is, behind as many rows as one request may have another may wait."""
     with of(model, max_batch_rows=4, max_queue_rows=100, max_queue_s=1e-9) as batcher:
         assert rows_of(submit(batcher, [1])) == [2]
         with model.held(batcher):
-            waiting = submit(batcher, [1, 2, 3, 4])
+            waiting = [submit(batcher, [1, 2, 3, 4]), submit(batcher, [5])]
             with pytest.raises(Overloaded, match="--max-queue-ms"):
-                submit(batcher, [5])
-        assert rows_of(waiting) == [2, 4, 6, 8]
+                submit(batcher, [6])
+        assert [rows_of(result) for result in waiting] == [[2, 4, 6, 8], [10]]
 
 
 def test_expiry_does_not_wait_for_runs(model: RecordingModel) -> None:
