@@ -21,7 +21,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.rivals.servers import SERVERS
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.section import Section
-from service.cores import usable_cores
+from service.cpu import usable_cores
 
 PROGRAM = "python -m benchmarks"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from service import __version__
-from service.cores import usable_cores
+from service.cpu import usable_cores
 
 PACKAGES = ("grpcio", "hpack", "numpy", "onnxruntime", "onnxruntime-gpu", "protobuf", "uvloop")
 BUSY_LOAD = 0.5

@@ -12,7 +12,7 @@ from service.client.dataset import READERS
 from service.client.errors import UnusableDataset
 from service.errors import StartError
 from service.pb import open_inference_pb2 as pb
-from service.providers import choose, open_session
+from service.runtime.providers import choose, open_session
 from service.tensors import BY_ONNX, Array
 
 DATASETS = {(28, 28, 1): "mnist", (32, 32, 3): "cifar10"}

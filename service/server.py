@@ -1,6 +1,7 @@
 """Puts the parts of one server together: start order is written once, stop order is its reverse."""
 
 import gc
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,13 +9,17 @@ from contextlib import ExitStack, contextmanager
 
 import structlog
 
-from service import __version__, image_classifier, inference_protocol, providers
-from service.cores import usable_cores
-from service.image_classifier import ImageClassifier
-from service.inference_protocol import InferenceProtocol
-from service.repository import Limits, Repository, open_repository
+from service import __version__
+from service.api import image_classifier
+from service.api import open_inference as inference_protocol
+from service.api.image_classifier import ImageClassifier
+from service.api.open_inference import InferenceProtocol
+from service.cpu import usable_cores
+from service.process.watchdog import Watchdog
+from service.rpc import FlushScope, GrpcioTransport, Methods, NativeTransport, TlsFiles, Transport
+from service.runtime import providers
+from service.runtime.repository import Limits, Repository, open_repository
 from service.settings import Settings, split_names
-from service.transport import Gathering, GrpcioTransport, Methods, NativeTransport, Tls, Transport
 
 INLINE_US, INLINE_BESIDE_US = 2000, 500
 """The longest runs in the thread that receives: where they leave no core for it, and where there is one beside them."""
@@ -46,17 +51,17 @@ class Server:
         serving |= {f"model/{name}": ready for name in self._repository.endpoints}
         self._transport.set_ready(serving)
 
-    def retire(self, *, grace_s: float, hurried: Callable[[], bool]) -> None:
-        """Leaves the port to others without a request lost: its clients go there, within the grace or until hurried."""
-        if not self._transport.retire(grace_s, hurried) and not hurried():
+    def hand_over(self, *, grace_s: float, abort: Callable[[], bool]) -> None:
+        """Leaves the port to others, within the grace and until ``abort``; no request is lost."""
+        if not self._transport.hand_over(grace_s, abort) and not abort():
             log.warning("clients did not go when they were told to", grace_s=grace_s)
 
     def drain(self, *, delay_s: float, grace_s: float) -> bool:
         """Not ready any more → after the delay, no new requests → those in flight answered, within the grace."""
         self.announce(ready=False)
         time.sleep(delay_s)
-        self._transport.refuse()
-        self._repository.hurry()
+        self._transport.stop_admitting()
+        self._repository.stop_delaying()
         return self._transport.drain(grace_s)
 
 
@@ -87,12 +92,14 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
         inline_us = longest_inline_us(chosen[0].name, threads, cores)
     limits = Limits(
         max_batch_rows=settings.max_batch_rows,
-        join_rows=settings.join_rows,
+        preferred_batch_size=settings.preferred_batch_size,
         max_queue_rows=settings.max_queue_rows,
+        max_queue_s=settings.max_queue_ms / 1e3,
         max_queue_delay_s=settings.max_queue_delay_us / 1e6,
         max_inline_s=inline_us / 1e6,
     )
-    gathering = Gathering()
+    flush_scope = FlushScope()
+    busy = threading.Event()
     with ExitStack() as stack:
         repository = stack.enter_context(
             open_repository(
@@ -101,7 +108,8 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
                 threads=threads,
                 limits=limits,
                 names=split_names(settings.models),
-                gathering=gathering,
+                flush_scope=flush_scope,
+                busy=busy,
             )
         )
         decoders = stack.enter_context(ThreadPoolExecutor(settings.decode_threads or cores, "decoder"))
@@ -121,8 +129,16 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
                 max_decoding=settings.max_queue_rows,
             ).methods
         )
-        transport = _transport(settings, methods, repository, gathering, reuse_port)
+        transport = _transport(settings, methods, repository, flush_scope, reuse_port)
         stack.enter_context(transport)
+        stack.enter_context(
+            Watchdog(
+                transport.call_soon,
+                lambda: [endpoint.batcher for endpoint in repository],
+                busy=busy,
+                limit_s=settings.watchdog_s,
+            )
+        )
         server = Server(transport, repository, readiness)
         server.announce(ready=True)
         log.info(
@@ -139,7 +155,7 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
 
 
 def _transport(
-    settings: Settings, methods: Methods, repository: Repository, gathering: Gathering, reuse_port: bool
+    settings: Settings, methods: Methods, repository: Repository, flush_scope: FlushScope, reuse_port: bool
 ) -> NativeTransport | GrpcioTransport:
     address = f"{settings.host}:{settings.port}"
     max_message_bytes = settings.max_message_mib * 2**20
@@ -147,9 +163,9 @@ def _transport(
         return NativeTransport(
             address,
             methods,
-            repository.settle,
+            repository.dispatch,
             max_message_bytes=max_message_bytes,
-            gathering=gathering,
+            flush_scope=flush_scope,
             tls=_tls(settings),
             busy_poll_s=settings.busy_poll_us / 1e6,
             reuse_port=reuse_port,
@@ -158,7 +174,7 @@ def _transport(
     return GrpcioTransport(
         address,
         methods,
-        repository.settle,
+        repository.dispatch,
         max_message_bytes=max_message_bytes,
         tls=tls,
         reuse_port=reuse_port,
@@ -166,7 +182,7 @@ def _transport(
     )
 
 
-def _tls(settings: Settings) -> Tls | None:
+def _tls(settings: Settings) -> TlsFiles | None:
     if settings.tls_certificate_file is None or settings.tls_key_file is None:
         return None
-    return Tls(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file)
+    return TlsFiles(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file)

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, FilePath, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.cores import suggested_workers, usable_cores
+from service.cpu import suggested_workers, usable_cores
 
 PROVIDERS = ("cpu", "openvino", "cuda")
 """Whose options begin with their names; they are described in provider.py, which is not imported for its weight."""
@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     """cuda: how many runs of one model may be under way at a time; each takes its own GPU memory."""
     max_batch_rows: int = Field(default=256, ge=1, le=65536)
     """Most rows (images) in one run, and in one request."""
-    join_rows: int = Field(default=0, ge=0, le=65536)
+    preferred_batch_size: int = Field(default=0, ge=0, le=65536)
     """Most rows joined from several requests into one run; 0: what suits provider and model (on the CPU 64, more where
     they run within 1.25 ms)."""
     max_inline_us: int | None = Field(default=None, ge=0, le=1_000_000)
@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     2000 where a run on the CPU takes both of two cores, or the only one, else 500."""
     max_queue_rows: int = Field(default=4096, ge=1)
     """Most rows that may wait for one model; more are refused with RESOURCE_EXHAUSTED."""
+    max_queue_ms: int = Field(default=400, ge=1, le=3_600_000)
+    """How long a request may be expected to wait for its run, in milliseconds; if longer, it is refused at once with
+    RESOURCE_EXHAUSTED. As many rows as one request may have can always wait."""
     max_queue_delay_us: int = Field(default=0, ge=0, le=60_000_000)
     """How long a request may wait for others to join it, in microseconds; 0: never longer than the run that is on."""
     max_message_mib: int = Field(default=64, ge=1, le=2047)
@@ -92,6 +95,9 @@ class Settings(BaseSettings):
     """How long requests in flight may take after SIGTERM, in seconds."""
     drain_delay_s: float = Field(default=0.0, ge=0, le=3600)
     """How long requests are still taken after SIGTERM, not ready any more, in seconds: time for load balancers."""
+    watchdog_s: float = Field(default=60.0, ge=0, le=86_400)
+    """The process ends, to be started again, when the thread that receives stands still, or one run lasts, for longer
+    than this, in seconds; 0: never. From 1 s on the log tells of it."""
     tls_certificate_file: FilePath | None = None
     """Serve TLS with this PEM certificate chain."""
     tls_key_file: FilePath | None = None

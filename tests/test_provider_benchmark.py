@@ -16,8 +16,8 @@ from benchmarks.providers import models
 from benchmarks.providers.__main__ import main
 from benchmarks.providers.settings import SETTINGS
 from benchmarks.providers.trial import Result
-from service.providers import PROVIDERS, choose
-from service.session import Session
+from service.runtime.providers import PROVIDERS, choose
+from service.runtime.session import Session
 from service.settings import Settings
 from tests.servers import ROOT
 

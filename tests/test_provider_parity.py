@@ -12,10 +12,10 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from service import providers
 from service.client.dataset import READERS
 from service.errors import ProviderUnavailable
-from service.session import Session
+from service.runtime import providers
+from service.runtime.session import Session
 from tests.training.samples import SHIPPED, classifier_of, shipped
 from training.recipes import RECIPES
 from training.reference import forward

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from service.client.dataset import READERS, Dataset
-from service.cores import usable_cores
+from service.cpu import usable_cores
 from tests.servers import ROOT, ServerProcess
 from tests.training.brief import read
 from tests.training.samples import SHIPPED, classifier_of

@@ -27,7 +27,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.providers.models import Model, fp16, open_model
 from benchmarks.providers.settings import SETTINGS, Setting
 from benchmarks.providers.trial import Budget, Result, Trial
-from service.cores import usable_cores
+from service.cpu import usable_cores
 from service.errors import ProviderUnavailable
 
 PROGRAM = "python -m benchmarks.providers"

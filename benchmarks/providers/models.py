@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 
 from benchmarks import workload
-from service.session import Session
+from service.runtime.session import Session
 from service.tensors import Array
 
 PARITY_ROWS = 64

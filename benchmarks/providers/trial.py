@@ -18,8 +18,8 @@ from benchmarks.providers.models import Model, logits_of
 from benchmarks.providers.settings import Setting
 from benchmarks.request_payload import MODEL_INFER
 from service.pb import open_inference_pb2 as pb
-from service.providers import open_session
-from service.session import Session
+from service.runtime.providers import open_session
+from service.runtime.session import Session
 from service.tensors import Array
 
 TIMEOUT_S = 60.0
@@ -91,7 +91,7 @@ class Trial:
         result.load_s = time.perf_counter() - started
         result.buckets = session.buckets
         result.allowed = max(
-            session.card.probe.tolerance if session.card.probe else 0.0,
+            session.metadata.probe.tolerance if session.metadata.probe else 0.0,
             session.arithmetic.tolerance * float(np.abs(model.logits).max()),
         )
         logits = logits_of(session, model.images[: result.images])

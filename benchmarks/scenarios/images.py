@@ -13,8 +13,8 @@ from benchmarks.load import SINGLE
 from benchmarks.samples import Figures
 from benchmarks.section import Line, Section, Table, plain, spread
 from benchmarks.workload import Workload
-from service import images
-from service.cores import usable_cores
+from service.cpu import usable_cores
+from service.images.decode import ImageShape, decode
 
 MODELS = ("mnist-tiny", "cifar10-cnn")
 MAX_PIXELS = 50_000_000
@@ -72,17 +72,17 @@ def _measure(bench: Bench, model: str) -> Results:
 def _decoder_ceiling(workload: Workload, pool: ThreadPoolExecutor, seconds: float) -> Figures:
     """Images per second that the server's decoder turns into pixels on all cores."""
     files = calls.png_files(workload)
-    shape = images.ImageShape(*workload.images.shape[1:])
+    shape = ImageShape(*workload.images.shape[1:])
     ends = time.perf_counter() + seconds
 
-    def decode() -> int:
+    def decode_all() -> int:
         decoded = 0
         while time.perf_counter() < ends:
             for file in files:
-                images.decode(file, shape, MAX_PIXELS)
+                decode(file, shape, MAX_PIXELS)
             decoded += len(files)
         return decoded
 
     started = time.perf_counter()
-    decoded = sum(task.result() for task in [pool.submit(decode) for _ in range(usable_cores())])
+    decoded = sum(task.result() for task in [pool.submit(decode_all) for _ in range(usable_cores())])
     return {"images_per_s": decoded / (time.perf_counter() - started)}

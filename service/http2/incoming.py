@@ -63,20 +63,20 @@ class Incoming(Connection):
         allowance: Allowance,
         connect: Callable[[dict[int, "Head | Receiving | Asked"]], Outgoing],
         status_of: Callable[[Exception], tuple[int, str]],
-        touch: Callable[[Outgoing], None],
+        schedule_flush: Callable[[Outgoing], None],
     ) -> None:
         """``method_of``: what serves a path, or None; ``status_of``: gRPC's code and message for an error.
 
-        ``touch`` is told of what is to be flushed; ``connect`` makes the sending half, which shares the streams.
+        ``schedule_flush`` takes what is to be flushed; ``connect`` makes the sending half, which shares the streams.
         """
         self.streams: dict[int, Head | Receiving | Asked] = {}
         self.outgoing = connect(self.streams)
         self._fields: FieldReader[Method | None] = FieldReader(method_of)
         self._allowance = allowance
         self._status_of = status_of
-        self._touch = touch
+        self._schedule_flush = schedule_flush
         self._rest = b""
-        self.greeted = False
+        self.preface_received = False
         """Whether the client has said that it speaks HTTP/2."""
         self._last = 0
         self._unrenewed = 0
@@ -89,9 +89,9 @@ class Incoming(Connection):
         """Takes bytes from the socket; raises Fault where no more must be taken."""
         if self._rest:
             data = self._rest + data
-        at, end = 0 if self.greeted else self._greet(data), len(data)
+        at, end = 0 if self.preface_received else self._receive_preface(data), len(data)
         streams, known, unpack, prefix = self.streams, self._fields.known, HEAD.unpack_from, PREFIX.unpack_from
-        while self.greeted and end - at >= 9:
+        while self.preface_received and end - at >= 9:
             high, low, kind, flags, stream = unpack(data, at)
             start = at + 9
             at = start + (high << 8 | low)
@@ -121,13 +121,13 @@ class Incoming(Connection):
             self._post(frames.window_update(0, self._unrenewed))
             self._unrenewed = 0
 
-    def _greet(self, data: bytes) -> int:
+    def _receive_preface(self, data: bytes) -> int:
         """Looks for what a client sends first; gives where the frames begin, once it is complete."""
         if not data.startswith(PREFACE[: len(data)]):
             raise Fault(Code.PROTOCOL_ERROR, "this is not HTTP/2: gRPC needs a client that begins with it")
         if len(data) < len(PREFACE):
             return 0
-        self.greeted = True
+        self.preface_received = True
         self._post(GREETING)
         return len(PREFACE)
 
@@ -143,8 +143,8 @@ class Incoming(Connection):
         """The whole answer of a unary call."""
         outgoing = self.outgoing  # as _post does, in one call less
         outgoing.posted.append((stream, payload))
-        if not outgoing.touched:
-            self._touch(outgoing)
+        if not outgoing.flush_scheduled:
+            self._schedule_flush(outgoing)
 
     def send(self, stream: int, payload: bytes) -> None:
         """One message of an answer that may have more."""
@@ -174,8 +174,8 @@ class Incoming(Connection):
     def _post(self, item: Post) -> None:
         outgoing = self.outgoing
         outgoing.posted.append(item)
-        if not outgoing.touched:
-            self._touch(outgoing)
+        if not outgoing.flush_scheduled:
+            self._schedule_flush(outgoing)
 
     def _frame(self, kind: int, flags: int, stream: int, data: bytes, start: int, end: int) -> None:
         """Any frame."""

@@ -64,8 +64,8 @@ class Outgoing:
         self._waiting: dict[int, _Waiting] = {}
         self._begun: set[int] = set()  # streams whose headers are sent and whose trailers are not
         self.closed = False
-        self.touched = False
-        """Whether somebody has seen to it that it will be flushed; see transport/gathering.py."""
+        self.flush_scheduled = False
+        """Whether somebody has seen to it that it will be flushed; see transport/flush_scope.py."""
 
     def flush(self) -> None:
         """Sends what is posted, as far as the peer and the socket take it."""

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from service.images import ImageShape, decode
+from service.images.decode import ImageShape, decode
 from training.data import Dataset
 from training.errors import DataError
 from training.pictures import read, read_all

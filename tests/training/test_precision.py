@@ -14,8 +14,8 @@ from onnx import TensorProto, numpy_helper
 from torch import nn
 
 from service.errors import ModelRejected
-from service.providers import choose
-from service.session import Session
+from service.runtime.providers import choose
+from service.runtime.session import Session
 from training import onnx_file, parity
 from training.data import Dataset
 from training.evaluate import OnnxFile, Outputs, count_correct, outputs_of_onnx

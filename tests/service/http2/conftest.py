@@ -6,7 +6,7 @@ from queue import SimpleQueue
 import pytest
 
 from service.pb import open_inference_pb2 as pb
-from service.transport import Call, ColdMethod, Gathering, Methods, NativeTransport, StreamMethod
+from service.rpc import BidiMethod, Call, FlushScope, ImmediateMethod, Methods, NativeTransport
 from tests.service.http2.peer import Peer
 
 ECHO, LATER, COLD, STREAM = "/test.Test/Echo", "/test.Test/Later", "/test.Test/Cold", "/test.Test/Stream"
@@ -19,21 +19,21 @@ class Served:
     def __init__(self) -> None:
         self.later: SimpleQueue[Call] = SimpleQueue()
         self.cancelled: SimpleQueue[Call] = SimpleQueue()
-        self.gathering = Gathering()
+        self.flush_scope = FlushScope()
         methods = Methods(
-            hot={ECHO: lambda call: call.respond(call.payload), LATER: self._keep},
-            cold={COLD: ColdMethod(pb.ServerLiveRequest, lambda _: pb.ServerLiveResponse(live=True))},
-            streams={STREAM: StreamMethod(self._keep, lambda answer: answer if isinstance(answer, bytes) else b"!")},
+            deferred={ECHO: lambda call: call.respond(call.payload), LATER: self._keep},
+            immediate={COLD: ImmediateMethod(pb.ServerLiveRequest, lambda _: pb.ServerLiveResponse(live=True))},
+            bidi={STREAM: BidiMethod(self._keep, lambda answer: answer if isinstance(answer, bytes) else b"!")},
         )
         self.transport = NativeTransport(
-            "127.0.0.1:0", methods, self._settle, max_message_bytes=MAX_MESSAGE_BYTES, gathering=self.gathering
+            "127.0.0.1:0", methods, self._dispatch, max_message_bytes=MAX_MESSAGE_BYTES, flush_scope=self.flush_scope
         )
 
     def _keep(self, call: Call) -> None:
         call.on_cancel(lambda: self.cancelled.put(call))
         self.later.put(call)
 
-    def _settle(self) -> bool:
+    def _dispatch(self) -> bool:
         """There is no batcher here."""
         return False
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from service.http2 import frames
 from service.http2.requests import STREAM_WINDOW
-from service.transport.call import STREAM_AHEAD
+from service.rpc.call import STREAM_AHEAD
 from tests.service.http2.conftest import ECHO, STREAM, Served
 from tests.service.http2.peer import TIMEOUT_S, Peer, message, request_fields
 

@@ -18,9 +18,9 @@ from service.http2.incoming import Incoming
 from service.http2.messages import Allowance
 from service.http2.outgoing import Outgoing
 from service.pb import open_inference_pb2 as pb
-from service.transport import Call, ColdMethod, Gathering, Methods, StreamMethod
-from service.transport.call import Traffic
-from service.transport.methods import Desk
+from service.rpc import BidiMethod, Call, FlushScope, ImmediateMethod, Methods
+from service.rpc.inflight import InFlightCalls
+from service.rpc.router import Router
 from tests.service.http2.peer import message, request_fields
 
 MAX_MESSAGE_BYTES = 2**16
@@ -55,22 +55,22 @@ class Conversation:
         self.chance = chance
         self.waiting: list[Call] = []
         self.chores: list[Callable[[], None]] = []
-        self.traffic = Traffic(MAX_MESSAGE_BYTES)
+        self.inflight = InFlightCalls(MAX_MESSAGE_BYTES)
         self.allowance = Allowance(MAX_MESSAGE_BYTES, 4 * MAX_MESSAGE_BYTES)
-        self.gathering = Gathering()
+        self.flush_scope = FlushScope()
         methods = Methods(
-            hot={"/t/Echo": lambda call: call.respond(call.payload), "/t/Later": self.waiting.append},
-            cold={"/t/Cold": ColdMethod(pb.ServerLiveRequest, lambda _: pb.ServerLiveResponse(live=True))},
-            streams={"/t/Stream": StreamMethod(self.waiting.append, lambda _: b"wrapped")},
+            deferred={"/t/Echo": lambda call: call.respond(call.payload), "/t/Later": self.waiting.append},
+            immediate={"/t/Cold": ImmediateMethod(pb.ServerLiveRequest, lambda _: pb.ServerLiveResponse(live=True))},
+            bidi={"/t/Stream": BidiMethod(self.waiting.append, lambda _: b"wrapped")},
         )
         double = Socket(chance)
         taker, poll = cast(socket.socket, double), cast(select.epoll, double)
         self.incoming = Incoming(
-            Desk(methods, self.traffic, self.chores.append).find,
+            Router(methods, self.inflight, self.chores.append).find,
             self.allowance,
             lambda streams: Outgoing(taker, poll, streams),
             lambda error: (2, str(error)),
-            self.gathering.touch,
+            self.flush_scope.schedule_flush,
         )
 
     def answer_some(self) -> None:
@@ -134,18 +134,18 @@ def body(chance: random.Random, stream: int) -> Iterator[bytes]:
 def test_nothing_stays_behind(first: int) -> None:
     for seed in range(first, first + 500):
         chance = random.Random(seed)  # noqa: S311 - no secret
-        conversation = Conversation(chance)
+        bidi_call = Conversation(chance)
         content, at = b"".join(script(chance)), 0
         with contextlib.suppress(frames.Fault):
             while at < len(content):
                 size = chance.choice([1, 9, 50, 1_000, 2**18])
-                with conversation.gathering:
-                    conversation.incoming.receive(content[at : at + size])
+                with bidi_call.flush_scope:
+                    bidi_call.incoming.receive(content[at : at + size])
                 at += size
-                conversation.answer_some()
-        conversation.end()
-        conversation.traffic.refuse()
-        assert conversation.traffic.drain(0.0), f"calls of seed {seed}"
-        assert not conversation.incoming.streams, f"streams of seed {seed}"
+                bidi_call.answer_some()
+        bidi_call.end()
+        bidi_call.inflight.stop_admitting()
+        assert bidi_call.inflight.drain(0.0), f"calls of seed {seed}"
+        assert not bidi_call.incoming.streams, f"streams of seed {seed}"
         for _ in range(4):  # all that may be on its way at once: raises where some is thought to be still
-            conversation.allowance.take(MAX_MESSAGE_BYTES)
+            bidi_call.allowance.take(MAX_MESSAGE_BYTES)

@@ -31,9 +31,9 @@ def test_hundreds_of_calls_on_one_connection_get_each_their_own_answer(peer: Pee
 def test_answers_may_come_from_any_thread_in_any_order(served: Served, peer: Peer) -> None:
     streams = [peer.ask(LATER, bytes([number])) for number in range(9)]
     calls = [served.later.get(timeout=TIMEOUT_S) for _ in streams]
-    for call in reversed(calls):  # outside of any gathering: each is sent at once
+    for call in reversed(calls):  # outside of any flush_scope: each is sent at once
         call.respond(call.payload * 2)
-    with served.gathering:
+    with served.flush_scope:
         for answer, number in zip(peer.wait(*streams), range(9), strict=True):
             assert answer.messages == [bytes([number, number])]
 

@@ -11,7 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from service.transport.call import STREAM_AHEAD
+from service.rpc.call import STREAM_AHEAD
 from tests.service.http2.conftest import ECHO, LATER, STREAM, Served
 from tests.service.http2.peer import Peer, message
 
@@ -162,7 +162,7 @@ def test_a_deadline_reaches_the_call(served: Served, channel: grpc.Channel) -> N
 def test_calls_in_flight_are_answered_when_clients_are_sent_away(served: Served, peer: Peer) -> None:
     stream = peer.ask(LATER, b"x")
     call = served.later.get(timeout=TIMEOUT_S)
-    retiring = threading.Thread(target=served.transport.retire, args=(TIMEOUT_S, lambda: False))
+    retiring = threading.Thread(target=served.transport.hand_over, args=(TIMEOUT_S, lambda: False))
     retiring.start()
     while peer.gone is None:
         peer.receive()
@@ -183,7 +183,7 @@ def test_draining_lasts_until_the_answers_are_on_the_wire(served: Served, connec
     peer = connect(10)
     stream = peer.ask(LATER, b"x")
     call = served.later.get(timeout=TIMEOUT_S)
-    served.transport.refuse()
+    served.transport.stop_admitting()
     late = peer.call(ECHO, b"late")
     assert (late.status, late.fields["grpc-message"]) == (14, "The server is stopping and takes no more requests.")
     drained: list[bool] = []

@@ -1,0 +1,120 @@
+"""One server's life, from settings to the exit code: alone, or as one of several under a supervisor."""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from queue import SimpleQueue
+
+import structlog
+
+from service.errors import StartError
+from service.process.worker_slot import MAX_MESSAGE_BYTES, PING, PONG, READY, WorkerSlot
+from service.server import running
+from service.settings import Settings
+
+CLOSE_S = 5.0
+"""How long closing may take, when all that is in flight is answered or the grace period is over."""
+
+EXIT_FAILED = 70
+"""EX_SOFTWARE of sysexits.h."""
+LOG_S = 0.1
+"""What the log's thread has to write the last line."""
+
+log = structlog.get_logger(__name__)
+
+
+def run(settings: Settings, slot: WorkerSlot | None = None) -> int:
+    """Serves until told to stop. Returns 0 if all was answered by then, 1 otherwise."""
+    threading.excepthook = _end_with_thread
+    with contextlib.nullcontext() if slot is None else slot.open_control_socket() as control:
+        signals = StopSignals(control)
+        try:
+            drained = _serve(settings, control, signals)
+        except StartError as error:
+            if control is None:
+                log.error("cannot start", reason=str(error))
+            _report(control, str(error))
+            return 1
+    log.info("stopped")
+    return 0 if drained else 1
+
+
+def _serve(settings: Settings, control: socket.socket | None, signals: "StopSignals") -> bool:
+    """Start, service and stop; whether all was answered. Raises StartError."""
+    started = time.monotonic()
+    with running(settings, reuse_port=control is not None) as server:
+        log.info("ready", after_s=round(time.monotonic() - started, 3))
+        _report(control, READY)
+        signals.wait()
+        delay_s = settings.drain_delay_s
+        if not signals.stop:
+            log.info("retiring", grace_s=settings.grace_s)
+            server.hand_over(grace_s=settings.grace_s, abort=lambda: signals.stop)
+            delay_s = 0.0  # load balancers have nothing to notice: the port is served as before
+        log.info("draining", grace_s=settings.grace_s)
+        drained = server.drain(delay_s=delay_s, grace_s=settings.grace_s)
+        if not drained:
+            log.error("requests were still in flight when the grace period ended")
+        _end_within(CLOSE_S, 0 if drained else 1)
+    return drained
+
+
+def _end_with_thread(arguments: threading.ExceptHookArgs) -> None:
+    """Ends the process with a thread that failed: what it served would wait for ever."""
+    thread = arguments.thread.name if arguments.thread else "unknown"
+    log.critical("a thread failed; the process ends", thread=thread, exc_info=arguments.exc_value)
+    time.sleep(LOG_S)
+    os._exit(EXIT_FAILED)
+
+
+def _report(control: socket.socket | None, message: str) -> None:
+    if control is not None:
+        with contextlib.suppress(OSError):  # the supervisor has ended, which the end of the socket will tell
+            control.sendall(message.encode())
+
+
+def _end_within(seconds: float, code: int) -> None:
+    """Ends the process in the end: a run cannot be interrupted, and closing would wait for one nobody waits for."""
+    timer = threading.Timer(seconds, os._exit, (code,))
+    timer.daemon = True
+    timer.start()
+
+
+class StopSignals:
+    """What the process was told: to stop by SIGTERM or SIGINT, or over the control socket to hand over.
+
+    The end of the control socket means stop: a worker does not outlive its supervisor. A second signal ends a
+    process at once, but not a worker: systemd signals all processes, so the supervisor's may be the second.
+    """
+
+    def __init__(self, control: socket.socket | None) -> None:
+        self.stop = False
+        self._control = control
+        self._wakeups: SimpleQueue[None] = SimpleQueue()  # may be put to by a signal that interrupts its get
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._receive)
+        if control is not None:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor's to act on
+            threading.Thread(target=self._listen, args=(control,), name="control", daemon=True).start()
+
+    def wait(self) -> None:
+        """Blocks until there is an order."""
+        self._wakeups.get()
+
+    def _receive(self, number: int, _frame: object) -> None:
+        if self.stop and self._control is None:
+            os._exit(128 + number)  # by ourselves: process 1 of a container cannot be ended by a signal's default
+        self.stop = True
+        self._wakeups.put(None)
+
+    def _listen(self, control: socket.socket) -> None:
+        while message := control.recv(MAX_MESSAGE_BYTES):
+            if message == PING:
+                _report(control, PONG)
+            else:
+                self._wakeups.put(None)
+        self.stop = True
+        self._wakeups.put(None)

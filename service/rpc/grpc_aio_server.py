@@ -1,0 +1,270 @@
+"""Everything on grpc.aio: one event loop in one thread."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from service.errors import StartError
+from service.rpc import listener_drain
+from service.rpc.burst_window import BurstWindow
+from service.rpc.call import (
+    STREAM_AHEAD,
+    BidiMethod,
+    Call,
+    DeferredMethod,
+    Dispatch,
+    ImmediateMethod,
+    Methods,
+    Transport,
+)
+from service.rpc.inflight import InFlightCalls
+from service.rpc.status import status_of
+from service.rpc.tls_files import TlsFiles
+
+MAX_PENDING = 2**20
+"""Calls that gRPC has accepted and not yet given to us. By default it ends some beyond 1,000 with CANCELLED; it is we
+who refuse, with RESOURCE_EXHAUSTED."""
+SILENCE_S = 0.1
+"""How long no call may come before the server is stopped, which lets nobody answer what comes then."""
+CLOSE_S = 1.0
+"""How long what is not a deferred call, an open health watch say, may hold up the end."""
+
+
+class GrpcioTransport(Transport):
+    """Serves hot and immediate methods, health and reflection on ``host:port``."""
+
+    def __init__(
+        self,
+        address: str,
+        methods: Methods,
+        dispatch: Dispatch,
+        *,
+        max_message_bytes: int,
+        tls: TlsFiles | None = None,
+        reuse_port: bool = False,
+        max_connection_age_s: float | None = None,
+    ) -> None:
+        """``dispatch`` is called after each burst of calls of deferred methods, which may put work off until then.
+
+        ``reuse_port``: others may serve the port too. ``max_connection_age_s``: when clients are told to connect anew.
+        """
+        self.port = 0
+        self._address = address
+        self._methods = methods
+        self._burst_window = BurstWindow(dispatch)
+        self._max_message_bytes = max_message_bytes
+        self._tls = tls
+        self._reuse_port = reuse_port
+        self._max_connection_age_s = max_connection_age_s
+        self._inflight = InFlightCalls(max_message_bytes)
+        self._ready: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name="grpcio transport", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Listens; raises StartError where the address cannot be had."""
+        self._thread.start()
+        self._ready.result()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends all calls and the event loop."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Has something done by the thread that receives."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(callback)
+
+    def set_ready(self, serving: Mapping[str, bool]) -> None:
+        """Tells the health protocol which names are serving."""
+        told = asyncio.run_coroutine_threadsafe(self._set_health(serving), self._loop)
+        with contextlib.suppress(TimeoutError):  # a run that does not end has the loop: it tells nobody anything now
+            told.result(CLOSE_S)
+
+    def hand_over(self, timeout_s: float, abort: Callable[[], bool]) -> bool:
+        """Leaves the port to the others that serve it, and has its clients go there; see listener_drain."""
+        listener_drain.close_listener(self.port)
+        return listener_drain.send_goaway_all(self.port, timeout_s, abort, told=self._tls is not None)
+
+    def stop_admitting(self) -> None:
+        """Refuses new deferred calls from now on."""
+        self._inflight.stop_admitting()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Waits, after ``stop_admitting``, until all calls in flight are answered; False if time ran out."""
+        if not self._inflight.drain(timeout_s):
+            return False
+        # gRPC has calls that it has not handed over yet; stopping ends these with CANCELLED.
+        self._inflight.wait_quiescent(SILENCE_S, CLOSE_S)
+        return True
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._serve())
+        except BaseException as error:
+            if self._ready.done():
+                raise
+            self._ready.set_exception(error)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", self._max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.server.max_pending_requests", MAX_PENDING),
+                ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
+                ("grpc.so_reuseport", int(self._reuse_port)),  # without it, a port that is taken is an error
+                *(
+                    ()
+                    if self._max_connection_age_s is None
+                    else [("grpc.max_connection_age_ms", round(self._max_connection_age_s * 1000))]
+                ),
+            ]
+        )
+        server.add_generic_rpc_handlers(self._handlers())
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in grpc-stubs
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        services = (*self._methods.services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(services, server)
+        try:
+            self.port = self._listen(server)
+        except RuntimeError as error:
+            raise StartError(f"cannot listen on {self._address}: {error}") from error
+        await server.start()
+        self._ready.set_result(None)
+        await self._stop.wait()
+        await server.stop(CLOSE_S)
+
+    def _listen(self, server: grpc.aio.Server) -> int:
+        if self._tls is None:
+            return server.add_insecure_port(self._address)
+        return server.add_secure_port(self._address, self._tls.credentials())
+
+    def _handlers(self) -> "tuple[grpc.GenericRpcHandler[Any, Any], ...]":
+        services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
+        for path, hot in self._methods.deferred.items():
+            _, service, name = path.split("/")
+            services.setdefault(service, {})[name] = grpc.unary_unary_rpc_method_handler(self._deferred(hot))
+        for path, cold in self._methods.immediate.items():
+            _, service, name = path.split("/")
+            services.setdefault(service, {})[name] = grpc.unary_unary_rpc_method_handler(
+                _immediate(cold),
+                request_deserializer=cold.request.FromString,
+                response_serializer=lambda message: message.SerializeToString(),
+            )
+        for path, stream in self._methods.bidi.items():
+            _, service, name = path.split("/")
+            services.setdefault(service, {})[name] = grpc.stream_stream_rpc_method_handler(self._stream(stream))
+        return tuple(grpc.method_handlers_generic_handler(service, methods) for service, methods in services.items())
+
+    def _deferred(self, method: DeferredMethod) -> Callable[[bytes, Any], Awaitable[bytes]]:
+        async def behaviour(payload: bytes, context: Any) -> bytes:
+            call = _AioCall(payload, context.time_remaining(), self._loop)
+            self._inflight.serve(call, call, method)
+            self._burst_window.add(self._loop)
+            try:
+                answer = await call.answer
+            except asyncio.CancelledError:
+                call.cancel()
+                raise
+            finally:
+                self._inflight.finished(call)
+            if isinstance(answer, bytes):
+                return answer
+            await context.abort(*status_of(answer))
+            raise AssertionError("abort always raises")
+
+        return behaviour
+
+    def _stream(self, stream: BidiMethod) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
+        async def behaviour(payloads: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+            """Answers in the order of the requests, of which STREAM_AHEAD may be in flight."""
+            calls: asyncio.Queue[_AioCall | None] = asyncio.Queue(STREAM_AHEAD)
+
+            async def read() -> None:
+                try:
+                    async for payload in payloads:
+                        call = _AioCall(payload, context.time_remaining(), self._loop)
+                        await calls.put(call)
+                        self._inflight.serve(call, call, stream.method)
+                        self._burst_window.add(self._loop)
+                except Exception:
+                    await calls.put(None)
+                    raise
+                await calls.put(None)
+
+            reader = asyncio.create_task(read())
+            call: _AioCall | None = None
+            try:
+                while (call := await calls.get()) is not None:
+                    answer = await call.answer
+                    self._inflight.finished(call)
+                    yield stream.wrap(answer if isinstance(answer, bytes) else status_of(answer)[1])
+                await reader
+            finally:
+                reader.cancel()
+                for left in (call, *(calls.get_nowait() for _ in range(calls.qsize()))):
+                    if left is not None:
+                        self._inflight.cancel(left)
+
+        return behaviour
+
+    async def _set_health(self, serving: Mapping[str, bool]) -> None:
+        states = health_pb2.HealthCheckResponse
+        for name, ready in serving.items():
+            await self._health.set(name, states.SERVING if ready else states.NOT_SERVING)
+
+
+def _immediate(method: ImmediateMethod) -> Callable[[Any, Any], Awaitable[Any]]:
+    async def behaviour(request: Any, context: Any) -> Any:
+        try:
+            return method.answer(request)
+        except Exception as error:
+            await context.abort(*status_of(error))
+
+    return behaviour
+
+
+class _AioCall(Call):
+    """A call whose answer is a future of the event loop; errors travel as values."""
+
+    __slots__ = ("_loop", "_thread", "answer")
+
+    def __init__(self, payload: bytes, time_remaining_s: float | None, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(payload, time_remaining_s)
+        self._loop = loop
+        self._thread = threading.get_ident()
+        self.answer: asyncio.Future[bytes | Exception] = loop.create_future()
+
+    def respond(self, payload: bytes) -> None:
+        self._hand_over(payload)
+
+    def fail(self, error: Exception) -> None:
+        self._hand_over(error)
+
+    def _hand_over(self, answer: bytes | Exception) -> None:
+        if threading.get_ident() == self._thread:
+            self._set(answer)
+            return
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and every call with it
+            self._loop.call_soon_threadsafe(self._set, answer)
+
+    def _set(self, answer: bytes | Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_result(answer)
