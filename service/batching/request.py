@@ -11,7 +11,7 @@ from service.batching.batch import TensorMap
 from service.errors import ModelFailed
 
 if TYPE_CHECKING:
-    from service.batching.batcher import Run
+    from service.batching.run import Run
 
 log = structlog.get_logger(__name__)
 
