@@ -42,7 +42,7 @@ class Server:
         """The TCP port it listens on."""
         return self._transport.port
 
-    def announce(self, ready: bool) -> None:
+    def announce(self, *, ready: bool) -> None:
         """Sets readiness everywhere it is told: ServerReady, ModelReady and the health protocol."""
         self._readiness.ready = ready
         names = ("", inference_protocol.SERVICE, image_classifier.SERVICE)
@@ -129,7 +129,7 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
                 max_decoding=settings.max_queue_rows,
             ).methods
         )
-        transport = _transport(settings, methods, repository, flush_scope, reuse_port)
+        transport = _transport(settings, methods, repository, flush_scope, reuse_port=reuse_port)
         stack.enter_context(transport)
         stack.enter_context(
             Watchdog(
@@ -155,7 +155,7 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
 
 
 def _transport(
-    settings: Settings, methods: Methods, repository: Repository, flush_scope: FlushScope, reuse_port: bool
+    settings: Settings, methods: Methods, repository: Repository, flush_scope: FlushScope, *, reuse_port: bool
 ) -> NativeTransport | GrpcioTransport:
     address = f"{settings.host}:{settings.port}"
     max_message_bytes = settings.max_message_mib * 2**20

@@ -92,7 +92,7 @@ class Batcher:
                 raise Stopping("The server is stopping.")
             queue = self._queue
             if queue.rows or self._runs:
-                running = sum([run.rows for run in self._runs])
+                running = sum(run.rows for run in self._runs)
                 admission.admit(request, queue, running, self._times.row_s, self.policy, self.name)
             if self._max_queue_delay_s and not queue:
                 self._waiting_since = time.monotonic()
@@ -293,7 +293,7 @@ class Batcher:
             others = bool(self._queue) or len(self._runs) > 1
             self._times.add(batch[0][0].signature, rows, ran - joined, (began, ended), others_follow=others)
             waited = [request.started_ns - request.arrived_ns for request, _ in completed]
-            taken = sum([ended - request.arrived_ns for request, _ in completed])
+            taken = sum(ended - request.arrived_ns for request, _ in completed)
             self.statistics.ran(len(completed), rows, (began, joined, ran, ended))
             self.statistics.completed(waited, taken)
         with self._flush_scope:

@@ -15,7 +15,7 @@ class Run:
     def __init__(self, requests: list[tuple[Request, int]]) -> None:
         """``requests``: each with the number of its rows that this run has."""
         self.requests = requests
-        self.rows = sum([rows for _, rows in requests])
+        self.rows = sum(rows for _, rows in requests)
         self.began_ns = time.monotonic_ns()
         self.inline = False
         """True in the thread that dispatched."""
