@@ -35,15 +35,20 @@ def fold(model: onnx.ModelProto) -> onnx.ModelProto:
     if [node.op_type for node in takers] != ["Conv"]:
         raise ModelFileError(f"{model.graph.name} does not begin with one convolution, so there is no int8 form of it")
     (first,) = takers
-    held = {tensor.name: tensor for tensor in model.graph.initializer}
-    scale, shift, weights = (
-        numpy_helper.to_array(held[name]).astype(np.float64)
-        for name in (multiply.input[1], subtract.input[1], first.input[1])
-    )
-    joined, zero, mark = _join(weights, scale.reshape(-1, 1, 1), shift.reshape(-1, 1, 1))
+    held = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    constants = (held[node.input[1]].astype(np.float64) for node in (first, multiply, subtract))
+    weights, zero, mark = _join(*constants)
+    shape = tuple(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:])
+    nodes, added = _pixel_nodes(shape, weights.shape[1] - shape[2], zero, mark, pixels)
+    added.append(numpy_helper.from_array(weights.astype(np.float32), first.input[1]))
+    return graph.join(model, [*nodes, *parts.hidden, *parts.last], added)
 
-    height, width, channels = (dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:])
-    more = joined.shape[1] - channels
+
+def _pixel_nodes(
+    shape: tuple[int, ...], more: int, zero: int, mark: int, output: str
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Give the nodes from `images` of a shape to pixels with so many more channels, and their constants."""
+    height, width, channels = shape
     constants: dict[str, NDArray[np.generic]] = {
         "pixels.flat": np.array([0, height * width, channels], np.int64),
         "pixels.more": np.array([0, 0, 0, 0, more, 0], np.int64),
@@ -51,7 +56,6 @@ def fold(model: onnx.ModelProto) -> onnx.ModelProto:
         "pixels.planes": np.array([0, channels + more, height, width], np.int64),
         "pixels.scale": np.array(1, np.float32),
         "pixels.zero": np.array(zero, np.uint8),
-        first.input[1]: joined.astype(np.float32),
     }
     # ONNX Runtime moves a transposition past a Pad, which then goes pixel by pixel (0.7 ms), but not past a Reshape.
     nodes = [
@@ -59,16 +63,16 @@ def fold(model: onnx.ModelProto) -> onnx.ModelProto:
         helper.make_node("Transpose", ["pixels.rows"], ["pixels.columns"], "pixels.columns", perm=[0, 2, 1]),
         helper.make_node("Pad", ["pixels.columns", "pixels.more", "pixels.mark"], ["pixels.marked"], "pixels.marked"),
         helper.make_node("Reshape", ["pixels.marked", "pixels.planes"], ["pixels.raw"], "pixels.raw"),
-        helper.make_node("DequantizeLinear", ["pixels.raw", "pixels.scale", "pixels.zero"], [pixels], "pixels"),
+        helper.make_node("DequantizeLinear", ["pixels.raw", "pixels.scale", "pixels.zero"], [output], "pixels"),
     ]
-    added = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    return graph.join(model, [*nodes, *parts.hidden, *parts.last], added)
+    return nodes, [numpy_helper.from_array(value, name) for name, value in constants.items()]
 
 
 def _join(
     weights: NDArray[np.float64], scale: NDArray[np.float64], shift: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], int, int]:
-    """Give the weights [out, in and more, height, width] for pixels, z, and m; scale and shift are [in, 1, 1]."""
+    """Give the weights [out, in and more, height, width] for pixels, z, and m; scale and shift are [1, in, 1, 1]."""
+    scale, shift = scale[0], shift[0]
     middles = shift / scale  # the pixel that is 0 when normalised, for each channel
     zero = int(np.clip(np.rint(middles.mean()), 0, 254))
     scaled = weights * scale

@@ -13,10 +13,10 @@ import torch
 from training import onnx_file, parity
 from training.calibration import expected_calibration_error, fit_temperature
 from training.data import Dataset
-from training.evaluate import OnnxFile, Outputs, count_correct, outputs_of_onnx, outputs_of_torch
+from training.evaluate import OnnxFile, Outputs, outputs_of_onnx, outputs_of_torch
 from training.files import replacing
 from training.networks import NETWORKS, Classifier, Preprocess, count_parameters, pool_last
-from training.precision import halve, quantize
+from training.quantize import halve, quantize
 from training.recipes import Recipe
 from training.train import Training
 
@@ -38,44 +38,49 @@ def publish(recipe: Recipe, training: Training, data: Dataset, path: Path) -> tu
     preprocess = Preprocess(recipe.mean, recipe.std)
     temperature = 1.0
     if recipe.validation:
-        seen = outputs_of_torch(Classifier(preprocess, training.network), data.validation_images)
-        temperature = fit_temperature(seen.logits, data.validation_labels.numpy())
+        outputs = outputs_of_torch(Classifier(preprocess, training.network), data.validation_images)
+        temperature = fit_temperature(outputs.logits, data.validation_labels.numpy())
     classifier = Classifier(preprocess, training.network, temperature)
-    images, labels = data.test_images, data.test_labels
-    few = images[:PROBE_IMAGES]
-    probe = onnx_file.probe(few.numpy(), outputs_of_torch(classifier, few).logits)
-    facts = {
+    images = data.test_images
+    metadata = _describe(recipe, training, data.labels, classifier, images[:PROBE_IMAGES])
+    exported = Classifier(preprocess, pool_last(training.network), temperature)
+    graph = onnx_file.build(exported, (images.shape[1], images.shape[2], images.shape[3]))
+    with replacing(path) as temporary:
+        onnx_file.write(graph, metadata, temporary)
+        file = OnnxFile(temporary)
+        differences = parity.compare(recipe.network, classifier, file, parity_images(images).numpy())
+        by_torch, by_onnx = outputs_of_torch(classifier, images), outputs_of_onnx(file, images)
+        parity.check_predictions(recipe.network, classifier, images.numpy(), by_torch.predictions, by_onnx.predictions)
+        metadata |= measured_metadata(by_onnx, data.test_labels)
+        onnx_file.write(graph, metadata, temporary)
+        parity.check_probe(recipe.name, metadata["probe"], OnnxFile(temporary))
+    return metadata, differences
+
+
+def _describe(
+    recipe: Recipe, training: Training, labels: tuple[str, ...], classifier: Classifier, probe: torch.Tensor
+) -> dict[str, str]:
+    """Give the metadata of a file before anything is measured on it; `probe` are the images of its probe."""
+    return {
         "format": onnx_file.FORMAT,
         "name": recipe.name,
-        "labels": onnx_file.to_json(data.labels),
+        "labels": onnx_file.to_json(labels),
         "dataset": recipe.dataset,
         "network": recipe.network,
         # As it is described, each network ends with the ten classes of MNIST and CIFAR-10.
-        "architecture": NETWORKS[recipe.network].architecture.removesuffix("10") + str(len(data.labels)),
+        "architecture": NETWORKS[recipe.network].architecture.removesuffix("10") + str(len(labels)),
         "parameters": str(count_parameters(training.network)),
         "precision": "fp32",
-        "recipe": onnx_file.to_json(recipe.numbers()),
+        "recipe": onnx_file.to_json(recipe.to_dict()),
         "seed": str(recipe.seed),
         "history": onnx_file.to_json(training.rounded_history()),
         "trained_in": training.arithmetic,
         "trained_on": training.trained_on,
-        "temperature": f"{temperature:g}",
+        "temperature": f"{classifier.temperature:g}",
         "versions": onnx_file.versions(),
         "commit": onnx_file.commit(),
-        "probe": probe,
+        "probe": onnx_file.probe(probe.numpy(), outputs_of_torch(classifier, probe).logits),
     }
-    exported = Classifier(preprocess, pool_last(training.network), temperature)
-    graph = onnx_file.build(exported, (images.shape[1], images.shape[2], images.shape[3]))
-    with replacing(path) as temporary:
-        onnx_file.write(graph, facts, temporary)
-        file = OnnxFile(temporary)
-        differences = parity.compare(recipe.network, classifier, file, parity_images(images).numpy())
-        by_torch, by_onnx = outputs_of_torch(classifier, images), outputs_of_onnx(file, images)
-        parity.check_answers(recipe.network, classifier, images.numpy(), by_torch.answers, by_onnx.answers)
-        facts |= measured_facts(by_onnx, labels)
-        onnx_file.write(graph, facts, temporary)
-        parity.check_probe(recipe.name, probe, OnnxFile(temporary))
-    return facts, differences
 
 
 def publish_variant(precision: Literal["int8", "fp16"], data: Dataset, fp32_path: Path, path: Path) -> dict[str, str]:
@@ -86,43 +91,44 @@ def publish_variant(precision: Literal["int8", "fp16"], data: Dataset, fp32_path
     proof only. Gives the file's metadata. Raises ParityError, with `path` as it was before, when any check fails, and
     ModelFileError when it is not this program that made the float32 file.
     """
-    facts = onnx_file.read_metadata(fp32_path)
-    data = data.hold_out(json.loads(facts["recipe"])["validation"])
-    order = torch.randperm(len(data.train_images), generator=torch.Generator().manual_seed(0))
-    few = min(MEASURED_IMAGES, len(order) // 2)
-    measured = data.train_images[order[:few]]
+    metadata = onnx_file.read_metadata(fp32_path)
+    data = data.hold_out(json.loads(metadata["recipe"])["validation"])
+    calibration, measured = _draw(data.train_images)
     graph = onnx.load(fp32_path)
-    if precision == "int8":
-        graph = quantize(graph, data.train_images[order[few : few + CALIBRATION_IMAGES]])
-    else:
-        graph = halve(graph)
-    name, fp32 = f"{facts['name']}-{precision}", OnnxFile(fp32_path)
-    facts |= {
+    graph = quantize(graph, calibration) if precision == "int8" else halve(graph)
+    name, fp32 = f"{metadata['name']}-{precision}", OnnxFile(fp32_path)
+    metadata |= {
         "name": name,
         "precision": precision,
-        "variant_of": facts["name"],
+        "variant_of": metadata["name"],
         "versions": onnx_file.versions(),
         "commit": onnx_file.commit(),
     }
     images, labels = data.test_images, data.test_labels
     with replacing(path) as temporary:
-        onnx_file.write(graph, facts, temporary)
+        onnx_file.write(graph, metadata, temporary)
         file = OnnxFile(temporary)
         tolerance = parity.find_tolerance(name, outputs_of_onnx(file, measured), outputs_of_onnx(fp32, measured))
         found, expected = outputs_of_onnx(file, images), outputs_of_onnx(fp32, images)
         parity.check_variant(name, found, expected, tolerance)
-        parity.check_probabilities(name, found, float(facts["temperature"]))
+        parity.check_probabilities(name, found, float(metadata["temperature"]))
         parity.check_batches(name, file, parity_images(images).numpy(), tolerance)
-        correct, fp32_correct = (count_correct(outputs.answers, labels) for outputs in (found, expected))
-        parity.check_accuracy(name, correct, fp32_correct, len(images))
-        facts |= measured_facts(found, labels) | {
-            "fp32_test_correct": str(fp32_correct),
-            "agreement": f"{(found.answers == expected.answers).mean():.4f}",
-            "probe": onnx_file.to_json(json.loads(facts["probe"]) | {"tolerance": tolerance}),
+        parity.check_accuracy(name, found.count_correct(labels), expected.count_correct(labels), len(images))
+        metadata |= measured_metadata(found, labels) | {
+            "fp32_test_correct": str(expected.count_correct(labels)),
+            "agreement": f"{(found.predictions == expected.predictions).mean():.4f}",
+            "probe": onnx_file.to_json(json.loads(metadata["probe"]) | {"tolerance": tolerance}),
         }
-        onnx_file.write(graph, facts, temporary)
-        parity.check_probe(name, facts["probe"], OnnxFile(temporary))
-    return facts
+        onnx_file.write(graph, metadata, temporary)
+        parity.check_probe(name, metadata["probe"], OnnxFile(temporary))
+    return metadata
+
+
+def _draw(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw images that int8 is fitted to, and others that tell the tolerance: the same ones at each call."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    few = min(MEASURED_IMAGES, len(order) // 2)
+    return images[order[few : few + CALIBRATION_IMAGES]], images[order[:few]]
 
 
 def parity_images(images: torch.Tensor) -> torch.Tensor:
@@ -130,9 +136,9 @@ def parity_images(images: torch.Tensor) -> torch.Tensor:
     return images[torch.arange(PARITY_IMAGES) % len(images)]
 
 
-def measured_facts(outputs: Outputs, labels: torch.Tensor) -> dict[str, str]:
-    """Give the facts that a file's outputs for the test images [N] make, once their labels [N] are known."""
-    correct = count_correct(outputs.answers, labels)
+def measured_metadata(outputs: Outputs, labels: torch.Tensor) -> dict[str, str]:
+    """Give the metadata that a file's outputs for the test images [N] make, once their labels [N] are known."""
+    correct = outputs.count_correct(labels)
     return {
         "test_correct": str(correct),
         "test_images": str(len(labels)),

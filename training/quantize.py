@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-from training import graph, pixels
+from training import fold_preprocessing, graph
 
 # Images in one run of calibration.
 BATCH = 250
@@ -32,7 +32,7 @@ def quantize(model: onnx.ModelProto, images: torch.Tensor) -> onnx.ModelProto:
     ModelFileError for a graph of others.
     """
     ours = graph.split(model)
-    model = pixels.fold(model)
+    model = fold_preprocessing.fold(model)
     # Says that the graph is prepared, which the exporter does: batch norm is folded, shapes are known. ONNX Runtime's
     # own preparation changed nothing in the result, and without this mark its quantiser logs a warning.
     add_pre_process_metadata(model)
@@ -58,8 +58,8 @@ def quantize(model: onnx.ModelProto, images: torch.Tensor) -> onnx.ModelProto:
             per_channel=True,
             # Weights in 7 bits. x86 processors without VNNI (AMD's before Zen 4, Intel's before Cascade Lake) add two
             # products in 16 bits, where 8-bit weights overflow: on an emulated Haswell the logits of cifar10-cnn were
-            # off by 17, and 46 of 200 answers changed. With 7 bits they are the same there to the last bit. The price:
-            # 1.3 to 1.6 times the error.
+            # off by 17, and 46 of 200 predictions changed. With 7 bits they are the same there to the last bit. The
+            # price: 1.3 to 1.6 times the error.
             reduce_range=True,
             nodes_to_exclude=[node.name for node in (*norms, *ours.last)],
         )

@@ -7,7 +7,7 @@ networks and their preprocessing in its own words, so that three-way agreement (
 Images and feature maps are [batch, channels, height, width] throughout.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,33 +204,43 @@ def forward(network: str | Description, weights: Mapping[str, NDArray[Any]], ima
 
 def _run(layers: tuple[tuple[Any, ...], ...], weights: Mapping[str, NDArray[Any]], values: Array) -> Array:
     for kind, *details in layers:
-        if kind in ("conv", "linear", "norm"):
-            name = details[0]
-            weight = weights[f"{name}.weight"].astype(np.float64)
-            bias = weights[f"{name}.bias"].astype(np.float64) if f"{name}.bias" in weights else np.zeros(len(weight))
-        match kind:
-            case "conv":
-                values = conv2d(values, weight, bias, padding=details[1])
-            case "norm":
-                mean, variance = (weights[f"{name}.running_{part}"].astype(np.float64) for part in ("mean", "var"))
-                values = batch_norm(values, mean, variance, weight, bias)
-            case "linear":
-                values = linear(values, weight, bias)
-            case "relu":
-                values = relu(values)
-            case "max pool":
-                values = max_pool(values, details[0])
-            case "average pool":
-                values = average_pool(values, details[0])
-            case "global max pool":
-                values = values.max(axis=(2, 3))
-            case "residual":
-                values = values + _run(details[0], weights, values)
-            case "flatten":
-                values = values.reshape(len(values), -1)
-            case _:
-                raise ValueError(f"the reference knows no layer of kind {kind!r}")
+        if kind == "residual":
+            values = values + _run(details[0], weights, values)
+        elif kind in WEIGHTED:
+            values = WEIGHTED[kind](values, _Weights(weights, details[0]), *details[1:])
+        elif kind in PLAIN:
+            values = PLAIN[kind](values, *details)
+        else:
+            raise ValueError(f"the reference knows no layer of kind {kind!r}")
     return values
+
+
+class _Weights:
+    """The arrays of one layer, in float64."""
+
+    def __init__(self, weights: Mapping[str, NDArray[Any]], layer: str) -> None:
+        self._weights, self._layer = weights, layer
+        self.weight = self["weight"]
+        self.bias = self["bias"] if f"{layer}.bias" in weights else np.zeros(len(self.weight))
+
+    def __getitem__(self, name: str) -> Array:
+        return self._weights[f"{self._layer}.{name}"].astype(np.float64)
+
+
+WEIGHTED: dict[str, Callable[..., Array]] = {
+    "conv": lambda values, layer, padding: conv2d(values, layer.weight, layer.bias, padding=padding),
+    "norm": lambda values, layer: batch_norm(
+        values, layer["running_mean"], layer["running_var"], layer.weight, layer.bias
+    ),
+    "linear": lambda values, layer: linear(values, layer.weight, layer.bias),
+}
+PLAIN: dict[str, Callable[..., Array]] = {
+    "relu": relu,
+    "max pool": max_pool,
+    "average pool": average_pool,
+    "global max pool": lambda values: values.max(axis=(2, 3)),
+    "flatten": lambda values: values.reshape(len(values), -1),
+}
 
 
 def _blocks(images: Array, size: int) -> Array:

@@ -32,20 +32,20 @@ def check(
     labels: NDArray[np.int64],
 ) -> None:
     """Compare a report with its file: metadata, size, and all that follows from its outputs for the test images."""
-    facts = onnx_file.read_metadata(path)
-    del facts["probe"]
+    metadata = onnx_file.read_metadata(path)
+    del metadata["probe"]
     assert {key: json.loads(onnx_file.to_json(value)) for key, value in told["facts"].items()} == {
-        key: text if isinstance(told["facts"][key], str) else json.loads(text) for key, text in facts.items()
+        key: text if isinstance(told["facts"][key], str) else json.loads(text) for key, text in metadata.items()
     }
     assert told["cost"]["bytes"] == path.stat().st_size
-    assert told["cost"]["parameters"] == int(facts["parameters"])
+    assert told["cost"]["parameters"] == int(metadata["parameters"])
 
     names = told["facts"]["labels"]
     count, answers = len(labels), logits.argmax(1)
     test = told["test"]
     assert (test["images"], test["correct"]) == (count, (answers == labels).sum())
-    assert (facts["test_images"], facts["test_correct"]) == (str(count), str(test["correct"]))
-    assert facts["test_accuracy"] == f"{test['correct'] / count:.4f}"
+    assert (metadata["test_images"], metadata["test_correct"]) == (str(count), str(test["correct"]))
+    assert metadata["test_accuracy"] == f"{test['correct'] / count:.4f}"
     assert test["accuracy"] == pytest.approx(test["correct"] / count)
     confusion = [
         [int(((labels == true) & (answers == a)).sum()) for a in range(len(names))] for true in range(len(names))
@@ -59,12 +59,12 @@ def check(
     assert test["loss"] == pytest.approx(-np.log(right).mean(), abs=1e-4)
 
     calibration = told["calibration"]
-    assert calibration["temperature"] == float(facts["temperature"])
+    assert calibration["temperature"] == float(metadata["temperature"])
     powers = np.exp(logits - logits.max(1, keepdims=True))
     softmax = powers / powers.sum(1, keepdims=True)
     assert calibration["before"]["error"] == pytest.approx(calibration_error(softmax, labels), abs=1e-4)
     assert calibration["after"]["error"] == pytest.approx(calibration_error(probabilities, labels), abs=1e-4)
-    assert calibration["after"]["error"] == pytest.approx(float(facts["calibration_error"]), abs=1e-4)
+    assert calibration["after"]["error"] == pytest.approx(float(metadata["calibration_error"]), abs=1e-4)
     for found in (calibration["before"], calibration["after"]):
         assert sum(part["images"] for part in found["bins"]) == count
         weighted = sum(part["images"] * abs(part["confidence"] - part["accuracy"]) for part in found["bins"])

@@ -9,27 +9,27 @@ from typing import Any
 
 import pytest
 
-from training import report
-from training.catalog import NOT_KEPT, SOURCES, main, render
 from training.data import Dataset
 from training.errors import ModelFileError
 from training.recipes import RECIPES
+from training.report.catalog import NOT_KEPT, SOURCES, main, render
+from training.report.write import write
 
-from .brief import few, make
 from .samples import ROOT, SHIPPED
+from .trained import few, make
 
 
 @pytest.fixture(scope="module")
 def told(mnist: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A real report, of a brief training."""
     data = few(mnist)
-    return report.write(make(data, tmp_path_factory.mktemp("brief")), data)
+    return write(make(data, tmp_path_factory.mktemp("brief")), data)
 
 
-def place(told: dict[str, Any], folder: Path, name: str, version: str = "1", **facts: str) -> None:
-    """Lay the report into a models folder under another name, with other facts, as if it were another model's."""
+def place(told: dict[str, Any], folder: Path, name: str, version: str = "1", **metadata: str) -> None:
+    """Lay the report into a models folder under another name, with other metadata, as if it were another model's."""
     told = copy.deepcopy(told)
-    told["facts"] |= {"name": name} | facts
+    told["facts"] |= {"name": name} | metadata
     path = folder / name / version / "report.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(told), encoding="utf-8")
@@ -49,7 +49,7 @@ def test_the_committed_page_is_current() -> None:
 def test_a_shipped_model_has_a_row_with_the_figures_of_its_report(name: str) -> None:
     told = json.loads((ROOT / "models" / name / "1" / "report.json").read_text(encoding="utf-8"))
     cells = rows(render(ROOT / "models"))[f"[`{name}`]({name}/1/README.md)"]
-    assert cells[3] == f"{told['facts']['parameters']:,}"
+    assert cells[3] == f"{told['metadata']['parameters']:,}"
     assert cells[6] == f"{told['test']['correct'] / told['test']['images'] * 100:.2f} %"
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training import charts
 from training.calibration import bins, expected_calibration_error
+from training.report import charts
 
 # A page of four such pictures loads at once.
 MOST_BYTES = 64 * 1024

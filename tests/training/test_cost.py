@@ -9,10 +9,11 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
-from training import cost, onnx_file
+from training import onnx_file
 from training.errors import ModelFileError
 from training.evaluate import OnnxFile
 from training.networks import NETWORKS, Classifier, Preprocess
+from training.report import cost
 
 # Output height x width x channels x the products in each sum.
 BY_HAND = {

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torchvision import datasets
 
-from training.data import LABELS, Dataset, default_data_dir, load, main
+from training.data import LABELS, Dataset, default_data_dir, load
+from training.data.__main__ import main
 from training.errors import DataError
 
 from .samples import part, run

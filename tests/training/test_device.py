@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from training import device as module
-from training.device import arithmetic_for, autocast, choose_device, keep_pages, multiplies_bfloat16
+from training.device import arithmetic_for, autocast, choose_device, disable_malloc_trim, multiplies_bfloat16
 from training.errors import DeviceError
 
 
@@ -16,7 +16,7 @@ def test_cuda_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_memory_is_still_given_out_after_pages_are_kept() -> None:
-    keep_pages()
+    disable_malloc_trim()
     assert torch.ones(20_000_000).sum().item() == 20_000_000
 
 

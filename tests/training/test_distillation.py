@@ -10,17 +10,21 @@ import torch
 from rich.console import Console
 
 from training.data import Dataset
-from training.distillation import distance
 from training.pipeline import recipe_for
 from training.recipes import RECIPES, teacher_of
 from training.reference import softmax
-from training.train import train
+from training.train import distillation_loss, train
 
 from .samples import CPU, part
 
 TEACHER = dataclasses.replace(RECIPES["mnist-deep"], epochs=1, validation=40)
 STUDENT = dataclasses.replace(
-    RECIPES["mnist-tiny"], epochs=2, validation=40, teacher="mnist-deep", teaching=1.0, teaching_temperature=4.0
+    RECIPES["mnist-tiny"],
+    epochs=2,
+    validation=40,
+    teacher="mnist-deep",
+    distillation_weight=1.0,
+    distillation_temperature=4.0,
 )
 
 
@@ -30,13 +34,13 @@ def test_the_distance_is_the_mean_divergence_times_the_square_of_the_temperature
     logits, answers = torch.randn(2, 5, 10, generator=generator).mul(3).unbind()
     found, expected = (softmax(values.double().numpy() / temperature) for values in (logits, answers))
     divergence = (expected * np.log(expected / found)).sum(1).mean() * temperature**2
-    assert float(distance(logits, answers, temperature)) == pytest.approx(divergence, rel=1e-4)
-    assert float(distance(answers, answers, temperature)) == pytest.approx(0, abs=1e-5)
+    assert float(distillation_loss(logits, answers, temperature)) == pytest.approx(divergence, rel=1e-4)
+    assert float(distillation_loss(answers, answers, temperature)) == pytest.approx(0, abs=1e-5)
 
 
 def test_the_gradient_of_the_distance_pulls_towards_the_teachers_probabilities() -> None:
     logits, answers = torch.tensor([[1.0, 2.0, 3.0]], requires_grad=True), torch.tensor([[3.0, 0.0, 1.0]])
-    (pull,) = torch.autograd.grad(distance(logits, answers, 2.0), logits)
+    (pull,) = torch.autograd.grad(distillation_loss(logits, answers, 2.0), logits)
     torch.testing.assert_close(pull, 2 * ((logits / 2).softmax(1) - (answers / 2).softmax(1)))
 
 
@@ -48,7 +52,7 @@ def test_what_is_learned_from_the_teacher_alone_is_the_same_whatever_the_labels(
     for name, labels, share in (("right", 0, 1.0), ("wrong", 1, 1.0), ("both", 0, 0.9), ("both-wrong", 1, 0.9)):
         moved = dataclasses.replace(data, train_labels=(data.train_labels + labels) % 10)
         # The teacher's checkpoint, which the first one leaves, serves all.
-        recipe = dataclasses.replace(STUDENT, teaching=share)
+        recipe = dataclasses.replace(STUDENT, distillation_weight=share)
         trained = train(recipe, moved, CPU, tmp_path / f"{name}.pt", console, TEACHER)
         weights[name] = torch.cat([weight.flatten() for weight in trained.network.parameters()])
     assert torch.equal(weights["right"], weights["wrong"])
@@ -77,11 +81,11 @@ def test_a_trial_of_fewer_epochs_has_a_teacher_of_as_few_and_every_seed_the_same
     wide = RECIPES["cifar10-wide"]
     student = dataclasses.replace(RECIPES["cifar10"], seed=7)
     assert teacher_of(student) == wide
-    assert teacher_of(student, 10) == dataclasses.replace(wide, epochs=10, plain_epochs=1)
+    assert teacher_of(student, 10) == dataclasses.replace(wide, epochs=10, unaugmented_epochs=1)
     assert teacher_of(RECIPES["mnist"]) is None
 
 
 def test_pictures_of_ones_own_have_no_teacher(cifar10: Dataset) -> None:
     """It would know other classes."""
     recipe = recipe_for(part(cifar10, 200, 0), "cifar10", "mine")
-    assert (recipe.teacher, recipe.teaching) == ("", 0)
+    assert (recipe.teacher, recipe.distillation_weight) == ("", 0)

@@ -15,9 +15,9 @@ from service.client import Classification, Client
 from tests.servers import ServerProcess
 from training import onnx_file
 from training.data import Dataset
+from training.data.image_files import read
 from training.evaluate import OnnxFile
 from training.export import main
-from training.pictures import read
 from training.recipes import RECIPES
 
 from .samples import ROOT, command, run
@@ -94,12 +94,12 @@ def test_a_real_export_from_data_to_proved_file(tmp_path: Path, data_dir: Path, 
     made = files_in(tmp_path)
     assert {f"models/mnist-tiny/1/{name}" for name in ("model.onnx", "report.json", "README.md")} < made
     assert all(name.startswith(("checkpoints/mnist-tiny-seed0.", "models/mnist-tiny/1/")) for name in made)
-    facts = onnx_file.read_metadata(file_of(tmp_path, "mnist-tiny"))
-    assert float(facts["test_accuracy"]) > 0.9
-    assert f"{float(facts['test_accuracy']):.2%}" in finished.stdout
-    assert json.loads(facts["recipe"])["epochs"] == 1
+    metadata = onnx_file.read_metadata(file_of(tmp_path, "mnist-tiny"))
+    assert float(metadata["test_accuracy"]) > 0.9
+    assert f"{float(metadata['test_accuracy']):.2%}" in finished.stdout
+    assert json.loads(metadata["recipe"])["epochs"] == 1
     report = json.loads((tmp_path / "models" / "mnist-tiny" / "1" / "report.json").read_text())
-    assert report["test"]["correct"] == int(facts["test_correct"])
+    assert report["test"]["correct"] == int(metadata["test_correct"])
     status, text = export(*MNIST_TINY, "--data-dir", tmp_path / "nowhere")
     assert (status, "up to date" in text) == (0, True)
 
@@ -157,11 +157,11 @@ def test_variants_are_made_from_the_file_in_place(
     assert status == 0, text
     fp32 = onnx_file.read_metadata(file_of(exported, "my-model"))
     for precision in ("int8", "fp16"):
-        facts = onnx_file.read_metadata(file_of(exported, f"my-model-{precision}"))
-        assert (facts["precision"], facts["variant_of"]) == (precision, "my-model")
-        assert facts["fp32_test_correct"] == fp32["test_correct"]
+        metadata = onnx_file.read_metadata(file_of(exported, f"my-model-{precision}"))
+        assert (metadata["precision"], metadata["variant_of"]) == (precision, "my-model")
+        assert metadata["fp32_test_correct"] == fp32["test_correct"]
         (row,) = [row for row in text.splitlines() if row.startswith(f"│ my-model-{precision} ")]
-        assert f"{float(facts['test_accuracy']):.2%} (fp32 {float(fp32['test_accuracy']):.2%})" in row
+        assert f"{float(metadata['test_accuracy']):.2%} (fp32 {float(fp32['test_accuracy']):.2%})" in row
         assert (exported / "models" / f"my-model-{precision}" / "1" / "report.json").exists()
 
     status, text = export(*line, "--precision", "fp16", "--precision", "int8")
@@ -204,12 +204,12 @@ def test_a_network_trained_on_a_folder_serves_the_folder_s_labels(
     assert status == 0, text
     assert "3 classes (cat, frog, ship); 48 images to train, 0 to validate, 12 to test" in text
     path = file_of(tmp_path, "my-model")
-    facts = onnx_file.read_metadata(path)
-    recipe = json.loads(facts["recipe"])
-    assert (facts["dataset"], json.loads(facts["labels"])) == ("folder", ["cat", "frog", "ship"])
-    assert (facts["test_images"], recipe["epochs"], recipe["flip"]) == ("12", 2, False)
-    assert facts["architecture"].endswith("Linear 512→3")
-    assert recipe["shift_pixels"] == RECIPES["cifar10-cnn"].shift_pixels
+    metadata = onnx_file.read_metadata(path)
+    recipe = json.loads(metadata["recipe"])
+    assert (metadata["dataset"], json.loads(metadata["labels"])) == ("folder", ["cat", "frog", "ship"])
+    assert (metadata["test_images"], recipe["epochs"], recipe["flip"]) == ("12", 2, False)
+    assert metadata["architecture"].endswith("Linear 512→3")
+    assert recipe["translation_pixels"] == RECIPES["cifar10-cnn"].translation_pixels
     assert json.loads(path.with_name("report.json").read_text())["test"]["images"] == 12
 
     shown = [pictures / "cat" / "000.PNG", pictures / "frog" / "001.jpg", pictures / "ship" / "002.PNG"]
@@ -259,8 +259,8 @@ def test_the_smallest_folder_trains_a_network_with_batch_norm(
     assert f"{folder}: 2 classes (cat, ship); 2 images to train, 0 to validate, 2 to test" in text
     paths = [row.split("│")[-2].strip() for row in text.splitlines() if row.startswith("│")]
     assert "[red]/my-model/1/model.onnx" in "".join(paths)
-    facts = onnx_file.read_metadata(models / "my-model" / "1" / "model.onnx")
-    assert (facts["test_images"], json.loads(facts["labels"])) == ("2", ["cat", "ship"])
+    metadata = onnx_file.read_metadata(models / "my-model" / "1" / "model.onnx")
+    assert (metadata["test_images"], json.loads(metadata["labels"])) == ("2", ["cat", "ship"])
 
 
 def test_a_folder_that_cannot_be_used_is_a_sentence_and_nothing_is_written(tmp_path: Path, export: FrontDoor) -> None:

@@ -9,7 +9,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from training import graph, onnx_file, pixels
+from training import fold_preprocessing, graph, onnx_file
 from training.data import Dataset
 from training.errors import ModelFileError
 from training.evaluate import OnnxFile, outputs_of_onnx
@@ -40,7 +40,7 @@ def test_pixels_folded_into_the_first_convolution_leave_the_function_as_it_was(
         nn.Conv2d(channels, 6, 5, stride=2, padding=padding), nn.ReLU(), nn.Flatten(), nn.Linear(6 * side * side, 10)
     )
     model = onnx_file.build(Classifier(Preprocess(mean, std), network, 1.5), (height, width, channels))
-    folded = pixels.fold(model)
+    folded = fold_preprocessing.fold(model)
     onnx.checker.check_model(folded, full_check=True)
     onnx.save(model, tmp_path / "fp32.onnx")
     onnx.save(folded, tmp_path / "folded.onnx")
@@ -82,4 +82,4 @@ def test_a_graph_that_does_not_begin_with_a_convolution_is_refused() -> None:
     scale = helper.make_node("Mul", ["float", "one"], ["scaled"])
     shift = helper.make_node("Sub", ["scaled", "one"], ["shifted"])
     with pytest.raises(ModelFileError, match="other does not begin with one convolution, so there is no int8 form"):
-        pixels.fold(other_model(scale, shift))
+        fold_preprocessing.fold(other_model(scale, shift))

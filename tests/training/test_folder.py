@@ -10,8 +10,8 @@ from PIL import Image
 from rich.console import Console
 
 from training.data import Dataset
+from training.data.folder import load_folder
 from training.errors import DataError
-from training.folder import load_folder
 
 COLOUR = (32, 32, 3)
 CLASSES = {"cat": 3, "frog": 6, "ship": 8}

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from service.images.decode import ImageShape, decode
 from training.data import Dataset
+from training.data.image_files import read, read_all
 from training.errors import DataError
-from training.pictures import read, read_all
 
 GREY, COLOUR = (28, 28, 1), (32, 32, 3)
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from training import onnx_file
 from training.data import Dataset
-from training.measurement import command, measure, read_facts
 from training.recipes import RECIPES
+from training.report.measure import command, measure, parse_metadata
 
-from .brief import RECIPE, few, make
-from .told import check
+from .report_check import check
+from .trained import RECIPE, few, make
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +65,14 @@ def test_every_figure_is_that_of_the_file(path: Path, data: Dataset) -> None:
 
 
 def with_options(**changes: Any) -> dict[str, Any]:
-    """The facts of a file whose recipe differs from cifar10-cnn's."""
+    """The metadata of a file whose recipe differs from cifar10-cnn's."""
     changed = dataclasses.replace(RECIPES["cifar10-cnn"], **changes)
     return {
         "name": changed.name,
         "network": changed.network,
         "dataset": changed.dataset,
         "precision": "fp32",
-        "recipe": changed.numbers(),
+        "recipe": changed.to_dict(),
     }
 
 
@@ -83,7 +83,7 @@ def test_the_command_has_an_option_for_each_number_that_is_not_the_recipes_own()
     assert command(changed) == f"{begin} cifar10-cnn --epochs 3 --seed 7 --learning-rate 0.5 --no-flip"
     variant = with_options(seed=1) | {"name": "cifar10-cnn-fp16", "variant_of": "cifar10-cnn", "precision": "fp16"}
     assert command(variant) == f"{begin} cifar10-cnn --seed 1 --precision fp16"
-    own = with_options(name="pets", dataset="folder", average=0.5) | {
+    own = with_options(name="pets", dataset="folder", ema_decay=0.5) | {
         "variant_of": "pets",
         "name": "pets-int8",
         "precision": "int8",
@@ -94,8 +94,12 @@ def test_the_command_has_an_option_for_each_number_that_is_not_the_recipes_own()
 
 
 def test_facts_are_read_with_their_types(path: Path) -> None:
-    facts = read_facts(path)
-    assert "probe" not in facts
-    assert (facts["seed"], facts["parameters"], facts["commit"]) == (0, 13_610, onnx_file.read_metadata(path)["commit"])
-    assert facts["recipe"] == RECIPE.numbers()
-    assert [type(epoch["loss"]) for epoch in facts["history"]] == [float, float]
+    metadata = parse_metadata(path)
+    assert "probe" not in metadata
+    assert (metadata["seed"], metadata["parameters"], metadata["commit"]) == (
+        0,
+        13_610,
+        onnx_file.read_metadata(path)["commit"],
+    )
+    assert metadata["recipe"] == RECIPE.to_dict()
+    assert [type(epoch["loss"]) for epoch in metadata["history"]] == [float, float]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from training import muon
-from training.muon import Muon, orthogonalise
+from training.kernels import muon
+from training.kernels.muon import Muon, orthogonalise
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (16, 90), (90, 16)])
@@ -38,7 +38,7 @@ def test_the_size_of_a_gradient_does_not_matter_to_a_kernel() -> None:
     for factor in (1.0, 1e-3):
         kernel = nn.Parameter(torch.ones(16, 8, 3, 3))
         kernel.grad = gradient * factor
-        Muon([kernel], rate=0.1, rest_rate=0.1, momentum=0.9, weight_decay=0.0).step()
+        Muon([kernel], rate=0.1, sgd_learning_rate=0.1, momentum=0.9, weight_decay=0.0).step()
         results.append(kernel.detach().clone())
     torch.testing.assert_close(results[0], results[1], atol=2e-3, rtol=0)
     # Brought to the norm of sqrt(16) first, then moved by a tenth of an orthogonal matrix of 16 rows.
@@ -50,7 +50,7 @@ def test_all_other_weights_move_as_sgd_with_nesterov_momentum_moves_them() -> No
     torch.manual_seed(0)
     start = torch.randn(5, 3)
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
-    muon = Muon([ours], rate=1.0, rest_rate=0.1, momentum=0.9, weight_decay=0.01)
+    muon = Muon([ours], rate=1.0, sgd_learning_rate=0.1, momentum=0.9, weight_decay=0.01)
     sgd = torch.optim.SGD([theirs], 0.1, momentum=0.9, weight_decay=0.01, nesterov=True)
     for _ in range(5):
         gradient = torch.randn(5, 3)
@@ -62,5 +62,5 @@ def test_all_other_weights_move_as_sgd_with_nesterov_momentum_moves_them() -> No
 
 def test_a_weight_without_gradient_stays() -> None:
     kernel = nn.Parameter(torch.ones(2, 2, 3, 3))
-    Muon([kernel], rate=0.1, rest_rate=0.1, momentum=0.9, weight_decay=0.1).step()
+    Muon([kernel], rate=0.1, sgd_learning_rate=0.1, momentum=0.9, weight_decay=0.1).step()
     assert torch.equal(kernel, torch.ones(2, 2, 3, 3))

@@ -49,20 +49,20 @@ def test_inputs_and_outputs_are_those_of_the_contract(name: str) -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_fact_of_the_contract_is_there(name: str) -> None:
-    facts = onnx_file.read_metadata(ROOT / "models" / name / "1" / "model.onnx")
+    metadata = onnx_file.read_metadata(ROOT / "models" / name / "1" / "model.onnx")
     recipe = RECIPES[name]
-    assert facts["format"] == "1"
-    assert json.loads(facts["labels"]) == list(LABELS[recipe.dataset])
-    assert (facts["dataset"], facts["network"], facts["name"]) == (recipe.dataset, recipe.network, name)
-    assert [epoch.keys() for epoch in json.loads(facts["history"])] == [Epoch.__annotations__.keys()] * recipe.epochs
-    assert (float(facts["temperature"]) != 1) == bool(recipe.validation)
-    assert 0 < float(facts["calibration_error"]) < 0.1
-    assert facts["architecture"] == NETWORKS[name].architecture
-    assert int(facts["parameters"]) == count_parameters(NETWORKS[name].build())
-    assert (facts["precision"], facts["seed"]) == ("fp32", str(recipe.seed))
-    assert json.loads(facts["versions"]).keys() == {"python", "torch", "torchvision", "onnx", "onnxruntime"}
-    assert facts["commit"]
-    probe = json.loads(facts["probe"])
+    assert metadata["format"] == "1"
+    assert json.loads(metadata["labels"]) == list(LABELS[recipe.dataset])
+    assert (metadata["dataset"], metadata["network"], metadata["name"]) == (recipe.dataset, recipe.network, name)
+    assert [epoch.keys() for epoch in json.loads(metadata["history"])] == [Epoch.__annotations__.keys()] * recipe.epochs
+    assert (float(metadata["temperature"]) != 1) == bool(recipe.validation)
+    assert 0 < float(metadata["calibration_error"]) < 0.1
+    assert metadata["architecture"] == NETWORKS[name].architecture
+    assert int(metadata["parameters"]) == count_parameters(NETWORKS[name].build())
+    assert (metadata["precision"], metadata["seed"]) == ("fp32", str(recipe.seed))
+    assert json.loads(metadata["versions"]).keys() == {"python", "torch", "torchvision", "onnx", "onnxruntime"}
+    assert metadata["commit"]
+    probe = json.loads(metadata["probe"])
     assert probe["tolerance"] == 1e-4
     assert probe["images"]["datatype"] == "uint8"
     assert probe["images"]["shape"] == ([8, 28, 28, 1] if recipe.dataset == "mnist" else [8, 32, 32, 3])
@@ -89,12 +89,12 @@ def test_the_same_weights_and_facts_give_the_same_bytes(tmp_path: Path) -> None:
         torch.manual_seed(0)
         classifier = Classifier(Preprocess((0.0,), (1.0,)), NETWORKS["mnist-deep"].build())
         path = tmp_path / attempt
-        facts = {"format": "1", "name": "deep"}
-        onnx_file.write(onnx_file.build(classifier, (28, 28, 1)), facts, path)
+        metadata = {"format": "1", "name": "deep"}
+        onnx_file.write(onnx_file.build(classifier, (28, 28, 1)), metadata, path)
         contents.append(path.read_bytes())
     assert contents[0] == contents[1]
     assert not has_traces(contents[0])
-    assert onnx_file.read_metadata(tmp_path / "one") == facts
+    assert onnx_file.read_metadata(tmp_path / "one") == metadata
 
 
 @pytest.mark.parametrize("name", ["mnist-deep", "mnist", "cifar10"])

@@ -16,7 +16,7 @@ from training.data import Dataset
 from training.errors import ParityError
 from training.evaluate import OnnxFile, Outputs
 from training.networks import Classifier, Preprocess
-from training.publication import publish
+from training.publish import publish
 from training.recipes import RECIPES
 from training.train import Training, train
 
@@ -40,10 +40,10 @@ def test_the_probe_of_a_shipped_file_passes(name: str) -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_file_was_made_by_its_recipe(name: str) -> None:
-    facts = onnx_file.read_metadata(shipped(name))
+    metadata = onnx_file.read_metadata(shipped(name))
     # A number that recipes did not have yet when the file was made has its default, which changes nothing.
-    assert RECIPES[name].differences(json.loads(facts["recipe"])) == {}
-    assert len(json.loads(facts["history"])) == RECIPES[name].epochs
+    assert RECIPES[name].differences(json.loads(metadata["recipe"])) == {}
+    assert len(json.loads(metadata["history"])) == RECIPES[name].epochs
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +67,9 @@ def test_cifar10_vgg_agrees_too(cifar10: Dataset, tmp_path: Path, console: Conso
     recipe = RECIPES["cifar10-vgg"]
     training = train(dataclasses.replace(recipe, epochs=1), few, CPU, tmp_path / "one.pt", console)
     path = tmp_path / "model.onnx"
-    facts, differences = publish(recipe, training, few, path)
+    metadata, differences = publish(recipe, training, few, path)
     assert 0 < differences.largest <= onnx_file.TOLERANCE
-    assert facts["test_images"] == "64"
+    assert metadata["test_images"] == "64"
     assert path.stat().st_size > 141_000_000
 
 
@@ -137,12 +137,12 @@ def test_answers_may_differ_only_where_two_logits_tie(tiny: Training, mnist: Dat
     others[3] = 1
     preprocess = Preprocess((0.0,), (1.0,))
     with pytest.raises(ParityError, match="answer 1 of 20 images differently"):
-        parity.check_answers("mnist-tiny", Classifier(preprocess, tiny.network), images, answers, others)
+        parity.check_predictions("mnist-tiny", Classifier(preprocess, tiny.network), images, answers, others)
     tied = nn.Linear(1352, 10)
     nn.init.zeros_(tied.weight)
     nn.init.zeros_(tied.bias)
     network = altered(tiny, "linear", tied).network
-    parity.check_answers("mnist-tiny", Classifier(preprocess, network), images, answers, others)
+    parity.check_predictions("mnist-tiny", Classifier(preprocess, network), images, answers, others)
 
 
 def limits(correct: int, of: int, fp32: int) -> None:

@@ -18,12 +18,12 @@ from service.runtime.providers import choose
 from service.runtime.session import Session
 from training import onnx_file, parity
 from training.data import Dataset
-from training.evaluate import OnnxFile, Outputs, count_correct, outputs_of_onnx
+from training.evaluate import OnnxFile, Outputs, outputs_of_onnx
 from training.networks import Classifier, Preprocess
-from training.precision import halve, quantize
-from training.publication import publish_variant
+from training.publish import publish_variant
+from training.quantize import halve, quantize
 
-from . import brief
+from . import trained
 from .samples import shipped
 
 Precision = Literal["int8", "fp16"]
@@ -35,7 +35,7 @@ NAMES = ("mnist-tiny", "mnist-deep", "cifar10-cnn")
 @pytest.fixture(scope="module")
 def tiny(mnist: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The float32 file of a mnist-tiny that has been trained briefly."""
-    return brief.make(brief.few(mnist), tmp_path_factory.mktemp("tiny"))
+    return trained.make(trained.few(mnist), tmp_path_factory.mktemp("tiny"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +44,14 @@ class Pair:
 
     fp32: Path
     path: Path
-    facts: dict[str, str]
+    metadata: dict[str, str]
     data: Dataset
     expected: Outputs
     found: Outputs
 
     @property
     def tolerance(self) -> float:
-        return float(json.loads(self.facts["probe"])["tolerance"])
+        return float(json.loads(self.metadata["probe"])["tolerance"])
 
 
 @pytest.fixture(scope="module", params=[(name, precision) for name in NAMES for precision in PRECISIONS], ids="-".join)
@@ -65,10 +65,10 @@ def pair(
     """Every network with every precision."""
     name, precision = request.param
     fp32 = tiny if name == "mnist-tiny" else shipped(name)
-    data = brief.few(mnist) if name.startswith("mnist") else cifar10
+    data = trained.few(mnist) if name.startswith("mnist") else cifar10
     path = tmp_path_factory.mktemp("variants") / f"{name}-{precision}" / "1" / "model.onnx"
-    facts = publish_variant(precision, data, fp32, path)
-    return Pair(fp32, path, facts, data, outputs(fp32, data.test_images), outputs(path, data.test_images))
+    metadata = publish_variant(precision, data, fp32, path)
+    return Pair(fp32, path, metadata, data, outputs(fp32, data.test_images), outputs(path, data.test_images))
 
 
 def signature(path: Path) -> list[tuple[str, int, list[str | int]]]:
@@ -92,16 +92,16 @@ def test_what_goes_in_and_comes_out_is_that_of_the_float32_file(pair: Pair) -> N
 
 
 def test_its_facts_are_those_of_the_float32_file_and_its_own(pair: Pair) -> None:
-    facts, fp32 = onnx_file.read_metadata(pair.path), onnx_file.read_metadata(pair.fp32)
-    assert facts == pair.facts
-    precision = facts["precision"]
+    metadata, fp32 = onnx_file.read_metadata(pair.path), onnx_file.read_metadata(pair.fp32)
+    assert metadata == pair.metadata
+    precision = metadata["precision"]
     assert precision in PRECISIONS
-    assert (facts["name"], facts["variant_of"]) == (f"{fp32['name']}-{precision}", fp32["name"])
+    assert (metadata["name"], metadata["variant_of"]) == (f"{fp32['name']}-{precision}", fp32["name"])
     same = ("format", "labels", "dataset", "network", "architecture", "parameters", "recipe", "seed", "history")
-    assert {key: facts[key] for key in (*same, "temperature")} == {key: fp32[key] for key in (*same, "temperature")}
-    assert facts["versions"] == onnx_file.versions()
-    assert facts.keys() - fp32.keys() == {"variant_of", "fp32_test_correct", "agreement"}
-    probe, reference = json.loads(facts["probe"]), json.loads(fp32["probe"])
+    assert {key: metadata[key] for key in (*same, "temperature")} == {key: fp32[key] for key in (*same, "temperature")}
+    assert metadata["versions"] == onnx_file.versions()
+    assert metadata.keys() - fp32.keys() == {"variant_of", "fp32_test_correct", "agreement"}
+    probe, reference = json.loads(metadata["probe"]), json.loads(fp32["probe"])
     assert (probe["images"], probe["logits"]) == (reference["images"], reference["logits"])
     assert probe["tolerance"] > reference["tolerance"] == onnx_file.TOLERANCE
 
@@ -110,18 +110,21 @@ def test_it_stays_within_its_limits_on_2000_test_images(pair: Pair) -> None:
     differences = np.abs(pair.found.logits - pair.expected.logits).max(1)[:2_000]
     assert differences.max() > onnx_file.TOLERANCE  # it is another precision indeed
     assert (differences > pair.tolerance).sum() <= 2_000 * parity.OUTLIERS
-    scaled = pair.found.logits.astype(np.float64) / float(pair.facts["temperature"])
+    scaled = pair.found.logits.astype(np.float64) / float(pair.metadata["temperature"])
     powers = np.exp(scaled - scaled.max(1, keepdims=True))
     np.testing.assert_allclose(pair.found.probabilities, powers / powers.sum(1, keepdims=True), rtol=0, atol=1e-6)
 
 
 def test_its_measured_facts_are_counted_on_the_file_and_it_loses_a_fifth_of_a_point_at_most(pair: Pair) -> None:
     labels, images = pair.data.test_labels, len(pair.data.test_labels)
-    correct, fp32_correct = count_correct(pair.found.answers, labels), count_correct(pair.expected.answers, labels)
-    assert (pair.facts["test_correct"], pair.facts["test_images"]) == (str(correct), str(images))
-    assert pair.facts["fp32_test_correct"] == str(fp32_correct)
-    assert pair.facts["test_accuracy"] == f"{correct / images:.4f}"
-    assert pair.facts["agreement"] == f"{(pair.found.answers == pair.expected.answers).mean():.4f}"
+    correct, fp32_correct = (
+        pair.found.count_correct(labels),
+        pair.expected.count_correct(labels),
+    )
+    assert (pair.metadata["test_correct"], pair.metadata["test_images"]) == (str(correct), str(images))
+    assert pair.metadata["fp32_test_correct"] == str(fp32_correct)
+    assert pair.metadata["test_accuracy"] == f"{correct / images:.4f}"
+    assert pair.metadata["agreement"] == f"{(pair.found.predictions == pair.expected.predictions).mean():.4f}"
     assert fp32_correct - correct <= 0.002 * images
 
 
@@ -129,7 +132,7 @@ def test_rows_do_not_depend_on_their_batch(pair: Pair) -> None:
     images = pair.data.test_images[:64].numpy()
     file = OnnxFile(pair.path)
     together, _ = file.run(images)
-    limit = onnx_file.TOLERANCE if pair.facts["precision"] == "int8" else pair.tolerance  # integers know no rounding
+    limit = onnx_file.TOLERANCE if pair.metadata["precision"] == "int8" else pair.tolerance  # integers know no rounding
     for rows in (1, 2, 7, 33):
         np.testing.assert_allclose(file.run(images[:rows])[0], together[:rows], rtol=0, atol=limit)
 
@@ -137,7 +140,7 @@ def test_rows_do_not_depend_on_their_batch(pair: Pair) -> None:
 def test_the_service_opens_it_and_its_probe_passes(pair: Pair) -> None:
     session = Session(pair.path, choose(["cpu"]), threads=2, max_batch_rows=64)
     assert session.spec.is_image_classifier
-    assert session.card.precision == pair.facts["precision"]
+    assert session.card.precision == pair.metadata["precision"]
     assert session.probe_deviation is not None
     assert onnx_file.TOLERANCE < session.probe_deviation <= pair.tolerance
 

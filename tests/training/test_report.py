@@ -16,18 +16,21 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from training import charts, onnx_file, report
+from training import onnx_file
 from training.data import Dataset
+from training.data.folder import load_folder
 from training.errors import DataError, ModelFileError
 from training.evaluate import OnnxFile, outputs_of_onnx
-from training.folder import load_folder
-from training.page import summarise
-from training.publication import publish
+from training.publish import publish
 from training.recipes import RECIPES, Recipe
+from training.report import charts
+from training.report.__main__ import main
+from training.report.page import summarise
+from training.report.write import write, write_all
 from training.train import train
 
-from .brief import few, make, read
 from .samples import CPU, ROOT, run
+from .trained import few, make, read
 
 FILES = ["README.md", "calibration.png", "confusion.png", "curves.png", "mistakes.png", "model.onnx", "report.json"]
 
@@ -56,7 +59,7 @@ def path(made: Path, tmp_path: Path) -> Iterator[Path]:
 
 def test_the_same_file_gives_the_same_report_but_for_its_speed(path: Path, data: Dataset) -> None:
     def written() -> dict[str, bytes]:
-        told = report.write(path, data)
+        told = write(path, data)
         assert list(told["cost"].pop("images_per_s")) == ["1", "64"]
         names = [name for name in FILES if name not in ("README.md", "report.json")]
         files = {name: path.with_name(name).read_bytes() for name in names}
@@ -66,7 +69,7 @@ def test_the_same_file_gives_the_same_report_but_for_its_speed(path: Path, data:
 
 
 def test_the_page_shows_its_pictures_and_its_figures(path: Path, data: Dataset, tmp_path: Path) -> None:
-    told = report.write(path, data)
+    told = write(path, data)
     assert sorted(file.name for file in path.parent.iterdir()) == FILES
     page = path.with_name("README.md").read_text(encoding="utf-8")
     assert page.startswith("# mnist-tiny\n\n")
@@ -94,9 +97,9 @@ def test_the_page_shows_its_pictures_and_its_figures(path: Path, data: Dataset, 
 
 
 def test_the_mistakes_shown_are_those_of_the_highest_probability(path: Path, data: Dataset) -> None:
-    report.write(path, data)
+    write(path, data)
     found = outputs_of_onnx(OnnxFile(path), data.test_images)
-    wrong = [row for row, label in enumerate(data.test_labels.tolist()) if found.answers[row] != label]
+    wrong = [row for row, label in enumerate(data.test_labels.tolist()) if found.predictions[row] != label]
     worst = sorted(wrong, key=lambda row: -float(found.probabilities[row].max()))[:24]
     images, labels = data.test_images.numpy()[worst], data.test_labels.numpy()[worst]
     drawn = charts.mistakes(images, labels, found.probabilities[worst], data.labels)
@@ -106,10 +109,10 @@ def test_the_mistakes_shown_are_those_of_the_highest_probability(path: Path, dat
 @pytest.mark.parametrize("mistakes", [0, 2])
 def test_few_mistakes_or_none_are_reported_too(mistakes: int, path: Path, data: Dataset) -> None:
     """On the test images that are answered rightly, and a few others, of which one class is missing."""
-    right = outputs_of_onnx(OnnxFile(path), data.test_images).answers == data.test_labels.numpy()
+    right = outputs_of_onnx(OnnxFile(path), data.test_images).predictions == data.test_labels.numpy()
     kept = np.concatenate([np.flatnonzero(right & (data.test_labels.numpy() != 9)), np.flatnonzero(~right)[:mistakes]])
     few = dataclasses.replace(data, test_images=data.test_images[kept], test_labels=data.test_labels[kept])
-    told = report.write(path, few)
+    told = write(path, few)
     assert (told["test"]["images"], told["test"]["images"] - told["test"]["correct"]) == (len(kept), mistakes)
     with Image.open(path.with_name("mistakes.png")) as image:
         assert (image.format, image.size) == ("PNG", (960, 192))
@@ -121,20 +124,20 @@ def test_few_mistakes_or_none_are_reported_too(mistakes: int, path: Path, data: 
 
 def test_the_report_of_a_variant_compares_it_with_fp32(path: Path, data: Dataset) -> None:
     """Facts as a variant has them, on the graph that is at hand."""
-    facts = onnx_file.read_metadata(path)
-    probe = json.loads(facts["probe"]) | {"tolerance": 0.25}
-    facts |= {
+    metadata = onnx_file.read_metadata(path)
+    probe = json.loads(metadata["probe"]) | {"tolerance": 0.25}
+    metadata |= {
         "name": "mnist-tiny-int8",
         "variant_of": "mnist-tiny",
         "precision": "int8",
-        "fp32_test_correct": str(int(facts["test_correct"]) + 3),
+        "fp32_test_correct": str(int(metadata["test_correct"]) + 3),
         "agreement": "0.9955",
         "probe": onnx_file.to_json(probe),
     }
     variant = path.parents[2] / "mnist-tiny-int8" / "1" / "model.onnx"
     variant.parent.mkdir(parents=True)
-    onnx_file.write(onnx.load(path), facts, variant)
-    told = report.write(variant, data)
+    onnx_file.write(onnx.load(path), metadata, variant)
+    told = write(variant, data)
     assert told["variant"] == {"of": "mnist-tiny", "accuracy_lost": 3 / 2_000, "agreement": 0.9955, "tolerance": 0.25}
     assert told["training"]["command"] == "python -m training.export mnist-tiny --epochs 2 --precision int8"
     assert sorted(file.name for file in variant.parent.iterdir()) == [name for name in FILES if name != "curves.png"]
@@ -144,14 +147,14 @@ def test_the_report_of_a_variant_compares_it_with_fp32(path: Path, data: Dataset
 
 
 def test_the_page_says_when_bfloat16_was_asked_for_and_not_computed_in(path: Path, data: Dataset) -> None:
-    facts = onnx_file.read_metadata(path)
-    assert facts["trained_in"] == "fp32"
+    metadata = onnx_file.read_metadata(path)
+    assert metadata["trained_in"] == "fp32"
     for precision, told in (("fp32", False), ("bf16", True)):
-        facts["recipe"] = onnx_file.to_json(json.loads(facts["recipe"]) | {"precision": precision})
+        metadata["recipe"] = onnx_file.to_json(json.loads(metadata["recipe"]) | {"precision": precision})
         changed = path.parents[2] / precision / "1" / "model.onnx"
         changed.parent.mkdir(parents=True)
-        onnx_file.write(onnx.load(path), facts, changed)
-        report.write(changed, data)
+        onnx_file.write(onnx.load(path), metadata, changed)
+        write(changed, data)
         page = changed.with_name("README.md").read_text(encoding="utf-8")
         assert ("It was computed in float32" in page) == told
 
@@ -177,9 +180,9 @@ def test_a_model_of_a_folder_of_pictures_is_reported_with_its_own_classes(
     publish(recipe, training, plenty, path)
 
     folders = ["--models-dir", str(tmp_path / "models")]
-    assert report.main([*folders, "--data-dir", str(tmp_path)]) == 0
+    assert main([*folders, "--data-dir", str(tmp_path)]) == 0
     assert capsys.readouterr().out.startswith("mine: left out; name it, and the folder that it was trained on with")
-    assert report.main(["mine", *folders, "--data-dir", str(tmp_path / "pictures")]) == 0
+    assert main(["mine", *folders, "--data-dir", str(tmp_path / "pictures")]) == 0
     assert "mine: " in capsys.readouterr().out
     told = read(path)
     assert [entry["label"] for entry in told["test"]["classes"]] == sorted(names)
@@ -191,7 +194,7 @@ def test_a_model_of_a_folder_of_pictures_is_reported_with_its_own_classes(
     assert told["validation"] is None
 
     next((tmp_path / "pictures" / "plain").iterdir()).unlink()
-    assert report.main(["mine", *folders, "--data-dir", str(tmp_path / "pictures")]) == 1
+    assert main(["mine", *folders, "--data-dir", str(tmp_path / "pictures")]) == 1
     assert "was made from other pictures than those that are there now" in capsys.readouterr().err
 
 
@@ -199,21 +202,21 @@ def test_other_data_and_older_files_are_refused_and_nothing_is_written(
     path: Path, data: Dataset, cifar10: Dataset
 ) -> None:
     with pytest.raises(DataError, match="was made from mnist with 10 classes and images of 28x28x1, which is not the"):
-        report.write(path, cifar10)
+        write(path, cifar10)
     with pytest.raises(DataError, match="name the right folder with --data-dir"):
-        report.write(path, dataclasses.replace(data, labels=tuple("abcdefghij")))
+        write(path, dataclasses.replace(data, labels=tuple("abcdefghij")))
     older = onnx_file.read_metadata(path)
     del older["history"]
     earlier = path.parents[1] / "2" / "model.onnx"
     earlier.parent.mkdir()
     onnx_file.write(onnx.load(path), older, earlier)
     with pytest.raises(ModelFileError, match="does not say its history, for an older version of this program wrote it"):
-        report.write(earlier, data)
+        write(earlier, data)
     assert [file.name for folder in path.parents[1].iterdir() for file in folder.iterdir()] == ["model.onnx"] * 2
 
 
 def test_a_report_that_is_interrupted_leaves_the_old_one(path: Path, data: Dataset) -> None:
-    report.write(path, data)
+    write(path, data)
     before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
     seen = []
 
@@ -223,7 +226,7 @@ def test_a_report_that_is_interrupted_leaves_the_old_one(path: Path, data: Datas
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        report.write(path, data, interrupt)
+        write(path, data, interrupt)
     assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
 
 
@@ -242,7 +245,7 @@ def test_the_command_measures_what_is_there_on_the_whole_data_set(path: Path, da
 
 def test_a_terminal_has_a_bar(path: Path, data_dir: Path) -> None:
     text = io.StringIO()
-    report.write_all(
+    write_all(
         ["mnist-tiny"], path.parents[2], data_dir, Console(file=text, force_terminal=True, width=100, highlight=False)
     )
     assert "━" in text.getvalue()
@@ -253,7 +256,7 @@ def test_mistakes_of_a_user_are_sentences(path: Path, capsys: pytest.CaptureFixt
     models = ["--models-dir", str(path.parents[2])]
 
     def said(*line: str) -> str:
-        assert report.main(list(line)) == 1
+        assert main(list(line)) == 1
         captured = capsys.readouterr()
         assert captured.err.startswith("error: ")
         assert captured.err.count("\n") == 1
@@ -268,26 +271,26 @@ def test_mistakes_of_a_user_are_sentences(path: Path, capsys: pytest.CaptureFixt
     foreign.write_bytes(b"not an ONNX file")
     assert "cannot be read as an ONNX file" in said("foreign", *models)
     with pytest.raises(SystemExit) as caught:
-        report.main(["--help"])
+        main(["--help"])
     assert caught.value.code == 0
     assert "Measure exported models anew" in capsys.readouterr().out
 
 
 def test_a_recipe_is_one_line() -> None:
-    assert summarise(RECIPES["cifar10-tiny"].numbers()) == "SGD 0.001, momentum 0.9, batch 4, 5 epochs, seed 0, fp32"
-    assert summarise(RECIPES["cifar10-cnn"].numbers()) == (
+    assert summarise(RECIPES["cifar10-tiny"].to_dict()) == "SGD 0.001, momentum 0.9, batch 4, 5 epochs, seed 0, fp32"
+    assert summarise(RECIPES["cifar10-cnn"].to_dict()) == (
         "AdamW 0.002, weight decay 0.05, cosine with warm-up, batch 128, 24 epochs, shifts of up to 4 pixels, flips, "
         "2,500 images held out, seed 0, bf16"
     )
 
 
 # What decides nothing about the training, or is said elsewhere on the page.
-UNSAID = {"name", "network", "dataset", "mean", "std", "channels_last", "keep_pages", "digest"}
+UNSAID = {"name", "network", "dataset", "mean", "std", "channels_last", "disable_malloc_trim", "digest"}
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Recipe) if field.name not in UNSAID])
 def test_every_number_of_a_recipe_is_in_its_line(field: str) -> None:
     recipe = dataclasses.replace(RECIPES["mnist-tiny"], cosine=True)
     other = {"optimizer": "sgd", "precision": "bf16", "cosine": False}.get(field, 0.25)
-    changed = recipe.numbers() | {field: other}
-    assert summarise(changed) != summarise(recipe.numbers())
+    changed = recipe.to_dict() | {field: other}
+    assert summarise(changed) != summarise(recipe.to_dict())

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from training.comparison import Run, accuracy, render
-from training.cost import multiply_accumulates
 from training.data import Dataset
 from training.onnx_file import read_metadata
-from training.published import PUBLISHED
 from training.recipes import RECIPES
+from training.report.comparison import Run, accuracy, render
+from training.report.cost import multiply_accumulates
+from training.report.published import PUBLISHED
 from training.reproduce import SEEDS, main
 
 from .samples import ROOT, SHIPPED, part, shipped
@@ -58,10 +58,10 @@ def test_every_result_comes_from_the_whole_recipe(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(RESULTS) & set(SHIPPED)))
 def test_the_shipped_file_is_one_of_the_seeds(name: str) -> None:
     """Its weights were counted by PyTorch there and by ONNX Runtime here, and its losses are the same."""
-    facts = read_metadata(shipped(name))
-    entry = next(entry for entry in RESULTS[name] if entry["seed"] == int(facts["seed"]))
-    assert entry["epochs"] == json.loads(facts["history"])
-    assert abs(entry["counts"]["test"]["correct"] - int(facts["test_correct"])) <= 1  # a tie may be rounded
+    metadata = read_metadata(shipped(name))
+    entry = next(entry for entry in RESULTS[name] if entry["seed"] == int(metadata["seed"]))
+    assert entry["epochs"] == json.loads(metadata["history"])
+    assert abs(entry["counts"]["test"]["correct"] - int(metadata["test_correct"])) <= 1  # a tie may be rounded
 
 
 def percent(run: Run, part: str) -> float:
@@ -91,11 +91,11 @@ def test_a_flagship_was_chosen_without_the_test_set_and_reaches_its_goal(
 ) -> None:
     """The seed with the least loss on the images held out; the shipped file is its."""
     runs = RESULTS[name]
-    chosen = min(runs, key=lambda run: float(run["epochs"][-1]["validation_loss"] or math.inf))
+    args = min(runs, key=lambda run: float(run["epochs"][-1]["validation_loss"] or math.inf))
     assert [run["seed"] for run in runs] == seeds
-    assert RECIPES[name].blind
-    assert RECIPES[name].seed == chosen["seed"] == int(read_metadata(shipped(name))["seed"])
-    assert percent(chosen, "test") >= goal
+    assert RECIPES[name].hold_out_test_set
+    assert RECIPES[name].seed == args["seed"] == int(read_metadata(shipped(name))["seed"])
+    assert percent(args, "test") >= goal
     assert statistics.mean(percent(run, "test") for run in runs) >= goal
 
 

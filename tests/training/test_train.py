@@ -17,10 +17,9 @@ from training.arguments import read
 from training.data import Dataset
 from training.errors import CheckpointError, DivergedError
 from training.networks import NETWORKS, Preprocess
-from training.optimizer import make_optimizer, rate_curve
 from training.pipeline import customise
 from training.recipes import RECIPES, Recipe
-from training.train import Training, train
+from training.train import Training, make_optimizer, rate_schedule, train
 
 from .samples import CPU, ROOT, ConsoleThatInterrupts, command, part, run
 
@@ -35,8 +34,8 @@ EPOCHS = 40
 def short(name: str, epochs: int = 4) -> Recipe:
     """Cut a recipe short, so that it fits 200 images; every change of images and weights that it has stays."""
     recipe = RECIPES[name]
-    plain = min(recipe.plain_epochs, 1)
-    return dataclasses.replace(recipe, epochs=epochs, plain_epochs=plain, validation=min(recipe.validation, 40))
+    plain = min(recipe.unaugmented_epochs, 1)
+    return dataclasses.replace(recipe, epochs=epochs, unaugmented_epochs=plain, validation=min(recipe.validation, 40))
 
 
 def part_for(recipe: Recipe, mnist: Dataset, cifar10: Dataset) -> Dataset:
@@ -237,7 +236,7 @@ def test_a_last_batch_of_one_image_is_left_out(cifar10: Dataset, tmp_path: Path,
 @pytest.mark.parametrize(("epochs", "plain"), [(1, 0), (9, 0), (70, 7), (140, 14)])
 def test_a_training_of_fewer_epochs_sees_plain_images_in_the_same_share_of_them(epochs: int, plain: int) -> None:
     recipe = customise(RECIPES["cifar10"], read(["cifar10", "--epochs", str(epochs)]))
-    assert (recipe.epochs, recipe.plain_epochs) == (epochs, plain)
+    assert (recipe.epochs, recipe.unaugmented_epochs) == (epochs, plain)
 
 
 def test_a_finished_training_says_what_it_was_trained_on_and_an_unfinished_one_what_goes_on(
@@ -259,12 +258,12 @@ def test_a_finished_training_says_what_it_was_trained_on_and_an_unfinished_one_w
 
 
 def test_the_rate_rises_then_falls_along_a_cosine() -> None:
-    curve = rate_curve(dataclasses.replace(RECIPES["cifar10-cnn"], warmup=0.2), 100)
+    curve = rate_schedule(dataclasses.replace(RECIPES["cifar10-cnn"], warmup=0.2), 100)
     rates = [curve(step) for step in range(101)]
     assert rates[0] < rates[10] < rates[19] < rates[20] == max(rates) == 1
     assert rates[60] == pytest.approx(0.5)
     assert rates[100] == pytest.approx(0)
-    constant = rate_curve(RECIPES["mnist-tiny"], 100)
+    constant = rate_schedule(RECIPES["mnist-tiny"], 100)
     assert {constant(step) for step in range(101)} == {1.0}
 
 

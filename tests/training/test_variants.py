@@ -19,10 +19,10 @@ from training.data import Dataset
 from training.errors import ParityError
 from training.evaluate import OnnxFile, outputs_of_onnx
 from training.networks import NETWORKS, Preprocess
-from training.publication import publish, publish_variant
+from training.publish import publish, publish_variant
 from training.train import Training, train
 
-from . import brief
+from . import trained
 from .samples import CPU, part
 
 Precision = Literal["int8", "fp16"]
@@ -32,20 +32,20 @@ PRECISIONS: tuple[Precision, ...] = ("int8", "fp16")
 @pytest.fixture(scope="module")
 def few(mnist: Dataset) -> Dataset:
     """A part of MNIST."""
-    return brief.few(mnist)
+    return trained.few(mnist)
 
 
 @pytest.fixture(scope="module")
 def training(few: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Training:
     """A mnist-tiny, briefly trained."""
-    return train(brief.RECIPE, few, CPU, tmp_path_factory.mktemp("tiny") / "tiny.pt", Console(quiet=True))
+    return train(trained.RECIPE, few, CPU, tmp_path_factory.mktemp("tiny") / "tiny.pt", Console(quiet=True))
 
 
 @pytest.fixture(scope="module")
 def tiny(training: Training, few: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its float32 file, in a models folder."""
     path = tmp_path_factory.mktemp("models") / "mnist-tiny" / "1" / "model.onnx"
-    publish(brief.RECIPE, training, few, path)
+    publish(trained.RECIPE, training, few, path)
     return path
 
 
@@ -88,8 +88,8 @@ def test_a_small_data_set_will_do(tiny: Path, few: Dataset, tmp_path: Path) -> N
     """Of 400 training images, half tell the tolerance; batches are filled up from 100 test images."""
     data = part(few, 400, 100)
     data = dataclasses.replace(data, validation_images=data.train_images[:40], validation_labels=data.train_labels[:40])
-    facts = publish_variant("int8", data, tiny, tmp_path / "model.onnx")
-    assert facts["test_images"] == "100"
+    metadata = publish_variant("int8", data, tiny, tmp_path / "model.onnx")
+    assert metadata["test_images"] == "100"
 
 
 def test_all_precisions_are_served_side_by_side(tiny: Path, few: Dataset, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def stretched(training: Training, images: torch.Tensor, factor: float) -> Traini
     assert isinstance(conv, nn.Conv2d)
     assert isinstance(linear, nn.Linear)
     with torch.inference_mode():
-        active = conv(Preprocess(brief.RECIPE.mean, brief.RECIPE.std)(images)).relu().mean((0, 2, 3)).argmax()
+        active = conv(Preprocess(trained.RECIPE.mean, trained.RECIPE.std)(images)).relu().mean((0, 2, 3)).argmax()
     network = NETWORKS["mnist-tiny"].build()
     state = {key: value.clone() for key, value in training.network.state_dict().items()}
     state["conv.weight"][active] *= factor
@@ -139,7 +139,7 @@ def test_a_network_that_a_precision_cannot_hold_is_refused(
 ) -> None:
     """One channel thousands of times as large as the others leaves them no int8 steps, and float16 no number."""
     fp32 = tmp_path / "mnist-tiny" / "1" / "model.onnx"
-    publish(brief.RECIPE, stretched(training, few.train_images[:100], factor), few, fp32)
+    publish(trained.RECIPE, stretched(training, few.train_images[:100], factor), few, fp32)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ParityError, match=sentence):
         publish_variant(precision, few, fp32, tmp_path / f"mnist-tiny-{precision}" / "1" / "model.onnx")

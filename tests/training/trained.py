@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from training.data import Dataset
-from training.publication import publish
+from training.publish import publish
 from training.recipes import RECIPES
 from training.train import train
 

@@ -4,19 +4,15 @@
 training indexes the tensors.
 """
 
-import argparse
 import hashlib
 import os
-import sys
 from dataclasses import dataclass, fields, replace
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
-from training.errors import DataError, TrainingError
+from training.errors import DataError
 
 LABELS = {
     "mnist": tuple("0123456789"),
@@ -113,21 +109,6 @@ def load(name: str, data_dir: Path) -> Dataset:
     return Dataset(name, LABELS[name], images[0], labels[0], images[0][none], labels[0][none], images[1], labels[1])
 
 
-def download(name: str, data_dir: Path) -> Dataset:
-    """Download one data set through torchvision where it is not there yet, then verify it as `load` does."""
-    from torchvision import datasets
-
-    kind = datasets.MNIST if name == "mnist" else datasets.CIFAR10
-    try:
-        kind(data_dir, download=True)
-    except (RuntimeError, OSError, HTTPException) as error:
-        raise DataError(
-            f"{name} could not be downloaded to {data_dir.absolute()} ({error}); check the network, the free space and "
-            f"that the folder can be written, or name a folder that already holds the data with --data-dir"
-        ) from error
-    return load(name, data_dir)
-
-
 def _check_mnist(folder: Path, remedy: str) -> None:
     """Compare the four files with the published MD5 sums; raises DataError naming the file that differs."""
     for name, expected in MNIST_MD5.items():
@@ -137,38 +118,3 @@ def _check_mnist(folder: Path, remedy: str) -> None:
             raise DataError(
                 f"{folder.absolute() / name} is damaged (MD5 {found}, expected {expected}); remove it and {remedy}"
             )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run ``python -m training.data``; gives the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.data", description="Download MNIST and CIFAR-10 through torchvision, and verify them."
-    )
-    parser.add_argument("name", nargs="?", choices=["mnist", "cifar10", "all"], default="all", help="default: all")
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=default_data_dir(),
-        help="the folder for data sets (default: $CONVSERVE_DATA_DIR, else data)",
-    )
-    chosen = parser.parse_args(arguments)
-    console = Console(soft_wrap=True, highlight=False, markup=False)
-    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    try:
-        for name in LABELS if chosen.name == "all" else (chosen.name,):
-            data = download(name, chosen.data_dir)
-            console.print(
-                f"{name}: {len(data.train_images):,} + {len(data.test_images):,} images, verified, "
-                f"in {chosen.data_dir.absolute()}"
-            )
-    except TrainingError as error:
-        errors.print(f"error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        errors.print("error: interrupted; the same command fetches again what is not whole")
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""A folder of class-named folders of pictures, as torchvision's ImageFolder has it, as a data set."""
+"""A folder of class-named folders of images, as torchvision's ImageFolder has it, as a data set."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,15 +7,15 @@ import torch
 from rich.console import Console
 
 from training.data import Dataset
+from training.data.image_files import EXTENSIONS, read_all
 from training.errors import DataError
-from training.pictures import EXTENSIONS, read_all
 
 Sample = tuple[Path, int]
-"""A picture and its class."""
+"""An image file and its class."""
 
 # Names by which a folder beside `train` is taken for the test set; the second only where there is none of the first.
 TEST, VALIDATION = ("test",), ("val", "valid", "validation")
-# Without a test set of its own, one in so many pictures of each class is held out.
+# Without a test set of its own, one in so many images of each class is held out.
 TEST_SHARE = 5
 # From so many training images on, one in so many of each class is held out for the temperature of the probabilities:
 # fewer than fifty say little about one.
@@ -24,7 +24,7 @@ SHOWN_CLASSES = 10
 
 
 def load_folder(folder: Path, shape: tuple[int, int, int], console: Console | None = None) -> Dataset:
-    """Read a folder's pictures at a network's `shape` (height, width, channels); labels are the class folders' names.
+    """Read a folder's images at a network's `shape` (height, width, channels); labels are the class folders' names.
 
     Where `folder` has `train` and `test` (or `val`), each with class folders, these are the split; else a fifth of each
     class is held out for testing. The same files give the same data set, in the same shuffled order. What was found is
@@ -94,7 +94,7 @@ def _labels(folder: Path) -> tuple[str, ...]:
     names = _folders(folder)
     if not names:
         raise DataError(
-            f"{folder.absolute()} has no class folders; put the pictures of each class into a folder of its own, whose "
+            f"{folder.absolute()} has no class folders; put the images of each class into a folder of its own, whose "
             f"name becomes the label, such as {folder / 'cat' / 'one.png'}"
         )
     if len(names) == 1:
@@ -109,27 +109,27 @@ def _labels(folder: Path) -> tuple[str, ...]:
 
 
 def _samples(folder: Path, labels: Sequence[str], least: int) -> list[Sample]:
-    """All pictures of the class folders, sorted, whatever lies deeper included; raises DataError for too few."""
+    """All images of the class folders, sorted, whatever lies deeper included; raises DataError for too few."""
     from torchvision.datasets.folder import make_dataset  # here, for the same reason as in data.py
 
     numbers = {label: number for number, label in enumerate(labels)}
-    found = make_dataset(str(folder), numbers, is_valid_file=_is_picture, allow_empty=True)
+    found = make_dataset(str(folder), numbers, is_valid_file=_is_image_file, allow_empty=True)
     samples = [(Path(path), number) for path, number in found]
     counts = torch.bincount(torch.tensor([number for _, number in samples], dtype=torch.int64), minlength=len(labels))
     for label, count in zip(labels, counts.tolist(), strict=True):
         if count == 0:
             raise DataError(
-                f"{folder / label} holds no pictures ({', '.join(EXTENSIONS)}); add some, or remove the folder"
+                f"{folder / label} holds no images ({', '.join(EXTENSIONS)}); add some, or remove the folder"
             )
         if count < least:
             raise DataError(
-                f"{folder / label} holds {count} picture, and at least {least} are needed, one to train and one to "
+                f"{folder / label} holds {count} image, and at least {least} are needed, one to train and one to "
                 f"test; add some, or remove the folder"
             )
     return samples
 
 
-def _is_picture(path: str) -> bool:
+def _is_image_file(path: str) -> bool:
     """Whether a file's name says so; macOS leaves hidden `._name.jpg` files that are none."""
     return path.lower().endswith(EXTENSIONS) and not Path(path).name.startswith(".")
 

@@ -1,4 +1,4 @@
-"""Picture files → pixels of a network's size, by the very rule of the server, so that training sees what serving sees.
+"""Image files → pixels of a network's size, by the very rule of the server, so that training sees what serving sees.
 
 The server has its own copy of the rule, because neither package imports the other; a test holds the two equal.
 """
@@ -22,7 +22,7 @@ from training.errors import DataError
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
 """torchvision's ImageFolder has the same, without the last."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
-"""Of the first picture in each file."""
+"""Of the first image in each file."""
 MODES = {1: "L", 3: "RGB"}
 # Pillow decodes outside of the interpreter lock, and disks answer several at once.
 THREADS = 8
@@ -37,14 +37,14 @@ def read(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     to the shape's aspect ratio, and resized with antialiasing. Raises whatever Pillow's decoders raise.
     """
     height, width, channels = shape
-    with Image.open(path, formats=FORMATS) as picture:
-        picture.load()
-        ImageOps.exif_transpose(picture, in_place=True)
-        result: Image.Image = picture
-        if picture.mode == "F":
+    with Image.open(path, formats=FORMATS) as opened:
+        opened.load()
+        ImageOps.exif_transpose(opened, in_place=True)
+        result: Image.Image = opened
+        if opened.mode == "F":
             raise ValueError("its pixels are floating-point numbers, whose black and white nobody knows")
-        if picture.mode.startswith("I"):  # Pillow itself would clip the values
-            values = np.asarray(picture, dtype=np.float64)
+        if opened.mode.startswith("I"):  # Pillow itself would clip the values
+            values = np.asarray(opened, dtype=np.float64)
             result = Image.fromarray(np.clip(values / 257 + 0.5, 0, 255).astype(np.uint8))
         if result.has_transparency_data:
             rgba = result.convert("RGBA")
@@ -76,13 +76,13 @@ def read_all(paths: Sequence[Path], shape: tuple[int, int, int], console: Consol
                 except Exception as error:  # on broken files decoders raise a dozen different types
                     failed[row] = f"{path} ({error})"
 
-    columns = (TextColumn("reading pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("reading images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         warnings.catch_warnings(),
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
         ThreadPoolExecutor(THREADS) as threads,
     ):
-        # Pillow warns of odd metadata and of large pictures; what decodes is used all the same.
+        # Pillow warns of odd metadata and of large images; what decodes is used all the same.
         warnings.simplefilter("ignore")
         bar = progress.add_task("", total=len(paths))
         workers = [threads.submit(work) for _ in range(THREADS)]
@@ -91,7 +91,7 @@ def read_all(paths: Sequence[Path], shape: tuple[int, int, int], console: Consol
                 progress.update(bar, completed=len(paths) - len(waiting))
             progress.update(bar, completed=len(paths))
         finally:
-            waiting.clear()  # after Ctrl-C nobody stays for the rest
+            waiting.clear()  # after Ctrl-C the rest is left
     broken = [failed[row] for row in sorted(failed)]
     if broken:
         rest = f" and {len(broken) - NAMED:,} more" if len(broken) > NAMED else ""

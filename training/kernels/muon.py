@@ -22,20 +22,25 @@ class Muon(torch.optim.Optimizer):
 
     Each kernel [out, in, height, width] must be followed by a batch norm: it is brought back to the Frobenius norm
     √out before each step, which the norm makes meaningless for the result, so `rate` is the relative size of a step.
-    `rest_rate` and `weight_decay` are those of all other weights, by SGD; the momentum is Nesterov's for both.
+    `sgd_learning_rate` and `weight_decay` are those of all other weights, by SGD; the momentum is Nesterov's for both.
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], rate: float, rest_rate: float, momentum: float, weight_decay: float
+        self,
+        parameters: Iterable[nn.Parameter],
+        rate: float,
+        sgd_learning_rate: float,
+        momentum: float,
+        weight_decay: float,
     ) -> None:
         weights = list(parameters)
         kernels = {"params": [weight for weight in weights if weight.ndim == 4], "lr": rate, "kernels": True}
-        rest = {"params": [weight for weight in weights if weight.ndim != 4], "lr": rest_rate, "kernels": False}
+        rest = {"params": [weight for weight in weights if weight.ndim != 4], "lr": sgd_learning_rate, "kernels": False}
         defaults = {"momentum": momentum, "weight_decay": weight_decay}
         super().__init__([group for group in (kernels, rest) if group["params"]], defaults)
 
     @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override] # without a closure that computes the loss again: nobody has one
+    def step(self) -> None:  # type: ignore[override] # without a closure that computes the loss again
         """Change every weight by its gradient."""
         for group in self.param_groups:
             for weight in group["params"]:

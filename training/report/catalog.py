@@ -1,4 +1,4 @@
-"""`python -m training.catalog`: write models/README.md, a table of all models, from nothing but their report.json."""
+"""`python -m training.report.catalog`: write models/README.md, a table of all models, from their report.json."""
 
 import argparse
 import json
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
+from training.command import exit_status
 from training.errors import ModelFileError, TrainingError
 from training.files import replacing
 from training.networks import NETWORKS, count_parameters
-from training.page import DATASETS, percent, size
 from training.recipes import RECIPES
+from training.report.page import DATASETS, percent, size
 
 # Where each network comes from, and the figures that its document publishes; those not named here are ours.
 SOURCES = {
@@ -38,7 +38,7 @@ a `report.json` beside it has the same for programs. Everything was measured on 
 CPU, accuracy and calibration error over the whole test set. "Published" is what the source document gives for its own
 training.
 
-This page is written by `python -m training.catalog` from the reports; change it there.
+This page is written by `python -m training.report.catalog` from the reports; change it there.
 
 | name | document | data set | precision | parameters | multiply-accumulates | size | test accuracy \
 | calibration error | images/s in runs of 64 | published | made by |
@@ -55,9 +55,9 @@ def render(models_dir: Path) -> str:
     lines: dict[str, list[str]] = {}  # by the name of the fp32 model
     for path in sorted(models_dir.glob("*/*/report.json")):
         report = _read(path)
-        facts = report["facts"]
-        measured.add(facts["name"])
-        lines.setdefault(facts.get("variant_of", facts["name"]), []).append(_row(report, path.parent.name))
+        metadata = report["facts"]
+        measured.add(metadata["name"])
+        lines.setdefault(metadata.get("variant_of", metadata["name"]), []).append(_row(report, path.parent.name))
     ours = [([] if name in measured else [_unbuilt(name)]) + lines.pop(name, []) for name in RECIPES]
     return "".join([HEAD, *(line for part in (*ours, *lines.values()) for line in part)])
 
@@ -65,33 +65,37 @@ def render(models_dir: Path) -> str:
 def _read(path: Path) -> dict[str, Any]:
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        if not {"facts", "test", "calibration", "cost", "training"} <= report.keys():
-            raise ValueError("it lacks whole parts")
-    except (ValueError, AttributeError) as error:
-        name = path.parent.parent.name
-        raise ModelFileError(f"{path} is no report of ours ({error}); run: python -m training.report {name}") from error
-    return dict(report)
+    except ValueError as error:
+        raise _not_ours(path, str(error)) from error
+    if not isinstance(report, dict) or not {"facts", "test", "calibration", "cost", "training"} <= report.keys():
+        raise _not_ours(path, "it lacks whole parts")
+    return report
+
+
+def _not_ours(path: Path, why: str) -> ModelFileError:
+    name = path.parent.parent.name
+    return ModelFileError(f"{path} is no report of ours ({why}); run: python -m training.report {name}")
 
 
 def _row(report: Mapping[str, Any], version: str) -> str:
     """Write the line of a model that was measured."""
-    facts, cost = report["facts"], report["cost"]
-    title = f"`{facts['name']}`" + (f" version {version}" if version != "1" else "")
-    document, published = SOURCES.get(facts["network"], ("ours", "-"))
-    own = facts["dataset"] == "folder"
-    not_kept = facts.get("variant_of", facts["name"]) in NOT_KEPT
+    metadata, cost = report["facts"], report["cost"]
+    title = f"`{metadata['name']}`" + (f" version {version}" if version != "1" else "")
+    document, published = SOURCES.get(metadata["network"], ("ours", "-"))
+    own = metadata["dataset"] == "folder"
+    not_kept = metadata.get("variant_of", metadata["name"]) in NOT_KEPT
     return _line(
-        f"[{title}]({facts['name']}/{version}/README.md)",
+        f"[{title}]({metadata['name']}/{version}/README.md)",
         document,
-        DATASETS[facts["dataset"]],
-        facts["precision"],
+        DATASETS[metadata["dataset"]],
+        metadata["precision"],
         f"{cost['parameters']:,}",
         f"{cost['multiply_accumulates']:,}",
         size(cost["bytes"]),
         percent(report["test"]["accuracy"]),
         percent(report["calibration"]["after"]["error"]),
         f"{cost['images_per_s']['64']:,.0f}",
-        "-" if own or "variant_of" in facts else published,
+        "-" if own or "variant_of" in metadata else published,
         f"`{report['training']['command']}`" + (" (not kept here)" if not_kept else ""),
     )
 
@@ -111,23 +115,24 @@ def _line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run ``python -m training.catalog``; gives the exit status."""
+def main(line: list[str] | None = None) -> int:
+    """Run ``python -m training.report.catalog``; gives the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m training.catalog", description="Write README.md in the models folder from the reports there."
+        prog="python -m training.report.catalog",
+        description="Write README.md in the models folder from the reports there.",
     )
     parser.add_argument("--models-dir", type=Path, default=Path("models"), metavar="DIR", help="default: models")
-    folder: Path = parser.parse_args(arguments).models_dir
-    try:
-        if not folder.is_dir():
-            raise TrainingError(f"there is no folder {folder.absolute()}; name another with --models-dir")
-        page = render(folder)
-        with replacing(folder / "README.md") as temporary:
-            temporary.write_text(page, encoding="utf-8")
-    except (TrainingError, OSError) as error:
-        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"error: {error}")
-        return 1
-    return 0
+    folder: Path = parser.parse_args(line).models_dir
+    return exit_status(lambda: write(folder), "the page is as it was")
+
+
+def write(folder: Path) -> None:
+    """Write the page into the models folder; raises TrainingError where there is none."""
+    if not folder.is_dir():
+        raise TrainingError(f"there is no folder {folder.absolute()}; name another with --models-dir")
+    page = render(folder)
+    with replacing(folder / "README.md") as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

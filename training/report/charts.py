@@ -1,4 +1,4 @@
-"""The pictures of a report, as PNG: the same figures give the same bytes under the same versions of the libraries.
+"""The figures of a report, as PNG: the same numbers give the same bytes under the same versions of the libraries.
 
 Colours are those of Okabe and Ito, "Color Universal Design" (2008), which colour-blind readers tell apart; marks and
 line styles repeat what they say.
@@ -49,14 +49,14 @@ STYLE = {
 
 def curves(history: Sequence[Mapping[str, float | None]]) -> bytes:
     """Draw loss and accuracy against epochs, for the training, validation and test images, where they were measured."""
-    with _drawing(WIDE) as (figure, picture):
+    with _drawing(WIDE) as (figure, png):
         left, right = figure.subplots(1, 2)
         epochs = np.arange(1, len(history) + 1)
         few = len(history) <= 30  # a mark for each of many epochs would hide the line
         marks = {"train": (BLUE, "-", "o"), "validation": (ORANGE, "--", "s"), "test": (GREEN, ":", "^")}
-        for axes, figures in ((left, "loss"), (right, "accuracy")):
+        for axes, metric in ((left, "loss"), (right, "accuracy")):
             for part, (colour, line, mark) in marks.items():
-                values = [epoch[figures if part == "train" else f"{part}_{figures}"] for epoch in history]
+                values = [epoch[metric if part == "train" else f"{part}_{metric}"] for epoch in history]
                 if any(value is not None for value in values):
                     points = [math.nan if value is None else value for value in values]
                     axes.plot(epochs, points, line, color=colour, marker=mark if few else "", label=part)
@@ -67,14 +67,14 @@ def curves(history: Sequence[Mapping[str, float | None]]) -> bytes:
         right.set_ylabel("accuracy")
         right.yaxis.set_major_formatter(_percent())
         right.legend()
-    return picture.getvalue()
+    return png.getvalue()
 
 
 def confusion(matrix: NDArray[np.int64], labels: Sequence[str]) -> bytes:
-    """Draw how many images of each class (rows) got each answer (columns): [classes, classes]."""
+    """Draw how many images of each class (rows) got each prediction (columns): [classes, classes]."""
     count = len(labels)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    with _drawing(SQUARE) as (figure, picture):
+    with _drawing(SQUARE) as (figure, png):
         axes = figure.subplots()
         axes.grid(visible=False)
         # A plain scale would leave all mistakes of a good model white.
@@ -86,7 +86,7 @@ def confusion(matrix: NDArray[np.int64], labels: Sequence[str]) -> bytes:
         upright = count > NUMBERED_CLASSES or any(len(name) * count > 60 for name in names)
         axes.set_xticks(named, names, rotation=90 if upright else 0, fontsize=size)
         axes.set_yticks(named, names, fontsize=size)
-        axes.set_xlabel("answer")
+        axes.set_xlabel("prediction")
         axes.set_ylabel("true class")
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
@@ -99,7 +99,7 @@ def confusion(matrix: NDArray[np.int64], labels: Sequence[str]) -> bytes:
         bar = figure.colorbar(shown, ax=axes, ticks=ticks, shrink=0.8, aspect=30, label="share of the true class")
         bar.ax.yaxis.set_major_formatter(_percent())
         bar.outline.set_visible(False)
-    return picture.getvalue()
+    return png.getvalue()
 
 
 def calibration(calibrations: Mapping[str, Mapping[str, Any]]) -> bytes:
@@ -107,7 +107,7 @@ def calibration(calibrations: Mapping[str, Mapping[str, Any]]) -> bytes:
 
     `calibrations` has a name for the legend → `error` and `bins`, as in a report.
     """
-    with _drawing(SQUARE) as (figure, picture):
+    with _drawing(SQUARE) as (figure, png):
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         axes.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="perfect")
         marks = [(ORANGE, "s", "-."), (BLUE, "o", "-")][-len(calibrations) :]
@@ -133,7 +133,7 @@ def calibration(calibrations: Mapping[str, Mapping[str, Any]]) -> bytes:
         axes.set_ylim(-0.02, 1.02)
         axes.yaxis.set_major_formatter(_percent())
         axes.legend(loc="lower right")
-        below.set_xlabel("confidence: probability of the answer")
+        below.set_xlabel("confidence: probability of the prediction")
         below.set_xlim(-0.01, 1.01)
         below.xaxis.set_major_formatter(_percent())
         below.set_ylabel("images")
@@ -142,49 +142,47 @@ def calibration(calibrations: Mapping[str, Mapping[str, Any]]) -> bytes:
         below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         below.yaxis.minorticks_off()
         figure.align_ylabels()
-    return picture.getvalue()
+    return png.getvalue()
 
 
 def mistakes(
-    images: NDArray[np.uint8],
-    truths: NDArray[np.int64],
-    probabilities: NDArray[np.float32],
-    labels: Sequence[str],
+    images: NDArray[np.uint8], truths: NDArray[np.int64], probabilities: NDArray[np.float32], labels: Sequence[str]
 ) -> bytes:
-    """Draw wrongly answered images [N, H, W, C], each with its answer, the answer's probability, and its true class.
+    """Draw wrongly predicted images [N, H, W, C], each with its prediction, that one's probability, and its true class.
 
     `truths` is [N], `probabilities` [N, classes].
     """
     rows = max(1, math.ceil(len(images) / MISTAKES_A_ROW))
-    with _drawing((WIDE[0], MISTAKE_TALL * rows)) as (figure, picture):
+    with _drawing((WIDE[0], MISTAKE_TALL * rows)) as (figure, png):
         grid = figure.subplots(rows, MISTAKES_A_ROW, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
         for axes, image, truth, given in zip(grid.flat, images, truths, probabilities, strict=False):
             axes.imshow(image.squeeze(2) if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255)
-            answer = int(given.argmax())
+            prediction = int(given.argmax())
             axes.set_title(
-                f"{_short(labels[answer])}  {given[answer] * 100:.1f} %\nis: {_short(labels[truth])}", fontsize=8
+                f"{_short(labels[prediction])}  {given[prediction] * 100:.1f} %\nis: {_short(labels[truth])}",
+                fontsize=8,
             )
         if len(images) == 0:
             figure.text(0.5, 0.5, "no mistakes on the test images", ha="center", va="center", color=GREY, fontsize=12)
-    return picture.getvalue()
+    return png.getvalue()
 
 
 @contextmanager
 def _drawing(inches: tuple[float, float]) -> Iterator[tuple[Figure, io.BytesIO]]:
     """Give an empty figure; when the block ends, it stands in the buffer as PNG, with no word on what drew it."""
-    picture = io.BytesIO()
-    # A user's own matplotlibrc is not asked, so that the same figures look the same everywhere.
+    png = io.BytesIO()
+    # A user's own matplotlibrc is not asked, so that the same numbers look the same everywhere.
     with style.context(["default", STYLE]), catch_warnings():
         filterwarnings("ignore", message="Glyph .* missing from font")  # a class in a script that it has not: a box
         figure = Figure(figsize=inches, dpi=DPI, layout="constrained")
-        yield figure, picture
+        yield figure, png
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png")
         with Image.open(drawn) as image:
             # 256 colours are enough, and half of the bytes.
-            image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(picture, "PNG", optimize=True)
+            image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(png, "PNG", optimize=True)
 
 
 def _short(label: str) -> str:

@@ -1,4 +1,4 @@
-"""The page that sets the documents' figures beside ours, and its picture; knows results, and nothing of training."""
+"""The page that sets the documents' figures beside ours, and its figure; knows results, and nothing of training."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from training.published import PUBLISHED, Published
+from training.report.published import PUBLISHED, Published
 
 Run = dict[str, Any]
 """One seed's result, as the JSON file has it: seed, epochs (see `checkpoint.Epoch`), and counts for each set."""

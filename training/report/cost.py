@@ -25,7 +25,7 @@ WEIGHT_INPUT = {
     "QLinearConv": 3,
     "QLinearMatMul": 3,
 }
-# One picture of a lone request, and as many as the service joins on a CPU (`join_rows` in its providers).
+# One image of a lone request, and a large batch.
 BATCHES = (1, 64)
 # A median bears other work for up to three of the repeats; all of them, for both batches, take under two seconds.
 REPEATS, REPEAT_S = 7, 0.1

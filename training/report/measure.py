@@ -11,19 +11,19 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from training import cost
 from training.calibration import bins, expected_calibration_error
 from training.data import Dataset
 from training.errors import DataError, ModelFileError
 from training.evaluate import OnnxFile, Outputs, outputs_of_onnx
 from training.onnx_file import read_metadata
-from training.recipes import RECIPES
+from training.recipes import RECIPES, current_names
+from training.report import cost
 
 # Facts of the metadata that are JSON, numbers included; all others are text.
-JSON_FACTS = {"history", "labels", "parameters", "recipe", "seed", "temperature", "versions"}
-JSON_FACTS |= {"agreement", "calibration_error", "fp32_test_correct", "test_accuracy", "test_correct", "test_images"}
+JSON_KEYS = {"history", "labels", "parameters", "recipe", "seed", "temperature", "versions"}
+JSON_KEYS |= {"agreement", "calibration_error", "fp32_test_correct", "test_accuracy", "test_correct", "test_images"}
 # What older files lack.
-NEEDED_FACTS = {"calibration_error", "history", "name", "temperature"}
+REQUIRED_KEYS = {"calibration_error", "history", "name", "temperature"}
 # Images between two steps of the progress bar.
 STEP = 1_000
 DIGITS = 6
@@ -32,75 +32,77 @@ DIGITS = 6
 def measure(
     path: Path, data: Dataset, advance: Callable[[int], object] = lambda _: None
 ) -> tuple[dict[str, Any], Outputs]:
-    """Measure the model file at `path` on its whole data set; gives what report.json says, and its answers to the test.
+    """Measure the model file at `path` on its whole data set; gives what report.json says, and the test outputs.
 
-    `advance` is told of images as they are answered. Raises ModelFileError for a file of others or of an older format,
+    `advance` is told of images as they are run. Raises ModelFileError for a file of others or of an older format,
     and DataError when this is not the data set that the model was made from.
     """
-    facts = read_facts(path)
+    metadata = parse_metadata(path)
     shape = image_shape(path)
-    if (data.name, list(data.labels), list(data.test_images.shape[1:])) != (facts["dataset"], facts["labels"], shape):
+    given = (data.name, list(data.labels), tuple(data.test_images.shape[1:]))
+    if given != (metadata["dataset"], metadata["labels"], shape):
         raise DataError(
-            f"{path} was made from {facts['dataset']} with {len(facts['labels'])} classes and images of "
+            f"{path} was made from {metadata['dataset']} with {len(metadata['labels'])} classes and images of "
             f"{'x'.join(map(str, shape))}, which is not the data given ({data.name} with {len(data.labels)} classes); "
             f"name the right folder with --data-dir"
         )
-    digest = facts["recipe"].get("digest")
+    digest = metadata["recipe"].get("digest")
     if digest is not None and digest != data.digest():
         raise DataError(
-            f"{path} was made from other pictures than those that are there now; export it again with --force"
+            f"{path} was made from other images than those that are there now; export it again with --force"
         )
-    data = data.hold_out(facts["recipe"]["validation"])
+    data = data.hold_out(metadata["recipe"]["validation"])
     file = OnnxFile(path)
-    test = _answer(file, data.test_images, advance)
+    test = _run(file, data.test_images, advance)
     labels = data.test_labels.numpy()
     report: dict[str, Any] = {
-        "facts": facts,
-        "image_shape": shape,
-        "test": _score(test, labels) | _by_class(test.answers, labels, data.labels),
-        "calibration": _calibration(test, labels, facts["temperature"]),
-        "train": _score(_answer(file, data.train_images, advance), data.train_labels.numpy()),
+        "facts": metadata,
+        "image_shape": list(shape),
+        "test": _score(test, labels) | _by_class(test.predictions, labels, data.labels),
+        "calibration": _calibration(test, labels, metadata["temperature"]),
+        "train": _score(_run(file, data.train_images, advance), data.train_labels.numpy()),
         "validation": None,
-        "cost": {"parameters": facts["parameters"]} | asdict(cost.measure(path, file, data.test_images.numpy())),
+        "cost": {"parameters": metadata["parameters"]} | asdict(cost.measure(path, file, data.test_images.numpy())),
         "training": {
-            "seconds": round(sum(epoch["seconds"] for epoch in facts["history"]), 1),
-            "epochs": len(facts["history"]),
-            "command": command(facts),
+            "seconds": round(sum(epoch["seconds"] for epoch in metadata["history"]), 1),
+            "epochs": len(metadata["history"]),
+            "command": command(metadata),
         },
-        "variant": _variant(path, facts),
+        "variant": _variant(path, metadata),
     }
     if len(data.validation_images):
-        seen = _answer(file, data.validation_images, advance)
+        seen = _run(file, data.validation_images, advance)
         report["validation"] = _score(seen, data.validation_labels.numpy())
     return report, test
 
 
-def read_facts(path: Path) -> dict[str, Any]:
+def parse_metadata(path: Path) -> dict[str, Any]:
     """Read the metadata of a file but its probe, numbers as numbers; raises ModelFileError where some is missing."""
     texts = read_metadata(path)
-    missing = sorted(NEEDED_FACTS - texts.keys())
+    missing = sorted(REQUIRED_KEYS - texts.keys())
     if missing:
         raise ModelFileError(
             f"{path} does not say its {missing[0]}, for an older version of this program wrote it; export it again "
             f"with --force"
         )
     del texts["probe"]
-    return {key: json.loads(text) if key in JSON_FACTS else text for key, text in sorted(texts.items())}
+    return {key: json.loads(text) if key in JSON_KEYS else text for key, text in sorted(texts.items())}
 
 
-def image_shape(path: Path) -> list[int]:
+def image_shape(path: Path) -> tuple[int, int, int]:
     """Give height, width and channels of the images that a file takes."""
     (images,) = onnx.load(path, load_external_data=False).graph.input
-    return [dim.dim_value for dim in images.type.tensor_type.shape.dim][1:]
+    height, width, channels = (dim.dim_value for dim in images.type.tensor_type.shape.dim[1:])
+    return height, width, channels
 
 
-def command(facts: dict[str, Any]) -> str:
+def command(metadata: dict[str, Any]) -> str:
     """Name the command that makes such a file, with an option for each number that is not the recipe's own."""
-    name, recipe = facts.get("variant_of", facts["name"]), facts["recipe"]
-    own = RECIPES.get(name, RECIPES[facts["network"]])
+    name, recipe = metadata.get("variant_of", metadata["name"]), current_names(metadata["recipe"])
+    own = RECIPES.get(name, RECIPES[metadata["network"]])
     line = ["python", "-m", "training.export"]
-    if facts["dataset"] == "folder":
-        line += ["--dataset", "folder", "--data-dir", "FOLDER", "--network", facts["network"], "--name", name]
+    if metadata["dataset"] == "folder":
+        line += ["--dataset", "folder", "--data-dir", "FOLDER", "--network", metadata["network"], "--name", name]
     else:
         line.append(name)
     for option in ("epochs", "seed", "learning_rate"):
@@ -108,12 +110,12 @@ def command(facts: dict[str, Any]) -> str:
             line += [f"--{option.replace('_', '-')}", str(recipe[option])]
     if own.flip and not recipe["flip"]:
         line.append("--no-flip")
-    if facts["precision"] != "fp32":
-        line += ["--precision", facts["precision"]]
+    if metadata["precision"] != "fp32":
+        line += ["--precision", metadata["precision"]]
     return " ".join(line)
 
 
-def _answer(file: OnnxFile, images: torch.Tensor, advance: Callable[[int], object]) -> Outputs:
+def _run(file: OnnxFile, images: torch.Tensor, advance: Callable[[int], object]) -> Outputs:
     parts = []
     for part in torch.split(images, STEP):
         parts.append(outputs_of_onnx(file, part))
@@ -124,7 +126,7 @@ def _answer(file: OnnxFile, images: torch.Tensor, advance: Callable[[int], objec
 
 
 def _score(outputs: Outputs, labels: NDArray[np.int64]) -> dict[str, Any]:
-    correct = int((outputs.answers == labels).sum())
+    correct = int((outputs.predictions == labels).sum())
     right = outputs.probabilities[np.arange(len(labels)), labels].astype(np.float64)
     # What float32 rounds to zero counts as its least normal number, so that the mean stays one.
     loss = -np.log(np.maximum(right, np.finfo(np.float32).tiny)).mean()
@@ -136,9 +138,9 @@ def _score(outputs: Outputs, labels: NDArray[np.int64]) -> dict[str, Any]:
     }
 
 
-def _by_class(answers: NDArray[np.int64], labels: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, Any]:
+def _by_class(predictions: NDArray[np.int64], labels: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, Any]:
     confusion = np.zeros((len(names), len(names)), np.int64)
-    np.add.at(confusion, (labels, answers), 1)
+    np.add.at(confusion, (labels, predictions), 1)
     counts, right = confusion.sum(1).tolist(), confusion.diagonal().tolist()
     return {
         "classes": [
@@ -164,12 +166,12 @@ def _calibration(outputs: Outputs, labels: NDArray[np.int64], temperature: float
     return found
 
 
-def _variant(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
-    if "variant_of" not in facts:
+def _variant(path: Path, metadata: dict[str, Any]) -> dict[str, Any] | None:
+    if "variant_of" not in metadata:
         return None
     return {
-        "of": facts["variant_of"],
-        "accuracy_lost": (facts["fp32_test_correct"] - facts["test_correct"]) / facts["test_images"],
-        "agreement": facts["agreement"],
+        "of": metadata["variant_of"],
+        "accuracy_lost": (metadata["fp32_test_correct"] - metadata["test_correct"]) / metadata["test_images"],
+        "agreement": metadata["agreement"],
         "tolerance": json.loads(read_metadata(path)["probe"])["tolerance"],
     }

@@ -4,36 +4,38 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10", "folder": "a folder of pictures"}
+from training.recipes import current_names
+
+DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10", "folder": "a folder of images"}
 OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD", "muon": "Muon"}
 # Names of classes that are listed; of more, only how many there are is said.
 LISTED_CLASSES = 20
 
 LEARNING = (
-    "Training figures are means over an epoch's images as they were seen, augmented where the recipe says so, by "
+    "Training metrics are means over an epoch's images as they were trained on, augmented where the recipe says so, by "
     "weights that still changed; the others were measured at its end."
 )
 MISTAKES = (
-    "Wrong answers that it was surest of, each with its probability, and below it the right class:",
-    "![Wrongly answered test images](mistakes.png)",
+    "Wrong predictions of the highest probability, each with that, and below it the right class:",
+    "![Wrongly predicted test images](mistakes.png)",
 )
 TAIL = (
-    "All figures were measured on the file itself with ONNX Runtime, over the whole sets, without augmentation; "
+    "Everything was measured on the file itself with ONNX Runtime, over the whole sets, without augmentation; "
     "[report.json](report.json) has them for programs. `python -m training.report` measures anew and writes this page."
 )
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """Write the page; its pictures are named as files beside it."""
-    facts, test = report["facts"], report["test"]
+    """Write the page; its figures are named as files beside it."""
+    metadata, test = report["facts"], report["test"]
     parts = [
-        f"# {facts['name']}",
+        f"# {metadata['name']}",
         _head(report),
         _table(_facts(report)),
         *_learning(report),
         "## What it gets wrong",
-        _confusions(test["confusion"], facts["labels"]),
-        "![How many images of each class got each answer](confusion.png)",
+        _confusions(test["confusion"], metadata["labels"]),
+        "![How many images of each class got each prediction](confusion.png)",
         *(MISTAKES if test["correct"] < test["images"] else ()),
         "## What its probabilities mean",
         _calibration(report),
@@ -47,12 +49,13 @@ def render(report: Mapping[str, Any]) -> str:
 
 
 def summarise(recipe: Mapping[str, Any]) -> str:
-    """Put the numbers of a recipe, as `Recipe.numbers` gives them, in one line."""
+    """Put the numbers of a recipe, as `Recipe.to_dict` or a file's metadata gives them, in one line."""
+    recipe = current_names(recipe)
     parts = [f"{OPTIMIZERS[recipe['optimizer']]} {recipe['learning_rate']:g}"]
     if recipe["momentum"]:
         parts.append(f"momentum {recipe['momentum']:g}")
-    if recipe.get("rest_rate"):
-        parts.append(f"{recipe['rest_rate']:g} for what is no kernel")
+    if recipe.get("sgd_learning_rate"):
+        parts.append(f"{recipe['sgd_learning_rate']:g} by SGD for what is no kernel")
     if recipe["weight_decay"]:
         parts.append(f"weight decay {recipe['weight_decay']:g}")
     if recipe["cosine"]:
@@ -61,23 +64,23 @@ def summarise(recipe: Mapping[str, Any]) -> str:
     parts += [
         form.format(recipe[key])
         for key, form in {
-            "shift_pixels": "shifts of up to {} pixels",
-            "flip": "flips",
-            "alternate": "in every second epoch",
-            "cutout_pixels": "cut-outs of {} pixels",
-            "rotate_degrees": "turns of up to {:g}°",
-            "stretch": "stretched by up to {:.0%}",
-            "shear": "sheared by up to {:g}",
-            "bend_pixels": "bent by up to {:g} pixels",
-            "colour": "colours changed by up to {:.0%}",
-            "plain_epochs": "shapes and colours unchanged in the last {} epochs",
-            "teacher": "taught by {}",
-            "teaching": "whose answers are {:.0%} of the loss",
-            "teaching_temperature": "at temperature {:g}",
+            "translation_pixels": "translation by up to {} pixels",
+            "flip": "horizontal flip",
+            "alternating_flip": "in every second epoch",
+            "cutout_pixels": "cutout of {} pixels",
+            "rotation_degrees": "rotation by up to {:g}°",
+            "scale": "scale by up to {:.0%}",
+            "shear": "shear by up to {:g}",
+            "elastic_pixels": "elastic distortion by up to {:g} pixels",
+            "color_jitter": "color jitter of up to {:.0%}",
+            "unaugmented_epochs": "none of shape and color in the last {} epochs",
+            "teacher": "distilled from {}",
+            "distillation_weight": "which is {:.0%} of the loss",
+            "distillation_temperature": "at temperature {:g}",
             "label_smoothing": "label smoothing {:g}",
-            "average": "weights averaged with decay {:g}",
+            "ema_decay": "EMA of the weights with decay {:g}",
             "validation": "{:,} images held out",
-            "blind": "the test set left alone until the end",
+            "hold_out_test_set": "test set held out until the end",
         }.items()
         if recipe.get(key)  # a file may be older than one of these
     ]
@@ -100,30 +103,30 @@ def escape(text: str) -> str:
 
 
 def _head(report: Mapping[str, Any]) -> str:
-    facts, test = report["facts"], report["test"]
+    metadata, test = report["facts"], report["test"]
     text = (
-        f"A convolutional network for {DATASETS[facts['dataset']]} that answers **{percent(test['accuracy'])}** of "
-        f"{test['images']:,} test images rightly, with {facts['parameters']:,} parameters."
+        f"A convolutional network for {DATASETS[metadata['dataset']]} that answers **{percent(test['accuracy'])}** of "
+        f"{test['images']:,} test images rightly, with {metadata['parameters']:,} parameters."
     )
     if report["variant"] is not None:
         original, lost = report["variant"]["of"], report["variant"]["accuracy_lost"]
         compared = f"{abs(lost) * 100:.2f} points {'less' if lost > 0 else 'more'} accurate" if lost else "as accurate"
         text += (
-            f" It is [{original}](../../{original}/1/README.md) in {facts['precision']}: {compared}, with the same "
+            f" It is [{original}](../../{original}/1/README.md) in {metadata['precision']}: {compared}, with the same "
             f"answer for {percent(report['variant']['agreement'])} of these images."
         )
     return text
 
 
 def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    facts, test, cost = report["facts"], report["test"], report["cost"]
-    labels = facts["labels"]
+    metadata, test, cost = report["facts"], report["test"], report["cost"]
+    labels = metadata["labels"]
     names = f": {', '.join(map(escape, labels))}" if len(labels) <= LISTED_CLASSES else ""
     known = [(c["accuracy"], c["label"]) for c in test["classes"] if c["accuracy"] is not None]
     weakest, strongest = min(known), max(known)
     speed = [f"{rate:,.0f} in runs of {batch}" for batch, rate in cost["images_per_s"].items()]
     rows = [
-        ("network", f"`{facts['network']}`: {facts['architecture']}"),
+        ("network", f"`{metadata['network']}`: {metadata['architecture']}"),
         ("input", f"`images`, uint8 [batch, {', '.join(map(str, report['image_shape']))}]"),
         ("classes", f"{len(labels)}{names}"),
         ("test accuracy", f"{percent(test['accuracy'])}: {test['correct']:,} of {test['images']:,} images"),
@@ -138,7 +141,7 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows += [
         ("test loss", f"{test['loss']:.4f} nats"),
         ("calibration error", percent(report["calibration"]["after"]["error"])),
-        ("parameters", f"{facts['parameters']:,}, {facts['precision']}"),
+        ("parameters", f"{metadata['parameters']:,}, {metadata['precision']}"),
         ("multiply-accumulates", f"{cost['multiply_accumulates']:,} an image"),
         ("size", size(cost["bytes"])),
         ("images/s", f"{', '.join(speed)} (CPU: {cost['processor']}, {cost['threads']} threads)"),
@@ -156,11 +159,7 @@ def _learning(report: Mapping[str, Any]) -> list[str]:
     """Give the section with the curves; a variant has none, because nothing was trained for it."""
     if report["variant"] is not None or not report["facts"]["history"]:
         return []
-    return [
-        "## How it learned",
-        LEARNING,
-        "![Loss and accuracy against epochs](curves.png)",
-    ]
+    return ["## How it learned", LEARNING, "![Loss and accuracy against epochs](curves.png)"]
 
 
 def _confusions(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
@@ -195,16 +194,16 @@ def _calibration(report: Mapping[str, Any]) -> str:
 
 
 def _making(report: Mapping[str, Any]) -> str:
-    facts, training = report["facts"], report["training"]
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    teacher = ", its teacher's training not" if facts["recipe"].get("teacher") else ""
+    metadata, training = report["facts"], report["training"]
+    versions = ", ".join(f"{name} {version}" for name, version in metadata["versions"].items())
+    teacher = ", its teacher's training not" if metadata["recipe"].get("teacher") else ""
     # A file may be older than the name of what it was trained on.
-    place = f", on {facts['trained_on']}. The file was made" if "trained_on" in facts else ","
+    place = f", on {metadata['trained_on']}. The file was made" if "trained_on" in metadata else ","
     text = (
-        f"{summarise(facts['recipe'])}. Training took {_duration(training['seconds'])} by the clock, pauses of its "
-        f"process included{teacher}{place} with the code of commit `{facts['commit']}` and {versions}."
+        f"{summarise(metadata['recipe'])}. Training took {_duration(training['seconds'])} by the clock, pauses of its "
+        f"process included{teacher}{place} with the code of commit `{metadata['commit']}` and {versions}."
     )
-    if facts.get("trained_in", facts["recipe"]["precision"]) != facts["recipe"]["precision"]:
+    if metadata.get("trained_in", metadata["recipe"]["precision"]) != metadata["recipe"]["precision"]:
         text += " It was computed in float32: the processor would only have emulated bfloat16."
     if report["variant"] is not None:
         text = f"Its network was trained as {report['variant']['of']}: {text}"
