@@ -114,7 +114,7 @@ def check_predictions(
     margins = best[:, -1] - best[:, -2]
     if (margins > 2 * TOLERANCE).any():
         raise ParityError(
-            f"{network}: PyTorch and ONNX Runtime answer {len(differing)} of {len(images)} images differently, "
+            f"{network}: PyTorch and ONNX Runtime predict {len(differing)} of {len(images)} images differently, "
             f"by margins up to {margins.max():.2g} where rounding allows {2 * TOLERANCE:.2g}; the file was not put in "
             f"place"
         )

@@ -1,4 +1,4 @@
-"""Every figure of a report, counted again from the outputs of its file with NumPy."""
+"""Every number of a report, counted again from the outputs of its file with NumPy."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def calibration_error(probabilities: NDArray[np.float64], labels: NDArray[np.int
 
 
 def check(
-    told: dict[str, Any],
+    report: dict[str, Any],
     path: Path,
     logits: NDArray[np.float64],
     probabilities: NDArray[np.float64],
@@ -34,31 +34,31 @@ def check(
     """Compare a report with its file: metadata, size, and all that follows from its outputs for the test images."""
     metadata = onnx_file.read_metadata(path)
     del metadata["probe"]
-    assert {key: json.loads(onnx_file.to_json(value)) for key, value in told["facts"].items()} == {
-        key: text if isinstance(told["facts"][key], str) else json.loads(text) for key, text in metadata.items()
+    assert {key: json.loads(onnx_file.to_json(value)) for key, value in report["facts"].items()} == {
+        key: text if isinstance(report["facts"][key], str) else json.loads(text) for key, text in metadata.items()
     }
-    assert told["cost"]["bytes"] == path.stat().st_size
-    assert told["cost"]["parameters"] == int(metadata["parameters"])
+    assert report["cost"]["bytes"] == path.stat().st_size
+    assert report["cost"]["parameters"] == int(metadata["parameters"])
 
-    names = told["facts"]["labels"]
-    count, answers = len(labels), logits.argmax(1)
-    test = told["test"]
-    assert (test["images"], test["correct"]) == (count, (answers == labels).sum())
+    names = report["facts"]["labels"]
+    count, predictions = len(labels), logits.argmax(1)
+    test = report["test"]
+    assert (test["images"], test["correct"]) == (count, (predictions == labels).sum())
     assert (metadata["test_images"], metadata["test_correct"]) == (str(count), str(test["correct"]))
     assert metadata["test_accuracy"] == f"{test['correct'] / count:.4f}"
     assert test["accuracy"] == pytest.approx(test["correct"] / count)
     confusion = [
-        [int(((labels == true) & (answers == a)).sum()) for a in range(len(names))] for true in range(len(names))
+        [int(((labels == true) & (predictions == a)).sum()) for a in range(len(names))] for true in range(len(names))
     ]
     assert test["confusion"] == confusion
     for number, (label, entry) in enumerate(zip(names, test["classes"], strict=True)):
         assert (entry["label"], entry["images"]) == (label, (labels == number).sum())
         assert entry["correct"] == confusion[number][number]
-        assert entry["accuracy"] == pytest.approx((answers == labels)[labels == number].mean())
+        assert entry["accuracy"] == pytest.approx((predictions == labels)[labels == number].mean())
     right = np.maximum(probabilities[np.arange(count), labels], 1e-37)
     assert test["loss"] == pytest.approx(-np.log(right).mean(), abs=1e-4)
 
-    calibration = told["calibration"]
+    calibration = report["calibration"]
     assert calibration["temperature"] == float(metadata["temperature"])
     powers = np.exp(logits - logits.max(1, keepdims=True))
     softmax = powers / powers.sum(1, keepdims=True)

@@ -29,8 +29,11 @@ def test_cifar10_is_whole(cifar10: Dataset) -> None:
     check_kind(cifar10)
 
 
-def test_validation_images_are_held_out_of_the_training_images_alike_at_every_call(mnist: Dataset) -> None:
-    """Nothing is lost, nothing is in both parts, and what has validation images is left as it is."""
+def test_hold_out_is_always_the_same(mnist: Dataset) -> None:
+    """Validation images are held out of the training images alike at every call.
+
+    Nothing is lost, nothing is in both parts, and what has validation images is left as it is.
+    """
     some = part(mnist, 100, 10)
     held = some.hold_out(30)
     assert (len(held.train_images), len(held.validation_images), len(held.test_images)) == (70, 30, 10)
@@ -69,15 +72,19 @@ def check_kind(data: Dataset) -> None:
 
 
 @pytest.mark.parametrize("name", LABELS)
-def test_a_missing_data_set_is_named_with_its_folder_and_the_remedy(name: str, tmp_path: Path) -> None:
+def test_missing_data_set_names_the_remedy(name: str, tmp_path: Path) -> None:
+    """A missing data set is named with its folder and the remedy."""
     with pytest.raises(DataError) as caught:
         load(name, tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert f"python -m training.data {name} --data-dir {tmp_path}" in str(caught.value)
 
 
-def test_a_damaged_mnist_file_is_found_and_named(data_dir: Path, tmp_path: Path) -> None:
-    """PyTorch's torchvision itself does not check these files; one changed byte is enough."""
+def test_damaged_mnist_file_is_named(data_dir: Path, tmp_path: Path) -> None:
+    """A damaged MNIST file is found and named.
+
+    PyTorch's torchvision itself does not check these files; one changed byte is enough.
+    """
     raw = tmp_path / "MNIST" / "raw"
     shutil.copytree(data_dir / "MNIST" / "raw", raw, copy_function=shutil.copyfile)
     raw.chmod(0o755)
@@ -89,7 +96,8 @@ def test_a_damaged_mnist_file_is_found_and_named(data_dir: Path, tmp_path: Path)
         load("mnist", tmp_path)
 
 
-def test_a_truncated_mnist_file_is_an_error_sentence_too(data_dir: Path, tmp_path: Path) -> None:
+def test_truncated_mnist_file_is_sentence(data_dir: Path, tmp_path: Path) -> None:
+    """A truncated MNIST file is an error sentence too."""
     raw = tmp_path / "MNIST" / "raw"
     shutil.copytree(data_dir / "MNIST" / "raw", raw, copy_function=shutil.copyfile)
     raw.chmod(0o755)
@@ -114,17 +122,23 @@ def test_the_command_verifies_what_is_there(data_dir: Path) -> None:
     assert "cifar10: 50,000 + 10,000 images, verified" in finished.stdout
 
 
-def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file stands where the folder should be, so nothing is fetched."""
+def test_unwritable_folder_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder that cannot be written is a sentence.
+
+    A file stands where the folder should be, so nothing is fetched.
+    """
     (tmp_path / "data").write_text("not a folder")
     assert main(["mnist", "--data-dir", str(tmp_path / "data")]) == 1
     assert capsys.readouterr().err.startswith("error: mnist could not be downloaded to")
 
 
-def test_a_network_that_does_not_answer_is_a_sentence(
+def test_unreachable_mirror_is_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The only mirror is a port of this machine on which nobody listens."""
+    """A network that does not answer is a sentence.
+
+    The only mirror is a port of this machine on which nobody listens.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -27,10 +27,13 @@ from training.networks import Classifier, Preprocess
         ((1.0, 1.0, 1.0), (1.0, 1.0, 1.0)),
     ],
 )
-def test_pixels_folded_into_the_first_convolution_leave_the_function_as_it_was(
+def test_folding_leaves_the_function_unchanged(
     mean: tuple[float, ...], std: tuple[float, ...], padding: int, mnist: Dataset, cifar10: Dataset, tmp_path: Path
 ) -> None:
-    """At the edges too, where padding is no channel's mean."""
+    """Pixels folded into the first convolution leave the function as it was.
+
+    At the edges too, where padding is no channel's mean.
+    """
     torch.manual_seed(0)
     images = (mnist if len(mean) == 1 else cifar10).test_images[:20].clone()
     images[0], images[1] = 0, 255
@@ -73,12 +76,14 @@ def other_model(*first: onnx.NodeProto) -> onnx.ModelProto:
     return model
 
 
-def test_a_graph_with_other_preprocessing_is_refused() -> None:
+def test_other_preprocessing_is_refused() -> None:
+    """A graph with other preprocessing is refused."""
     with pytest.raises(ModelFileError, match="the graph of other is not one that this program exported, so it can be"):
         graph.split(other_model())
 
 
-def test_a_graph_that_does_not_begin_with_a_convolution_is_refused() -> None:
+def test_graph_without_convolution_is_refused() -> None:
+    """A graph that does not begin with a convolution is refused."""
     scale = helper.make_node("Mul", ["float", "one"], ["scaled"])
     shift = helper.make_node("Sub", ["scaled", "one"], ["shifted"])
     with pytest.raises(ModelFileError, match="other does not begin with one convolution, so there is no int8 form"):

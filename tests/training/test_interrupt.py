@@ -17,7 +17,8 @@ def _as_it_was() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_as_it_was")
-def test_the_signal_raises_keyboard_interrupt_again_afterwards_also_after_an_error() -> None:
+def test_keyboard_interrupt_returns_after_imports() -> None:
+    """The signal raises keyboard interrupt again afterwards also after an error."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(ImportError), interrupt_ends_process():
         importlib.import_module("training.nothing")
@@ -26,7 +27,8 @@ def test_the_signal_raises_keyboard_interrupt_again_afterwards_also_after_an_err
 
 
 @pytest.mark.usefixtures("_as_it_was")
-def test_a_process_that_ignores_the_signal_goes_on_ignoring_it() -> None:
+def test_ignored_signal_stays_ignored() -> None:
+    """A process that ignores the signal goes on ignoring it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with interrupt_ends_process():
         signal.raise_signal(signal.SIGINT)

@@ -11,24 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from training import onnx_file
-from training.data import Dataset
 from training.recipes import RECIPES
 from training.report.measure import command, measure, parse_metadata
 
 from .report_check import check
-from .trained import RECIPE, few, make
-
-
-@pytest.fixture(scope="module")
-def data(mnist: Dataset) -> Dataset:
-    """A part of MNIST."""
-    return few(mnist)
-
-
-@pytest.fixture(scope="module")
-def path(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file as it is after a brief training on that part."""
-    return make(data, tmp_path_factory.mktemp("brief"))
+from .trained import RECIPE, Trained
 
 
 def outputs(path: Path, images: torch.Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -39,29 +26,31 @@ def outputs(path: Path, images: torch.Tensor) -> tuple[NDArray[np.float64], NDAr
     return logits, probabilities
 
 
-def test_every_figure_is_that_of_the_file(path: Path, data: Dataset) -> None:
-    told, _ = measure(path, data)
-    check(told, path, *outputs(path, data.test_images), data.test_labels.numpy())
-    assert told["image_shape"] == list(data.test_images.shape[1:])
-    assert told["facts"]["labels"] == list(data.labels)
+def test_every_number_is_the_files(trained: Trained) -> None:
+    """Every number is that of the file."""
+    path, data = trained.path, trained.data
+    report, _ = measure(path, data)
+    check(report, path, *outputs(path, data.test_images), data.test_labels.numpy())
+    assert report["image_shape"] == list(data.test_images.shape[1:])
+    assert report["facts"]["labels"] == list(data.labels)
 
     order = torch.randperm(12_000, generator=torch.Generator().manual_seed(0))
     for name, rows in (("train", order[2_000:]), ("validation", order[:2_000])):
         _, probabilities = outputs(path, data.train_images[rows])
         labels = data.train_labels[rows].numpy()
-        assert told[name]["images"] == len(rows)
-        assert told[name]["accuracy"] == pytest.approx((probabilities.argmax(1) == labels).mean())
+        assert report[name]["images"] == len(rows)
+        assert report[name]["accuracy"] == pytest.approx((probabilities.argmax(1) == labels).mean())
         loss = -np.log(probabilities[np.arange(len(rows)), labels]).mean()
-        assert told[name]["loss"] == pytest.approx(loss, abs=1e-4)
+        assert report[name]["loss"] == pytest.approx(loss, abs=1e-4)
 
-    assert told["cost"]["multiply_accumulates"] == 26 * 26 * 8 * 9 + 1352 * 10
-    history = told["facts"]["history"]
-    assert told["training"] == {
+    assert report["cost"]["multiply_accumulates"] == 26 * 26 * 8 * 9 + 1352 * 10
+    history = report["facts"]["history"]
+    assert report["training"] == {
         "seconds": pytest.approx(sum(epoch["seconds"] for epoch in history), abs=0.06),
         "epochs": 2,
         "command": "python -m training.export mnist-tiny --epochs 2",
     }
-    assert told["variant"] is None
+    assert report["variant"] is None
 
 
 def with_options(**changes: Any) -> dict[str, Any]:
@@ -76,7 +65,8 @@ def with_options(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_the_command_has_an_option_for_each_number_that_is_not_the_recipes_own() -> None:
+def test_command_has_options_for_changes() -> None:
+    """The command has an option for each number that is not the recipes own."""
     begin = "python -m training.export"
     assert command(with_options()) == f"{begin} cifar10-cnn"
     changed = with_options(epochs=3, seed=7, learning_rate=0.5, flip=False)
@@ -93,13 +83,14 @@ def test_the_command_has_an_option_for_each_number_that_is_not_the_recipes_own()
     )
 
 
-def test_facts_are_read_with_their_types(path: Path) -> None:
-    metadata = parse_metadata(path)
+def test_metadata_is_read_with_types(trained: Trained) -> None:
+    """Metadata are read with their types."""
+    metadata = parse_metadata(trained.path)
     assert "probe" not in metadata
     assert (metadata["seed"], metadata["parameters"], metadata["commit"]) == (
         0,
         13_610,
-        onnx_file.read_metadata(path)["commit"],
+        onnx_file.read_metadata(trained.path)["commit"],
     )
     assert metadata["recipe"] == RECIPE.to_dict()
     assert [type(epoch["loss"]) for epoch in metadata["history"]] == [float, float]

@@ -9,7 +9,8 @@ from training.kernels.muon import Muon, orthogonalise
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (16, 90), (90, 16)])
-def test_orthogonalising_keeps_the_directions_and_evens_out_their_lengths(shape: tuple[int, int]) -> None:
+def test_orthogonalising_keeps_directions(shape: tuple[int, int]) -> None:
+    """Orthogonalising keeps the directions and evens out their lengths."""
     torch.manual_seed(0)
     matrix = torch.randn(shape) @ torch.diag(torch.linspace(0.3, 3, shape[1]))
     left, lengths, right = torch.linalg.svd(matrix, full_matrices=False)
@@ -22,7 +23,8 @@ def test_orthogonalising_keeps_the_directions_and_evens_out_their_lengths(shape:
 
 
 @pytest.mark.parametrize("smallest", [1.0, 1e-2, 1e-6])
-def test_iterating_the_square_gives_what_the_source_iterates(smallest: float) -> None:
+def test_squares_iterate_like_the_source(smallest: float) -> None:
+    """Iterating the square gives what the source iterates."""
     torch.manual_seed(0)
     left, _, right = torch.linalg.svd(torch.randn(40, 360), full_matrices=False)
     lengths = torch.logspace(0, float(torch.tensor(smallest).log10()), 40)
@@ -31,7 +33,8 @@ def test_iterating_the_square_gives_what_the_source_iterates(smallest: float) ->
     assert float((muon._iterate_squares(matrix) - expected).norm() / expected.norm()) < 1e-3
 
 
-def test_the_size_of_a_gradient_does_not_matter_to_a_kernel() -> None:
+def test_gradient_size_does_not_matter() -> None:
+    """The size of a gradient does not matter to a kernel."""
     torch.manual_seed(0)
     gradient = torch.randn(16, 8, 3, 3)
     results = []
@@ -46,7 +49,8 @@ def test_the_size_of_a_gradient_does_not_matter_to_a_kernel() -> None:
     assert float(moved.norm()) == pytest.approx(0.1 * 4, rel=0.15)
 
 
-def test_all_other_weights_move_as_sgd_with_nesterov_momentum_moves_them() -> None:
+def test_other_weights_move_like_sgd() -> None:
+    """All other weights move as SGD with nesterov momentum moves them."""
     torch.manual_seed(0)
     start = torch.randn(5, 3)
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())

@@ -31,7 +31,8 @@ def shape_of(value: onnx.ValueInfoProto) -> list[str | int]:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_inputs_and_outputs_are_those_of_the_contract(name: str) -> None:
+def test_inputs_and_outputs_keep_the_contract(name: str) -> None:
+    """Inputs and outputs are those of the contract."""
     model = onnx.load(ROOT / "models" / name / "1" / "model.onnx")
     onnx.checker.check_model(model, full_check=True)
     (images,) = model.graph.input
@@ -48,7 +49,8 @@ def test_inputs_and_outputs_are_those_of_the_contract(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_every_fact_of_the_contract_is_there(name: str) -> None:
+def test_metadata_keeps_the_contract(name: str) -> None:
+    """Every entry of the contract is there."""
     metadata = onnx_file.read_metadata(ROOT / "models" / name / "1" / "model.onnx")
     recipe = RECIPES[name]
     assert metadata["format"] == "1"
@@ -72,7 +74,8 @@ def test_every_fact_of_the_contract_is_there(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_file_names_no_source_of_the_machine_that_made_it(name: str) -> None:
+def test_shipped_file_names_no_source(name: str) -> None:
+    """A shipped file names no source of the machine that made it."""
     assert not has_traces((ROOT / "models" / name / "1" / "model.onnx").read_bytes())
 
 
@@ -83,7 +86,8 @@ def has_traces(content: bytes) -> bool:
     return source is not None or b"stack_trace" in content or os.fsencode(ROOT) in content
 
 
-def test_the_same_weights_and_facts_give_the_same_bytes(tmp_path: Path) -> None:
+def test_same_weights_give_same_bytes(tmp_path: Path) -> None:
+    """The same weights and metadata give the same bytes."""
     contents = []
     for attempt in ("one", "two"):
         torch.manual_seed(0)
@@ -98,8 +102,8 @@ def test_the_same_weights_and_facts_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mnist-deep", "mnist", "cifar10"])
-def test_batch_norm_is_folded_into_the_convolutions(name: str) -> None:
-    """Also where training has a pool between the two."""
+def test_batch_norm_folds_into_convolutions(name: str) -> None:
+    """Batch norm is folded into the convolutions. Also where training has a pool between the two."""
     recipe = RECIPES[name]
     network = NETWORKS[name]
     classifier = Classifier(Preprocess(recipe.mean, recipe.std), pool_last(network.build()))
@@ -125,10 +129,11 @@ def test_versions_are_those_that_run() -> None:
     assert (versions["python"], versions["torch"]) == (platform.python_version(), torch.__version__)
 
 
-def test_the_commit_is_that_of_the_code_and_tells_whether_it_was_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a real repository made for the purpose: untracked, committed, changed, and without git at all."""
+def test_commit_tells_whether_code_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commit is that of the code and tells whether it was changed.
+
+    In a real repository made for the purpose: untracked, committed, changed, and without git at all.
+    """
     git = shutil.which("git")
     assert git is not None
     folder = tmp_path / "training"

@@ -23,19 +23,13 @@ from training.networks import Classifier, Preprocess
 from training.publish import publish_variant
 from training.quantize import halve, quantize
 
-from . import trained
-from .samples import shipped
+from .samples import part, shipped
+from .trained import TEST, TRAIN, Trained
 
 Precision = Literal["int8", "fp16"]
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp16")
 # One is trained here for a few seconds, and two are shipped.
 NAMES = ("mnist-tiny", "mnist-deep", "cifar10-cnn")
-
-
-@pytest.fixture(scope="module")
-def tiny(mnist: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The float32 file of a mnist-tiny that has been trained briefly."""
-    return trained.make(trained.few(mnist), tmp_path_factory.mktemp("tiny"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,15 +51,14 @@ class Pair:
 @pytest.fixture(scope="module", params=[(name, precision) for name in NAMES for precision in PRECISIONS], ids="-".join)
 def pair(
     request: pytest.FixtureRequest,
-    tiny: Path,
-    mnist: Dataset,
+    trained: Trained,
     cifar10: Dataset,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Pair:
     """Every network with every precision."""
     name, precision = request.param
-    fp32 = tiny if name == "mnist-tiny" else shipped(name)
-    data = trained.few(mnist) if name.startswith("mnist") else cifar10
+    fp32 = trained.path if name == "mnist-tiny" else shipped(name)
+    data = trained.data if name.startswith("mnist") else part(cifar10, TRAIN, TEST)
     path = tmp_path_factory.mktemp("variants") / f"{name}-{precision}" / "1" / "model.onnx"
     metadata = publish_variant(precision, data, fp32, path)
     return Pair(fp32, path, metadata, data, outputs(fp32, data.test_images), outputs(path, data.test_images))
@@ -84,14 +77,16 @@ def outputs(path: Path, images: torch.Tensor) -> Outputs:
     return outputs_of_onnx(OnnxFile(path), images)
 
 
-def test_what_goes_in_and_comes_out_is_that_of_the_float32_file(pair: Pair) -> None:
+def test_signature_equals_the_float32_files(pair: Pair) -> None:
+    """What goes in and comes out is that of the float32 file."""
     onnx.checker.check_model(onnx.load(pair.path), full_check=True)
     assert signature(pair.path) == signature(pair.fp32)
     assert [name for name, *_ in signature(pair.path)] == ["images", "logits", "probabilities"]
     assert [kind for _, kind, _ in signature(pair.path)] == [TensorProto.UINT8, TensorProto.FLOAT, TensorProto.FLOAT]
 
 
-def test_its_facts_are_those_of_the_float32_file_and_its_own(pair: Pair) -> None:
+def test_metadata_extends_the_float32_files(pair: Pair) -> None:
+    """Its metadata are those of the float32 file, and its own."""
     metadata, fp32 = onnx_file.read_metadata(pair.path), onnx_file.read_metadata(pair.fp32)
     assert metadata == pair.metadata
     precision = metadata["precision"]
@@ -106,7 +101,8 @@ def test_its_facts_are_those_of_the_float32_file_and_its_own(pair: Pair) -> None
     assert probe["tolerance"] > reference["tolerance"] == onnx_file.TOLERANCE
 
 
-def test_it_stays_within_its_limits_on_2000_test_images(pair: Pair) -> None:
+def test_logits_stay_within_limits(pair: Pair) -> None:
+    """It stays within its limits on 2000 test images."""
     differences = np.abs(pair.found.logits - pair.expected.logits).max(1)[:2_000]
     assert differences.max() > onnx_file.TOLERANCE  # it is another precision indeed
     assert (differences > pair.tolerance).sum() <= 2_000 * parity.OUTLIERS
@@ -115,7 +111,8 @@ def test_it_stays_within_its_limits_on_2000_test_images(pair: Pair) -> None:
     np.testing.assert_allclose(pair.found.probabilities, powers / powers.sum(1, keepdims=True), rtol=0, atol=1e-6)
 
 
-def test_its_measured_facts_are_counted_on_the_file_and_it_loses_a_fifth_of_a_point_at_most(pair: Pair) -> None:
+def test_accuracy_is_counted_and_kept(pair: Pair) -> None:
+    """Its accuracy is counted on the file, and it loses a fifth of a point at most."""
     labels, images = pair.data.test_labels, len(pair.data.test_labels)
     correct, fp32_correct = (
         pair.found.count_correct(labels),
@@ -128,7 +125,8 @@ def test_its_measured_facts_are_counted_on_the_file_and_it_loses_a_fifth_of_a_po
     assert fp32_correct - correct <= 0.002 * images
 
 
-def test_rows_do_not_depend_on_their_batch(pair: Pair) -> None:
+def test_rows_do_not_depend_on_batch(pair: Pair) -> None:
+    """Rows do not depend on their batch."""
     images = pair.data.test_images[:64].numpy()
     file = OnnxFile(pair.path)
     together, _ = file.run(images)
@@ -137,7 +135,8 @@ def test_rows_do_not_depend_on_their_batch(pair: Pair) -> None:
         np.testing.assert_allclose(file.run(images[:rows])[0], together[:rows], rtol=0, atol=limit)
 
 
-def test_the_service_opens_it_and_its_probe_passes(pair: Pair) -> None:
+def test_service_opens_it(pair: Pair) -> None:
+    """The service opens it and its probe passes."""
     session = Session(pair.path, choose(["cpu"]), threads=2, max_batch_rows=64)
     assert session.spec.is_image_classifier
     assert session.card.precision == pair.metadata["precision"]
@@ -145,8 +144,8 @@ def test_the_service_opens_it_and_its_probe_passes(pair: Pair) -> None:
     assert onnx_file.TOLERANCE < session.probe_deviation <= pair.tolerance
 
 
-def test_its_tolerance_still_tells_a_damaged_file(pair: Pair, tmp_path: Path) -> None:
-    """The weights of its first convolution are turned upside down."""
+def test_tolerance_tells_damaged_file(pair: Pair, tmp_path: Path) -> None:
+    """Its tolerance still tells a damaged file. The weights of its first convolution are turned upside down."""
     model = onnx.load(pair.path)
     weights = next(t for t in model.graph.initializer if "conv" in t.name and len(t.dims) == 4)
     weights.CopyFrom(numpy_helper.from_array(np.flip(numpy_helper.to_array(weights), 2).copy(), weights.name))
@@ -179,7 +178,8 @@ def test_int8_runs_in_int8(pair: Pair, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pair", [(name, "fp16") for name in NAMES], indirect=True, ids="-".join)
-def test_fp16_holds_its_hidden_layers_in_float16(pair: Pair) -> None:
+def test_fp16_hidden_layers_are_float16(pair: Pair) -> None:
+    """Fp16 holds its hidden layers in float16."""
     model = onnx.shape_inference.infer_shapes(onnx.load(pair.path), strict_mode=True)
     nodes = list(model.graph.node)
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
@@ -208,10 +208,13 @@ class Branched(nn.Module):
 
 
 @pytest.mark.parametrize(("precision", "limit"), [("int8", 0.05), ("fp16", 0.001)])
-def test_a_network_with_branches_can_have_another_precision(
+def test_branched_network_can_be_converted(
     precision: Precision, limit: float, cifar10: Dataset, tmp_path: Path
 ) -> None:
-    """Its exported graph has other nodes too, before and between; limits are shares of the largest range of logits."""
+    """A network with branches can have another precision.
+
+    Its exported graph has other nodes too, before and between; limits are shares of the largest range of logits.
+    """
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), Branched(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)

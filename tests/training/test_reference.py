@@ -28,8 +28,11 @@ def test_document_000_cross_correlation_and_pool() -> None:
     np.testing.assert_array_equal(reference.max_pool(maps, 2), as_maps([[5]]))
 
 
-def test_document_001_sobel_gives_plus_eight_where_the_document_prints_minus_eight() -> None:
-    """Cross-correlation, which the document's code computes, gives +8; the printed −8 is true convolution's."""
+def test_document_001_sobel_gives_plus_eight() -> None:
+    """Document 001 sobel gives plus eight where the document prints minus eight.
+
+    Cross-correlation, which the document's code computes, gives +8; the printed −8 is true convolution's.
+    """
     image = np.arange(1, 26, dtype=np.float64).reshape(1, 1, 5, 5)
     sobel = as_maps([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
     np.testing.assert_array_equal(reference.conv2d(image, sobel), np.full((1, 1, 3, 3), 8.0))
@@ -42,14 +45,17 @@ def test_document_002_max_pool() -> None:
     np.testing.assert_array_equal(reference.max_pool(maps, 2), as_maps([[3, 7], [4, 4]]))
 
 
-def test_document_003_gradient_of_mean_cross_entropy() -> None:
-    """(softmax − one-hot) / N: here with equal logits, where every probability is a quarter."""
+def test_document_003_gradient_of_cross_entropy() -> None:
+    """Document 003 gradient of mean cross entropy.
+
+    (softmax − one-hot) / N: here with equal logits, where every probability is a quarter.
+    """
     gradient = reference.cross_entropy_gradient(np.zeros((2, 4)), np.array([1, 3]))
     np.testing.assert_allclose(gradient * 2, [[0.25, -0.75, 0.25, 0.25], [0.25, 0.25, 0.25, -0.75]])
 
 
-def test_it_needs_neither_pytorch_nor_onnx_runtime() -> None:
-    """A whole forward pass runs in a process that has imported neither."""
+def test_needs_neither_pytorch_nor_onnxruntime() -> None:
+    """It needs neither PyTorch nor ONNX Runtime. A whole forward pass runs in a process that has imported neither."""
     program = (
         "import sys, numpy as np\n"
         "from training import reference\n"
@@ -76,8 +82,11 @@ def test_an_unknown_layer_is_refused() -> None:
         reference.forward(description, {}, np.zeros((1, 2, 2, 1), np.uint8))
 
 
-def test_a_residual_block_adds_what_its_layers_give() -> None:
-    """A convolution that doubles, and ReLU: 3 x what is above zero; behind the sum, what is below zero stays."""
+def test_residual_block_adds_its_layers() -> None:
+    """A residual block adds what its layers give.
+
+    A convolution that doubles, and ReLU: 3 x what is above zero; behind the sum, what is below zero stays.
+    """
     layers = (("residual", (("conv", "double", 0), ("relu",))),)
     weights = {"double.weight": np.full((1, 1, 1, 1), 2.0)}
     images = np.array([[[[0], [255]]]], np.uint8)
@@ -125,10 +134,10 @@ def test_norm_relu_and_pools_are_pytorchs(rng: np.random.Generator, batch: int, 
 
 @given(rng=numbers, rows=st.integers(1, 6), classes=st.integers(2, 8), scale=st.sampled_from([0.1, 1.0, 1000.0]))
 @settings(max_examples=40, deadline=None)
-def test_linear_softmax_and_cross_entropy_are_pytorchs(
+def test_linear_softmax_cross_entropy_are_pytorchs(
     rng: np.random.Generator, rows: int, classes: int, scale: float
 ) -> None:
-    """Also with logits so large that a naive exponential overflows."""
+    """Linear softmax and cross entropy are PyTorchs. Also with logits so large that a naive exponential overflows."""
     vectors, weight, bias = (
         rng.standard_normal((rows, 5)),
         rng.standard_normal((classes, 5)),

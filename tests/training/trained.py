@@ -11,7 +11,8 @@ from rich.console import Console
 from training.data import Dataset
 from training.publish import publish
 from training.recipes import RECIPES
-from training.train import train
+from training.report.write import write
+from training.train import Training, train
 
 from .samples import CPU, part
 
@@ -19,16 +20,26 @@ RECIPE = dataclasses.replace(RECIPES["mnist-tiny"], epochs=2, validation=2_000)
 TRAIN, TEST = 12_000, 2_000
 
 
-def few(mnist: Dataset) -> Dataset:
-    """Give the part that it is trained and tested on."""
-    return part(mnist, TRAIN, TEST)
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """One model, trained, published and reported, which no test changes."""
+
+    data: Dataset
+    """What it was trained and tested on."""
+    training: Training
+    path: Path
+    """Its file in a models folder, beside its report."""
+    report: dict[str, Any]
+    """What `write` gave."""
 
 
-def make(data: Dataset, folder: Path) -> Path:
-    """Train and publish it into a models folder."""
+def make(mnist: Dataset, folder: Path) -> Trained:
+    """Train, publish and report it."""
+    data = part(mnist, TRAIN, TEST)
     path = folder / "models" / RECIPE.name / "1" / "model.onnx"
-    publish(RECIPE, train(RECIPE, data, CPU, folder / "tiny.pt", Console(file=io.StringIO())), data, path)
-    return path
+    training = train(RECIPE, data, CPU, folder / "tiny.pt", Console(file=io.StringIO()))
+    publish(RECIPE, training, data, path)
+    return Trained(data, training, path, write(path, data))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -37,5 +48,6 @@ def read(path: Path) -> dict[str, Any]:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
-    told: dict[str, Any] = json.loads(path.with_name("report.json").read_text(encoding="utf-8"), parse_constant=refuse)
-    return told
+    text = path.with_name("report.json").read_text(encoding="utf-8")
+    report: dict[str, Any] = json.loads(text, parse_constant=refuse)
+    return report
