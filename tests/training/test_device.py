@@ -23,7 +23,7 @@ def test_memory_works_without_malloc_trim() -> None:
 
 
 @pytest.mark.parametrize(("multiplies", "arithmetic"), [(True, "bf16"), (False, "fp32")])
-def test_bfloat16_needs_the_processor(monkeypatch: pytest.MonkeyPatch, multiplies: bool, arithmetic: str) -> None:
+def test_bfloat16_needs_the_processor(monkeypatch: pytest.MonkeyPatch, *, multiplies: bool, arithmetic: str) -> None:
     """Bfloat16 is used where the processor has it. Emulated, it takes many times as long as float32."""
     monkeypatch.setattr(module, "multiplies_bfloat16", lambda _: multiplies)
     cpu = torch.device("cpu")

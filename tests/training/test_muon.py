@@ -29,8 +29,8 @@ def test_squares_iterate_like_the_source(smallest: float) -> None:
     left, _, right = torch.linalg.svd(torch.randn(40, 360), full_matrices=False)
     lengths = torch.logspace(0, float(torch.tensor(smallest).log10()), 40)
     matrix = left @ torch.diag(lengths / lengths.norm()) @ right
-    expected = muon._iterate(matrix.double()).float()
-    assert float((muon._iterate_squares(matrix) - expected).norm() / expected.norm()) < 1e-3
+    expected = muon.iterate(matrix.double()).float()
+    assert float((muon.iterate_squares(matrix) - expected).norm() / expected.norm()) < 1e-3
 
 
 def test_gradient_size_does_not_matter() -> None:

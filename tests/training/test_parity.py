@@ -17,10 +17,11 @@ from training.errors import ParityError
 from training.evaluate import OnnxFile, Outputs
 from training.networks import Classifier, Preprocess
 from training.publish import publish
-from training.recipes import RECIPES
+from training.recipes import FORMER_NAMES, RECIPES, Recipe
+from training.report.page import summarise
 from training.train import Training, train
 
-from .samples import CPU, SHIPPED, classifier_of, part, shipped
+from .samples import CPU, ROOT, SHIPPED, classifier_of, part, shipped
 from .trained import Trained
 
 
@@ -48,6 +49,17 @@ def test_shipped_files_follow_their_recipes(name: str) -> None:
     # A number that recipes did not have yet when the file was made has its default, which changes nothing.
     assert RECIPES[name].differences(json.loads(metadata["recipe"])) == {}
     assert len(json.loads(metadata["history"])) == RECIPES[name].epochs
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*/1/model.onnx")), ids=lambda path: path.parts[-3])
+def test_former_names_of_numbers_are_read(path: Path) -> None:
+    """Each number of a shipped file's recipe is one of today's under its own or its former name, with its value."""
+    metadata = onnx_file.read_metadata(path)
+    numbers = json.loads(metadata["recipe"])
+    assert numbers.keys() <= {field.name for field in dataclasses.fields(Recipe)} | FORMER_NAMES.keys()
+    recipe = RECIPES[metadata.get("variant_of", metadata["name"])].to_dict()
+    assert {FORMER_NAMES.get(key, key): value for key, value in numbers.items()}.items() <= recipe.items()
+    assert summarise(numbers) == summarise(recipe)
 
 
 def altered(training: Training, name: str, layer: nn.Module) -> Training:

@@ -292,3 +292,10 @@ def test_every_recipe_number_is_shown(field: str) -> None:
     other = {"optimizer": "sgd", "precision": "bf16", "cosine": False}.get(field, 0.25)
     changed = recipe.to_dict() | {field: other}
     assert summarise(changed) != summarise(recipe.to_dict())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*/*/report.json")), ids=lambda path: path.parts[-3])
+def test_shipped_pages_are_current(path: Path) -> None:
+    """A shipped page is that of its report, whatever names its recipe's numbers had when it was made."""
+    report = json.loads(path.read_text(encoding="utf-8"))
+    assert path.with_name("README.md").read_text(encoding="utf-8") == render(report)

@@ -69,12 +69,13 @@ def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
     tall = matrix.shape[0] > matrix.shape[1]
     values: torch.Tensor = matrix.T if tall else matrix
     values = values / (values.norm() + 1e-7)
-    values = _iterate(values.bfloat16()) if multiplies_bfloat16(matrix.device.type) else _iterate_squares(values)
+    values = iterate(values.bfloat16()) if multiplies_bfloat16(matrix.device.type) else iterate_squares(values)
     result: torch.Tensor = values.T if tall else values
     return result.to(matrix.dtype)
 
 
-def _iterate(values: torch.Tensor) -> torch.Tensor:
+def iterate(values: torch.Tensor) -> torch.Tensor:
+    """Apply the source's rounds to a matrix with singular values in (0, 1]."""
     a, b, c = COEFFICIENTS
     for _ in range(ROUNDS):
         square = values @ values.T
@@ -82,8 +83,8 @@ def _iterate(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
-def _iterate_squares(values: torch.Tensor) -> torch.Tensor:
-    """As `_iterate`, with a third of the multiplications: what all rounds multiply by is found from the first square.
+def iterate_squares(values: torch.Tensor) -> torch.Tensor:
+    """As `iterate`, with a third of the multiplications: what all rounds multiply by is found from the first square.
 
     It takes float32: a square's small singular values are lost to bfloat16. The results differ by some 1e-4.
     """

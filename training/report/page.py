@@ -73,7 +73,7 @@ def summarise(recipe: Mapping[str, Any]) -> str:
             "shear": "shear by up to {:g}",
             "elastic_pixels": "elastic distortion by up to {:g} pixels",
             "color_jitter": "color jitter of up to {:.0%}",
-            "unaugmented_epochs": "none of shape and color in the last {} epochs",
+            "unaugmented_epochs": "only translation, flip and cutout in the last {} epochs",
             "teacher": "distilled from {}",
             "distillation_weight": "which is {:.0%} of the loss",
             "distillation_temperature": "at temperature {:g}",
