@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from training.command import add_options
 from training.recipes import RECIPES
 
 PRECISIONS = ("fp32", "int8", "fp16")
@@ -157,25 +158,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     places = parser.add_argument_group("where")
-    places.add_argument(
-        "--data-dir",
-        type=Path,
-        metavar="DIR",
-        help="where the data sets, or the images, are (default: $CONVSERVE_DATA_DIR, else data)",
-    )
-    places.add_argument(
-        "--models-dir", type=Path, default=Path("models"), metavar="DIR", help="where files go (default: models)"
-    )
-    places.add_argument(
-        "--checkpoints-dir",
-        type=Path,
-        default=Path("checkpoints"),
-        metavar="DIR",
-        help="where unfinished and finished trainings are kept (default: checkpoints)",
-    )
-    places.add_argument(
-        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="what trains (default: auto, CUDA if present)"
-    )
+    add_options(places, "--data-dir", "--models-dir", "--checkpoints-dir", "--device")
     return parser
 
 

@@ -1,10 +1,44 @@
-"""How every command of this package ends: with an exit status, and one sentence on stderr for what went wrong."""
+"""What the commands of this package share: options, an exit status, and one sentence on stderr for what went wrong."""
 
+import argparse
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from training.errors import TrainingError
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--data-dir": {
+        "type": Path,
+        "metavar": "DIR",
+        "help": "where the data sets are, or the images of your own (default: $CONVSERVE_DATA_DIR, else data)",
+    },
+    "--models-dir": {
+        "type": Path,
+        "metavar": "DIR",
+        "default": Path("models"),
+        "help": "where models are (default: models)",
+    },
+    "--checkpoints-dir": {
+        "type": Path,
+        "metavar": "DIR",
+        "default": Path("checkpoints"),
+        "help": "where unfinished and finished trainings are kept (default: checkpoints)",
+    },
+    "--device": {
+        "choices": ["auto", "cpu", "cuda"],
+        "default": "auto",
+        "help": "what trains (default: auto, CUDA if present)",
+    },
+}
+
+
+def add_options(parser: argparse._ActionsContainer, *names: str) -> None:
+    """Give a parser, or a group of one, some of `OPTIONS`."""
+    for name in names:
+        parser.add_argument(name, **OPTIONS[name])
 
 
 def exit_status(work: Callable[[], object], interrupted: str) -> int:

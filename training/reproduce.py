@@ -16,7 +16,7 @@ from rich.console import Console
 
 from training import checkpoint
 from training.arguments import positive
-from training.command import exit_status
+from training.command import add_options, exit_status
 from training.data import Dataset, default_data_dir, load
 from training.device import choose_device
 from training.errors import ModelFileError
@@ -80,12 +80,7 @@ def main(line: list[str] | None = None) -> int:
         "ours. What has a finished checkpoint is only measured; what was interrupted goes on.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SEEDS)} (default: all)")
-    parser.add_argument("--data-dir", type=Path, default=default_data_dir(), metavar="DIR", help="the data sets")
-    parser.add_argument("--models-dir", type=Path, default=Path("models"), metavar="DIR", help="default: models")
-    parser.add_argument(
-        "--checkpoints-dir", type=Path, default=Path("checkpoints"), metavar="DIR", help="default: checkpoints"
-    )
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="what trains")
+    add_options(parser, "--data-dir", "--models-dir", "--checkpoints-dir", "--device")
     parser.add_argument(
         "--epochs",
         type=positive,
@@ -112,7 +107,7 @@ def run_all(names: Sequence[str], args: argparse.Namespace, console: Console) ->
                 f"{args.models_dir / 'reproduction.json'} has results of {name} over {max(found)} epochs, which those "
                 f"over {recipe.epochs} would replace; name another --models-dir for a trial"
             )
-        data = load(recipe.dataset, args.data_dir)
+        data = load(recipe.dataset, args.data_dir or default_data_dir())
         results[name] = [run_seed(replace(recipe, seed=seed), data, args, console) for seed in SEEDS[name]]
         _write({known: results[known] for known in SEEDS if known in results}, args.models_dir)
 

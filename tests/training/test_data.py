@@ -137,7 +137,7 @@ def test_unreachable_mirror_is_a_sentence(
 ) -> None:
     """A network that does not answer is a sentence.
 
-    The only mirror is a port of this machine on which nobody listens.
+    The only mirror is a port of this machine on which nothing listens.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Training sees a image file as the server does, and names the files that nobody can decode."""
+"""Training sees an image file as the server does, and names the files that cannot be decoded."""
 
 import io
 from collections.abc import Callable

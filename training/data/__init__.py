@@ -90,7 +90,7 @@ def default_data_dir() -> Path:
 
 def load(name: str, data_dir: Path) -> Dataset:
     """Read and verify one data set, ``mnist`` or ``cifar10``; raises DataError when it is missing or damaged."""
-    from torchvision import datasets  # here, because it takes two seconds, and not all who know of data sets read one
+    from torchvision import datasets  # here, because it takes two seconds, and an up-to-date model needs no data
 
     remedy = f"run: python -m training.data {name} --data-dir {data_dir}"
     try:

@@ -5,7 +5,7 @@ import sys
 from http.client import HTTPException
 from pathlib import Path
 
-from training.command import exit_status, make_console
+from training.command import add_options, exit_status, make_console
 from training.data import LABELS, Dataset, default_data_dir, load
 from training.errors import DataError
 
@@ -31,20 +31,16 @@ def main(line: list[str] | None = None) -> int:
         prog="python -m training.data", description="Download MNIST and CIFAR-10 through torchvision, and verify them."
     )
     parser.add_argument("name", nargs="?", choices=["mnist", "cifar10", "all"], default="all", help="default: all")
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=default_data_dir(),
-        help="the folder for data sets (default: $CONVSERVE_DATA_DIR, else data)",
-    )
+    add_options(parser, "--data-dir")
     args = parser.parse_args(line)
+    folder: Path = args.data_dir or default_data_dir()
 
     def work() -> None:
         for name in LABELS if args.name == "all" else (args.name,):
-            data = download(name, args.data_dir)
+            data = download(name, folder)
             make_console().print(
                 f"{name}: {len(data.train_images):,} + {len(data.test_images):,} images, verified, "
-                f"in {args.data_dir.absolute()}",
+                f"in {folder.absolute()}",
                 soft_wrap=True,
             )
 

@@ -42,7 +42,7 @@ def read(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
         ImageOps.exif_transpose(opened, in_place=True)
         result: Image.Image = opened
         if opened.mode == "F":
-            raise ValueError("its pixels are floating-point numbers, whose black and white nobody knows")
+            raise ValueError("its pixels are floating-point numbers, whose black and white are unknown")
         if opened.mode.startswith("I"):  # Pillow itself would clip the values
             values = np.asarray(opened, dtype=np.float64)
             result = Image.fromarray(np.clip(values / 257 + 0.5, 0, 255).astype(np.uint8))

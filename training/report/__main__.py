@@ -2,11 +2,11 @@
 
 import argparse
 import sys
-from pathlib import Path
+from functools import partial
 
 from rich.console import Console
 
-from training.command import exit_status
+from training.command import add_options, exit_status
 from training.data import default_data_dir
 from training.report.write import write_all
 
@@ -19,20 +19,11 @@ def main(line: list[str] | None = None) -> int:
         "figures beside each.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="models to measure (default: all that are there)")
-    parser.add_argument("--models-dir", type=Path, default=Path("models"), metavar="DIR", help="default: models")
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=default_data_dir(),
-        metavar="DIR",
-        help="the folder for data sets (default: $CONVSERVE_DATA_DIR, else data); for a model of a folder of images, "
-        "that folder",
-    )
+    add_options(parser, "--data-dir", "--models-dir")
     args = parser.parse_args(line)
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    return exit_status(
-        lambda: write_all(args.names, args.models_dir, args.data_dir, console), "reports that were finished are kept"
-    )
+    work = partial(write_all, args.names, args.models_dir, args.data_dir or default_data_dir(), console)
+    return exit_status(work, "reports that were finished are kept")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from training.command import exit_status
+from training.command import add_options, exit_status
 from training.errors import ModelFileError, TrainingError
 from training.files import replacing
 from training.networks import NETWORKS, count_parameters
@@ -121,7 +121,7 @@ def main(line: list[str] | None = None) -> int:
         prog="python -m training.report.catalog",
         description="Write README.md in the models folder from the reports there.",
     )
-    parser.add_argument("--models-dir", type=Path, default=Path("models"), metavar="DIR", help="default: models")
+    add_options(parser, "--models-dir")
     folder: Path = parser.parse_args(line).models_dir
     return exit_status(lambda: write(folder), "the page is as it was")
 

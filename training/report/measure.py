@@ -71,8 +71,8 @@ def measure(
         "variant": _variant(path, metadata),
     }
     if len(data.validation_images):
-        seen = _run(file, data.validation_images, advance)
-        report["validation"] = _score(seen, data.validation_labels.numpy())
+        outputs = _run(file, data.validation_images, advance)
+        report["validation"] = _score(outputs, data.validation_labels.numpy())
     return report, test
 
 

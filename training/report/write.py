@@ -25,7 +25,7 @@ from training.report.measure import image_shape, measure, parse_metadata
 def write(path: Path, data: Dataset, advance: Callable[[int], object] = lambda _: None) -> dict[str, Any]:
     """Measure the model file at `path` on its whole data set, and write its report beside it; gives its content.
 
-    `advance` is told of images as they are answered. Until everything is measured and drawn, no file is touched; then
+    `advance` is told of images as they are run. Until everything is measured and drawn, no file is touched; then
     each is replaced whole. Raises what `measure` raises.
     """
     report, test = measure(path, data, advance)
