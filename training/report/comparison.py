@@ -42,8 +42,8 @@ def render(results: Mapping[str, Sequence[Run]]) -> str:
     if {"cifar10-vgg", "cifar10-vgg-bn"} <= results.keys():
         parts.append(
             "## The cure for overfitting\n\nDocument 004 finds that `cifar10-vgg` overfits, and names batch norm and "
-            "weight decay as the cure; `cifar10-vgg-bn` has both, and ordinary augmentation (flips, and translation by 4 "
-            "pixels).\n\n![Train and test accuracy against epochs](overfitting.png)\n"
+            "weight decay as the cure; `cifar10-vgg-bn` has both, and ordinary augmentation (flips, and translation by "
+            "4 pixels).\n\n![Train and test accuracy against epochs](overfitting.png)\n"
         )
     return "\n".join(parts)
 
