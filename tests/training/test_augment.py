@@ -17,6 +17,7 @@ def test_translation_moves_each_image_by_itself() -> None:
 
 
 def test_flips_mirror_only_the_chosen_images() -> None:
+    """Flips mirror only the chosen images."""
     images = torch.arange(12, dtype=torch.uint8).view(2, 1, 3, 2)
     flipped = augment.flip(images, torch.tensor([True, False]))
     assert flipped[0].tolist() == [[[4, 5], [2, 3], [0, 1]]]

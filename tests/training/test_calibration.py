@@ -24,6 +24,7 @@ def sampled(temperature: float) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0])
 def test_a_known_temperature_is_found(temperature: float) -> None:
+    """A known temperature is found."""
     assert fit_temperature(*sampled(temperature)) == pytest.approx(temperature, rel=0.03)
 
 
@@ -64,6 +65,7 @@ def test_calibration_error_equals_plain_loop(cases: list[tuple[float, bool]]) ->
 
 
 def test_bins_hold_every_image_once() -> None:
+    """Bins hold every image once."""
     logits, labels = sampled(1.0)
     probabilities = torch.from_numpy(logits).softmax(1).numpy()
     parts = bins(probabilities, labels)

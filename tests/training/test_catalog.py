@@ -33,6 +33,7 @@ def rows(page: str) -> dict[str, list[str]]:
 
 
 def test_the_committed_page_is_current() -> None:
+    """The committed page is current."""
     assert (ROOT / "models" / "README.md").read_text(encoding="utf-8") == render(ROOT / "models")
 
 
@@ -136,6 +137,7 @@ def test_git_keeps_reports_ignores_large_files(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_the_page(trained: Trained, tmp_path: Path) -> None:
+    """The command writes the page."""
     place(trained.report, tmp_path, "mnist-tiny")
     assert main(["--models-dir", str(tmp_path)]) == 0
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == render(tmp_path)

@@ -17,12 +17,14 @@ from .samples import part, run
 
 
 def test_mnist_is_whole(mnist: Dataset) -> None:
+    """MNIST is whole."""
     assert (mnist.train_images.shape, mnist.test_images.shape) == ((60_000, 28, 28, 1), (10_000, 28, 28, 1))
     assert mnist.test_labels[:5].tolist() == [7, 2, 1, 0, 4]
     check_kind(mnist)
 
 
 def test_cifar10_is_whole(cifar10: Dataset) -> None:
+    """CIFAR-10 is whole."""
     assert (cifar10.train_images.shape, cifar10.test_images.shape) == ((50_000, 32, 32, 3), (10_000, 32, 32, 3))
     assert torch.bincount(cifar10.test_labels).tolist() == [1000] * 10
     assert [LABELS["cifar10"][i] for i in cifar10.test_labels[:4]] == ["cat", "ship", "ship", "airplane"]
@@ -107,6 +109,7 @@ def test_truncated_mnist_file_is_sentence(data_dir: Path, tmp_path: Path) -> Non
 
 
 def test_a_damaged_cifar10_batch_is_found(data_dir: Path, tmp_path: Path) -> None:
+    """A damaged CIFAR-10 batch is found."""
     folder = tmp_path / "cifar-10-batches-py"
     shutil.copytree(data_dir / "cifar-10-batches-py", folder, copy_function=shutil.copyfile)
     folder.chmod(0o755)
@@ -152,6 +155,7 @@ def test_unreachable_mirror_is_a_sentence(
 
 
 def test_the_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder comes from the environment."""
     monkeypatch.setenv("CONVSERVE_DATA_DIR", "/somewhere")
     assert default_data_dir() == Path("/somewhere")
     monkeypatch.delenv("CONVSERVE_DATA_DIR")

@@ -27,6 +27,7 @@ def write_half(path: Path, error: BaseException) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("no"), OSError(errno.ENOSPC, "No space left")])
 def test_whatever_interrupts_leaves_nothing_behind(tmp_path: Path, error: BaseException) -> None:
+    """Whatever interrupts leaves nothing behind."""
     with pytest.raises(type(error)):
         write_half(tmp_path / "new" / "folder" / "file", error)
     assert list(tmp_path.iterdir()) == []

@@ -29,6 +29,7 @@ def imported(path: Path) -> set[str]:
     "path", sorted((ROOT / "training").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT))
 )
 def test_no_module_imports_the_service(path: Path) -> None:
+    """No module imports the service."""
     assert "service" not in imported(path)
 
 

@@ -65,6 +65,7 @@ def test_other_weights_move_like_sgd() -> None:
 
 
 def test_a_weight_without_gradient_stays() -> None:
+    """A weight without gradient stays."""
     kernel = nn.Parameter(torch.ones(2, 2, 3, 3))
     Muon([kernel], rate=0.1, sgd_learning_rate=0.1, momentum=0.9, weight_decay=0.1).step()
     assert torch.equal(kernel, torch.ones(2, 2, 3, 3))

@@ -35,6 +35,7 @@ SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_parameter_counts_are_the_documents(name: str) -> None:
+    """Parameter counts are those of the documents."""
     assert count_parameters(NETWORKS[name].build()) == PARAMETERS[name]
 
 
@@ -112,6 +113,7 @@ def trained(name: str) -> nn.Sequential:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_pooling_last_changes_no_logit(name: str) -> None:
+    """Pooling last changes no logit."""
     torch.manual_seed(0)
     network = trained(name)
     height, width, channels = SHAPES[RECIPES[name].dataset]

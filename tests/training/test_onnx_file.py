@@ -114,6 +114,7 @@ def test_batch_norm_folds_into_convolutions(name: str) -> None:
 
 
 def test_a_file_of_others_is_refused(tmp_path: Path) -> None:
+    """A file of others is refused."""
     path = tmp_path / "model.onnx"
     path.write_bytes(b"not an ONNX file")
     with pytest.raises(ModelFileError, match="cannot be read as an ONNX file"):
@@ -125,6 +126,7 @@ def test_a_file_of_others_is_refused(tmp_path: Path) -> None:
 
 
 def test_versions_are_those_that_run() -> None:
+    """Versions are those that run."""
     versions = json.loads(onnx_file.versions())
     assert (versions["python"], versions["torch"]) == (platform.python_version(), torch.__version__)
 

@@ -36,6 +36,7 @@ def as_maps(rows: list[list[int]]) -> Array:
 
 
 def test_document_000_cross_correlation_and_pool() -> None:
+    """Document 000: its cross-correlation and pool."""
     image = as_maps([[1, 2, 0, 1], [0, 1, 3, 1], [2, 2, 1, 0], [1, 0, 1, 3]])
     maps = reference.conv2d(image, as_maps([[1, 0], [0, 1]]))
     np.testing.assert_array_equal(maps, as_maps([[2, 5, 1], [2, 2, 3], [2, 3, 4]]))
@@ -55,6 +56,7 @@ def test_document_001_sobel_gives_plus_eight() -> None:
 
 
 def test_document_002_max_pool() -> None:
+    """Document 002: its max pool."""
     maps = as_maps([[3, 0, 5, 2], [1, 2, 7, 5], [4, 3, 2, 1], [3, 1, 0, 4]])
     np.testing.assert_array_equal(reference.max_pool(maps, 2), as_maps([[3, 7], [4, 4]]))
 
@@ -91,6 +93,7 @@ def test_it_normalises_as_the_recipes_do() -> None:
 
 
 def test_an_unknown_layer_is_refused() -> None:
+    """An unknown layer is refused."""
     description = reference.Description((0.0,), (1.0,), (("dropin",),))
     with pytest.raises(ValueError, match="no layer of kind 'dropin'"):
         reference.forward(description, {}, np.zeros((1, 2, 2, 1), np.uint8))
@@ -117,6 +120,7 @@ small = st.integers(1, 4)
 def test_conv2d_is_pytorchs(
     rng: np.random.Generator, sizes: tuple[int, int, int, int], padding: int, stride: int
 ) -> None:
+    """conv2d gives what PyTorch gives."""
     batch, inputs, outputs, kernel = sizes
     height, width = rng.integers(kernel, 9, 2)
     images = rng.standard_normal((batch, inputs, height, width))
@@ -132,6 +136,7 @@ def test_conv2d_is_pytorchs(
 @given(rng=numbers, batch=small, channels=small, size=st.integers(1, 3))
 @settings(max_examples=40, deadline=None)
 def test_norm_relu_and_pools_are_pytorchs(rng: np.random.Generator, batch: int, channels: int, size: int) -> None:
+    """Norm, ReLU and pools give what PyTorch gives."""
     height, width = rng.integers(size, 9, 2)
     images = rng.standard_normal((batch, channels, height, width))
     mean, weight, bias = rng.standard_normal((3, channels))
@@ -152,7 +157,7 @@ def test_norm_relu_and_pools_are_pytorchs(rng: np.random.Generator, batch: int, 
 def test_linear_softmax_cross_entropy_are_pytorchs(
     rng: np.random.Generator, rows: int, classes: int, scale: float
 ) -> None:
-    """Linear softmax and cross entropy are PyTorchs. Also with logits so large that a naive exponential overflows."""
+    """Linear, softmax and cross-entropy give what PyTorch gives. Also with logits so large that a naive exponential overflows."""
     vectors, weight, bias = (
         rng.standard_normal((rows, 5)),
         rng.standard_normal((classes, 5)),

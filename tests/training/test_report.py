@@ -252,6 +252,7 @@ def test_command_is_a_process(path: Path, data_dir: Path) -> None:
 
 
 def test_mistakes_of_a_user_are_sentences(path: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Mistakes of a user are sentences."""
     models = ["--models-dir", str(path.parents[2])]
 
     def said(*line: str) -> str:
@@ -276,6 +277,7 @@ def test_mistakes_of_a_user_are_sentences(path: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_recipe_is_one_line() -> None:
+    """A recipe is one line."""
     assert summarise(RECIPES["cifar10-tiny"].to_dict()) == "SGD 0.001, momentum 0.9, batch 4, 5 epochs, seed 0, fp32"
     assert summarise(RECIPES["cifar10-cnn"].to_dict()) == (
         "AdamW 0.002, weight decay 0.05, cosine with warm-up, batch 128, 24 epochs, translation by up to 4 pixels, "
