@@ -363,7 +363,7 @@ def test_help_explains_every_option() -> None:
 
 
 def test_ctrl_c_during_imports_is_sentence() -> None:
-    """Ctrl c while libraries are imported is a sentence.
+    """Ctrl-C while libraries are imported is a sentence.
 
     A real signal, sent when the first of many is there; the interpreter names them as they come.
     """

@@ -179,7 +179,7 @@ def test_int8_runs_in_int8(pair: Pair, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pair", [(name, "fp16") for name in NAMES], indirect=True, ids="-".join)
 def test_fp16_hidden_layers_are_float16(pair: Pair) -> None:
-    """Fp16 holds its hidden layers in float16."""
+    """A float16 file holds its hidden layers in float16."""
     model = onnx.shape_inference.infer_shapes(onnx.load(pair.path), strict_mode=True)
     nodes = list(model.graph.node)
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}

@@ -44,7 +44,7 @@ def test_document_000_cross_correlation_and_pool() -> None:
 
 
 def test_document_001_sobel_gives_plus_eight() -> None:
-    """Document 001 sobel gives plus eight where the document prints minus eight.
+    """Document 001: Sobel gives plus eight where the document prints minus eight.
 
     Cross-correlation, which the document's code computes, gives +8; the printed −8 is true convolution's.
     """
@@ -62,7 +62,7 @@ def test_document_002_max_pool() -> None:
 
 
 def test_document_003_gradient_of_cross_entropy() -> None:
-    """Document 003 gradient of mean cross entropy.
+    """Document 003: the gradient of the mean cross-entropy.
 
     (softmax − one-hot) / N: here with equal logits, where every probability is a quarter.
     """
@@ -157,7 +157,7 @@ def test_norm_relu_and_pools_are_pytorchs(rng: np.random.Generator, batch: int, 
 def test_linear_softmax_cross_entropy_are_pytorchs(
     rng: np.random.Generator, rows: int, classes: int, scale: float
 ) -> None:
-    """Linear, softmax and cross-entropy give what PyTorch gives. Also with logits so large that a naive exponential overflows."""
+    """Linear, softmax and cross-entropy give what PyTorch gives, also where a naive exponential overflows."""
     vectors, weight, bias = (
         rng.standard_normal((rows, 5)),
         rng.standard_normal((classes, 5)),

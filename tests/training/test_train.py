@@ -301,7 +301,7 @@ def test_rate_rises_then_falls() -> None:
 
 
 def test_ctrl_c_leaves_usable_checkpoint(tmp_path: Path, image_line: tuple[str | Path, ...]) -> None:
-    """Ctrl c leaves a usable checkpoint and exits 130. A real process, a real signal, after its first epoch."""
+    """Ctrl-C leaves a usable checkpoint and exits 130. A real process, a real signal, after its first epoch."""
     folders = ("--models-dir", tmp_path / "m", "--checkpoints-dir", tmp_path)
     with start("training.export", *image_line, *folders) as process:
         assert process.stdout is not None
