@@ -56,8 +56,9 @@ UPRIGHT = {
 """What turns an image upright, by its EXIF orientation."""
 SIDEWAYS = (5, 6, 7, 8)
 JPEG_END = b"\xff\xd9"
-FILLER = b"\xfe" * 64
-"""Coded pixels, to a JPEG decoder that lacks some; else skipped."""
+FILLERS = (b"\xc9" * 64, b"\xe9" * 64)
+"""Coded pixels to a JPEG decoder that still lacks some, which change the image; skipped where it lacks none. Of 1,340
+cut files each of the two alone left 2 unnoticed, and the worst byte nearly all."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,13 @@ def decode(data: bytes, shape: ImageShape, max_pixels: int, header: ImageHeader 
     if not data:
         raise InvalidRequest("the image is empty: encoded bytes or pixels are expected")
     header = header or sniff(data)
-    if header is not None and header.height * header.width <= max_pixels:
+    side = digits.WORKING_SIDE if shape.digits else MARGIN * max(shape.height, shape.width)
+    if header is not None and header.height * header.width <= max_pixels and not _is_reduced(header, side):
         pixels = _decode_simple(data, header)
         if pixels is not None:
             ready = pixels.shape == shape.dimensions and (not shape.digits or digits.has_mnist_form(pixels[:, :, 0]))
             return pixels if ready else _fit(_of_array(pixels), shape)
-    return _decode_any(data, shape, max_pixels)
+    return _decode_any(data, shape, side, max_pixels)
 
 
 def _decode_simple(data: bytes, header: ImageHeader) -> Array | None:
@@ -119,16 +121,22 @@ def _decode_simple(data: bytes, header: ImageHeader) -> Array | None:
     return pixels if pixels.shape == (header.height, header.width, header.channels) else None
 
 
-def _decode_any(data: bytes, shape: ImageShape, max_pixels: int) -> Array:
-    side = digits.WORKING_SIDE if shape.digits else MARGIN * max(shape.height, shape.width)
+def _is_reduced(header: ImageHeader, side: int) -> bool:
+    """Whether Pillow decodes the file at a fraction of its size."""
+    return header.format == "JPEG" and min(header.height, header.width) >= 2 * side
+
+
+def _decode_any(data: bytes, shape: ImageShape, side: int, max_pixels: int) -> Array:
     try:
         try:
             loaded = _load(data, side, max_pixels)
         except OSError:
             if not data.startswith(JPEG_SIGNATURE) or data.endswith(JPEG_END):
                 raise
-            loaded = _load(data + JPEG_END, side, max_pixels)
-            if loaded.image.tobytes() != _load(data + FILLER + JPEG_END, side, max_pixels).image.tobytes():
+            loaded, *filled = (
+                _load(data.removesuffix(b"\xff") + filler + JPEG_END, side, max_pixels) for filler in (b"", *FILLERS)
+            )
+            if any(other.image.tobytes() != loaded.image.tobytes() for other in filled):
                 raise  # it lacks more than its end
         return _fit(loaded, shape)
     except InvalidRequest:

@@ -13,6 +13,8 @@ from PIL import Image
 from service.tensors import Array
 
 SIDE, BOX = 28, 20
+DIMENSIONS = (SIDE, SIDE, 1)
+"""Height, width and channels."""
 CENTRE = 14
 """Where MNIST has the centre of mass; the middle of the first pixel is 0."""
 MAX_OFF_CENTRE, MIN_BOX = 0.55, 19
