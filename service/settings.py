@@ -88,8 +88,8 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(default=50_000_000, ge=1)
     """Largest image that is decoded, in pixels (height x width)."""
     digit_normalization: Literal["auto", "off"] = "auto"
-    """auto: for models whose files ask for it, Classify brings digits into MNIST's form: white on black, 20 x 20, centred
-    by mass. Images that have it, tensors, and raw pixels of the model's size are not touched. off: never."""
+    """auto: for models whose files ask for it, Classify brings digits into MNIST's form: white on black, 20 x 20,
+    centred by mass. Images that have it, tensors, and raw pixels of the model's size are not touched. off: never."""
     decode_threads: int = Field(default=0, ge=0, le=1024)
     """Threads that decode images; 0: as many as the cores this process may use."""
     server_name: str = "convserve"

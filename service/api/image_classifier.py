@@ -87,7 +87,7 @@ class ImageClassifier:
             job.queue()
             job.batcher.dispatch()  # what is submitted here is part of no burst of the transport's
 
-        self._decoders.spread(
+        self._decoders.for_each(
             len(message.images),
             lambda position: self._prepare(job, position, shape),
             queue,
@@ -169,9 +169,9 @@ class ImageClassifier:
 
 def image_shape(endpoint: Endpoint, *, normalize_digits: bool = False) -> ImageShape:
     """Height, width and channels of the images that the endpoint's model takes."""
-    dimensions = endpoint.session.spec.inputs[0].shape[1:]
-    digits = normalize_digits and dimensions == DIMENSIONS and endpoint.session.metadata.preprocessing.get("digits")
-    return ImageShape(*dimensions, digits=bool(digits))
+    height, width, channels = endpoint.session.spec.inputs[0].shape[1:]
+    digits = normalize_digits and "digits" in endpoint.session.metadata.preprocessing
+    return ImageShape(height, width, channels, digits=digits and (height, width, channels) == DIMENSIONS)
 
 
 def is_classifier(endpoint: Endpoint) -> bool:

@@ -99,7 +99,8 @@ def _ink(grey: Array) -> Array | None:
     if max(lighter, darker) - noise < MIN_CONTRAST:
         return None
     ink = grey - paper if lighter > darker else paper - grey
-    return np.maximum(ink - noise, 0)
+    result: Array = np.maximum(ink - noise, 0)
+    return result
 
 
 def _centred(ink: Array) -> Array | None:

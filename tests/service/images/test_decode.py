@@ -197,7 +197,7 @@ def by_pillow_alone(data: bytes, shape: ImageShape) -> Array | str:
 
 @st.composite
 def images(draw: st.DrawFn) -> bytes:
-    """PNG and JPEG files of many kinds: plain ones, and those that only Pillow gets."""
+    """PNG and JPEG files of many kinds: simple ones, and those that only Pillow gets."""
     mode = draw(st.sampled_from(["L", "RGB", "L", "RGB", "1", "LA", "P", "RGBA", "I;16", "CMYK"]))
     height, width = draw(st.integers(1, 80)), draw(st.integers(1, 80))
     if draw(st.booleans()):
@@ -313,7 +313,7 @@ def test_jpeg_may_lack_its_end(size: tuple[int, int], options: dict[str, Any]) -
 
 @pytest.mark.parametrize("optimize", [False, True], ids=["usual codes", "own codes"])
 @pytest.mark.parametrize("cut", [3, 4, 5, 8, 17, 40])
-def test_cut_jpeg_is_refused(cut: int, optimize: bool) -> None:
+def test_cut_jpeg_is_refused(cut: int, *, optimize: bool) -> None:
     """A file that lacks more than its end is refused, unless what it lacks is not seen in any pixel."""
     refused = 0
     for number in range(40):
@@ -328,7 +328,7 @@ def test_cut_jpeg_is_refused(cut: int, optimize: bool) -> None:
 
 def test_floating_point_pixels_are_refused() -> None:
     values = np.linspace(0, 1, 1024, dtype=np.float32).reshape(32, 32)
-    with pytest.raises(InvalidRequest, match="floating-point numbers.*save it with 8 or 16 bits"):
+    with pytest.raises(InvalidRequest, match=r"floating-point numbers.*save it with 8 or 16 bits"):
         decode(encoded(Image.fromarray(values), "TIFF"), COLOUR, LIMIT)
 
 
@@ -336,7 +336,9 @@ def test_slow_forms_have_a_limit() -> None:
     """PPM as text is decoded in Python."""
     text = b"P2 %d %d 255\n" % (800, 700)
     assert decode(b"P2 2 2 255\n" + b"255 " * 4, COLOUR, LIMIT).min() == 255
-    with pytest.raises(InvalidRequest, match="700 x 800 pixels in a form of PPM that is slow to decode.*save it as PNG"):
+    with pytest.raises(
+        InvalidRequest, match=r"700 x 800 pixels in a form of PPM that is slow to decode.*save it as PNG"
+    ):
         decode(text + b"255 " * (800 * 700), COLOUR, LIMIT)
 
 

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from service.errors import ModelRejected
 from service.images.decode import ImageShape, decode
 from service.images.digits import normalize_digit
 from service.pb import image_classifier_pb2 as ic
+from service.runtime.model_metadata import read_metadata
 from service.tensors import Array
 from tests.servers import ServerProcess
 from tests.wire import classify, infer, infer_request
@@ -109,7 +111,8 @@ def test_digits_of_every_form(
 ) -> None:
     """97 of 100 are read right; as MNIST has them, the model reads 99.7 of 100."""
     images = [ic.Image(encoded=form(digit)) for digit in digits[:COUNT]]
-    results = classify(asking, ic.ClassifyRequest(model_name="mnist", images=images)).results
+    calls = [ic.ClassifyRequest(model_name="mnist", images=images[at : at + 50]) for at in range(0, COUNT, 50)]
+    results = [result for call in calls for result in classify(asking, call).results]
     read = [int(result.classification.classes[0].label) for result in results]
     assert np.mean(read == labels[:COUNT]) >= WANTED
 
@@ -145,6 +148,13 @@ def test_normalization_can_be_off(asking_models_dir: Path, digits: Array) -> Non
         of_tensors = infer(server, infer_request("mnist", images=negative[None, :, :, None]))["logits"]
         file = ic.Image(encoded=encoded(Image.fromarray(negative)))
         assert logits_of(server, file) == pytest.approx(of_tensors[0], abs=1e-3)
+
+
+@pytest.mark.parametrize("entry", ['{"digits": "emnist"}', '{"crop": 0.875}', '["digits"]', "mnist", "1"])
+def test_unknown_preprocessing_is_refused(entry: str) -> None:
+    """Left out, it would give the model other images than it was trained with."""
+    with pytest.raises(ModelRejected, match=r"'convserve\.preprocessing' cannot be read"):
+        read_metadata({"convserve.format": "1", "convserve.preprocessing": entry})
 
 
 def noise(height: int, width: int) -> Array:
