@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from kornia_rs.io import decode_image_jpegturbo, decode_image_png_u8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.Image import Transpose
 from PIL.ImageFile import ImageFile
 
@@ -83,13 +83,13 @@ class ImageShape:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A decoded image, as its file has it."""
+    """A decoded image."""
 
     image: Image.Image
     extent: tuple[float, float]
     """Width and height that hold the image; a reduced one may end within its last pixel."""
     orientation: int = 1
-    """EXIF's."""
+    """EXIF's, of a reduced image; others are upright."""
 
 
 def decode(data: bytes, shape: ImageShape, max_pixels: int, header: ImageHeader | None = None) -> Array:
@@ -156,10 +156,13 @@ def _load(data: bytes, side: int, max_pixels: int) -> _Loaded:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         _check_size(image.height, image.width, max_pixels)
         _check_decoder(image, max_pixels)
+        full_size = image.size
         drafted = image.draft(None, (side, side))
         image.load()
-        extent = drafted[1][2:] if drafted else image.size
-        return _Loaded(image, extent, image.getexif().get(ORIENTATION, 1))
+        if drafted is not None and image.size != full_size:
+            return _Loaded(image, drafted[1][2:], image.getexif().get(ORIENTATION, 1))
+        ImageOps.exif_transpose(image, in_place=True)
+        return _Loaded(image, image.size)
 
 
 def _check_decoder(image: ImageFile, max_pixels: int) -> None:
