@@ -84,8 +84,8 @@ def on_page(digit: Array, *, side: int, left: int, top: int) -> Image.Image:
 
 def photographed(digit: Array) -> Image.Image:
     """Dark ink on grey paper, with a shadow and grain."""
-    page = np.asarray(on_page(enlarged(digit, 5), side=500, left=210, top=130))
-    light = np.linspace(175, 205, 500) + np.random.default_rng(0).normal(0, 4, page.shape)
+    page = np.asarray(on_page(enlarged(digit, 5), side=300, left=110, top=60))
+    light = np.linspace(175, 205, 300) + np.random.default_rng(0).normal(0, 4, page.shape)
     return Image.fromarray(np.clip(light * (1 - 0.75 * page / 255), 0, 255).astype(np.uint8))
 
 
