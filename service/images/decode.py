@@ -1,6 +1,6 @@
 """Image files and raw pixels become the uint8 array that a model takes.
 
-Images are hostile input: their size is checked before they are decoded, and what a decoder raises becomes a sentence.
+What a decoder raises on hostile bytes becomes a sentence.
 
 Pillow decodes them, outside of the interpreter lock. Small simple PNG and JPEG files, with which it spends most of its
 time in Python, are decoded by kornia-rs instead, to the same pixels: PNG of 28 x 28 in 5 µs instead of 35, JPEG in 8
@@ -10,43 +10,31 @@ that no accident brings about: in a PNG, what follows the last row in the compre
 if the CRC-32 over it is right.
 
 JPEG files are decoded at 1/2, 1/4 or 1/8 of their size where both sides stay at least MARGIN times as long as the
-model's longer side: 6 ms for 2000 x 1500 pixels instead of 15. Over 40 files (photographs, gradients, edges, noise) at
-28 x 28 grey and 32 x 32 RGB, the pixels differ from those of a full decoding by 4 of 255 at most, 0.17 on average;
-with half the margin by 11 and 0.46.
+model's longer side: 6 ms for 2000 x 1500 pixels instead of 15. Over 40 files (enlarged CIFAR-10
+images, gradients, edges, noise) at 28 x 28 grey and 32 x 32 RGB, the pixels differ from those of a full decoding by 4
+of 255 at most, 0.17 on average; with half the margin by 11 and 0.46.
 
 training has its own copy of this rule; a test holds the two equal.
 """
 
-import io
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from kornia_rs.io import decode_image_jpegturbo, decode_image_png_u8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
-from PIL.ImageFile import ImageFile
 
 from service.errors import InvalidRequest
 from service.images import digits
 from service.images.file_kind import describe
-from service.images.sniff import JPEG_SIGNATURE, ImageHeader, sniff
+from service.images.load import FORMATS, LoadedImage, check_size, load
+from service.images.sniff import ImageHeader, sniff
 from service.tensors import Array
 
-Image.MAX_IMAGE_PIXELS = None  # --max-image-pixels is the limit, and is checked here
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata: what decodes is used, and callers fill no log
-
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 ACCEPTED = f"{', '.join(FORMATS[:-1])} and {FORMATS[-1]} files are accepted"
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 MARGIN = 4
 """How many pixels a reduced JPEG keeps, at least, along each side for one of the model's."""
-MAX_PYTHON_PIXELS = 2**19
-"""Of what Pillow decodes in Python, under the interpreter lock: PPM as text or of odd depths, compressed BMP. It takes
-0.9 s for a million."""
-TILE_TAGS = (322, 323)
-"""TIFF's width and height of a tile, which is decoded as a whole however small the image is."""
-ORIENTATION = 0x0112
 UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
@@ -58,10 +46,6 @@ UPRIGHT = {
 }
 """What turns an image upright, by its EXIF orientation."""
 SIDEWAYS = (5, 6, 7, 8)
-JPEG_END = b"\xff\xd9"
-FILLERS = (b"\xc9" * 64, b"\xe9" * 64)
-"""Coded pixels to a JPEG decoder that still lacks some, which change the image; skipped where it lacks none. Of 1,340
-cut files each of the two alone left 2 unnoticed, and the worst byte nearly all."""
 
 
 @dataclass(frozen=True)
@@ -79,17 +63,6 @@ class ImageShape:
     def dimensions(self) -> tuple[int, int, int]:
         """Height, width and channels, as an array has them."""
         return self.height, self.width, self.channels
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """A decoded image."""
-
-    image: Image.Image
-    extent: tuple[float, float]
-    """Width and height that hold the image; a reduced one may end within its last pixel."""
-    orientation: int = 1
-    """EXIF's, of a reduced image; others are upright."""
 
 
 def decode(data: bytes, shape: ImageShape, max_pixels: int, header: ImageHeader | None = None) -> Array:
@@ -131,17 +104,7 @@ def _is_reduced(header: ImageHeader, side: int) -> bool:
 
 def _decode_any(data: bytes, shape: ImageShape, side: int, max_pixels: int) -> Array:
     try:
-        try:
-            loaded = _load(data, side, max_pixels)
-        except OSError:
-            if not data.startswith(JPEG_SIGNATURE) or data.endswith(JPEG_END):
-                raise
-            loaded, *filled = (
-                _load(data.removesuffix(b"\xff") + filler + JPEG_END, side, max_pixels) for filler in (b"", *FILLERS)
-            )
-            if any(other.image.tobytes() != loaded.image.tobytes() for other in filled):
-                raise  # it lacks more than its end
-        return _fit(loaded, shape)
+        return _fit(load(data, side, max_pixels), shape)
     except InvalidRequest:
         raise
     except UnidentifiedImageError:
@@ -149,33 +112,6 @@ def _decode_any(data: bytes, shape: ImageShape, side: int, max_pixels: int) -> A
         raise InvalidRequest(f"the image {told}; {ACCEPTED}") from None
     except Exception as error:  # on hostile bytes decoders raise a dozen different types
         raise InvalidRequest(f"the image is broken and cannot be decoded: {error}") from error
-
-
-def _load(data: bytes, side: int, max_pixels: int) -> _Loaded:
-    """Decodes a file; JPEG at a fraction of its size, as long as no side becomes shorter than ``side``."""
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        _check_size(image.height, image.width, max_pixels)
-        _check_decoder(image, max_pixels)
-        full_size = image.size
-        drafted = image.draft(None, (side, side))
-        image.load()
-        if drafted is not None and image.size != full_size:
-            return _Loaded(image, drafted[1][2:], image.getexif().get(ORIENTATION, 1))
-        ImageOps.exif_transpose(image, in_place=True)
-        return _Loaded(image, image.size)
-
-
-def _check_decoder(image: ImageFile, max_pixels: int) -> None:
-    """Refuses what takes much longer, or much more memory, to decode than its size tells."""
-    pixels = image.height * image.width
-    if pixels > MAX_PYTHON_PIXELS and any(tile.codec_name in Image.DECODERS for tile in image.tile):
-        raise InvalidRequest(
-            f"the image has {image.height} x {image.width} pixels in a form of {image.format} that is slow to decode, "
-            f"more than the {MAX_PYTHON_PIXELS} that are accepted of it: save it as PNG"
-        )
-    if image.format == "TIFF":
-        width, height = (image.getexif().get(tag, 0) for tag in TILE_TAGS)
-        _check_size(height, width, max_pixels)
 
 
 def from_pixels(data: bytes, height: int, width: int, channels: int, shape: ImageShape, max_pixels: int) -> Array:
@@ -187,7 +123,7 @@ def from_pixels(data: bytes, height: int, width: int, channels: int, shape: Imag
         raise InvalidRequest(f"pixels have {channels} channels; 1 (grey), 3 (RGB) and 4 (RGBA) are accepted")
     if height < 1 or width < 1:
         raise InvalidRequest(f"pixels are {height} high and {width} wide; both must be at least 1")
-    _check_size(height, width, max_pixels)
+    check_size(height, width, max_pixels)
     if len(data) != height * width * channels:
         raise InvalidRequest(
             f"pixels of {height} x {width} x {channels} take {height * width * channels} bytes, got {len(data)}"
@@ -196,20 +132,12 @@ def from_pixels(data: bytes, height: int, width: int, channels: int, shape: Imag
     return pixels if pixels.shape == shape.dimensions else _fit(_of_array(pixels), shape)
 
 
-def _check_size(height: int, width: int, max_pixels: int) -> None:
-    if height * width > max_pixels:
-        raise InvalidRequest(
-            f"the image has {height} x {width} pixels, more than the {max_pixels} that are accepted: "
-            "send a smaller one, or start the server with a larger --max-image-pixels"
-        )
-
-
-def _of_array(pixels: Array) -> _Loaded:
+def _of_array(pixels: Array) -> LoadedImage:
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    return _Loaded(image, image.size)
+    return LoadedImage(image, image.size)
 
 
-def _fit(loaded: _Loaded, shape: ImageShape) -> Array:
+def _fit(loaded: LoadedImage, shape: ImageShape) -> Array:
     """Colours and size of the model: transparency over white, centre crop to its aspect, antialiased resize."""
     image, turn = _eight_bits(loaded.image), UPRIGHT.get(loaded.orientation)
     if shape.digits:
