@@ -127,6 +127,7 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
                 decoders,
                 max_image_pixels=settings.max_image_pixels,
                 max_decoding=settings.max_queue_rows,
+                digit_normalization=settings.digit_normalization == "auto",
             ).methods
         )
         transport = _transport(settings, methods, repository, flush_scope, reuse_port=reuse_port)

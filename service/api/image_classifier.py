@@ -15,6 +15,7 @@ from service.batching.request import Request
 from service.errors import InvalidRequest, ServiceError
 from service.images.decode import ImageShape, decode, from_pixels
 from service.images.decode_pool import DecodePool
+from service.images.digits import DIMENSIONS
 from service.images.sniff import ImageHeader, sniff
 from service.pb import image_classifier_pb2 as pb
 from service.rpc import Call, ImmediateMethod, Methods
@@ -34,11 +35,20 @@ MAX_OPTIONS = 256
 class ImageClassifier:
     """Answers the RPCs of ``convserve.v1.ImageClassifier`` from the models of a repository."""
 
-    def __init__(self, repository: Repository, decoders: Executor, *, max_image_pixels: int, max_decoding: int) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        decoders: Executor,
+        *,
+        max_image_pixels: int,
+        max_decoding: int,
+        digit_normalization: bool,
+    ) -> None:
         """``decoders`` run what may take long, for at most ``max_decoding`` images: decoding and scaling."""
         self._repository = repository
         self._decoders = DecodePool(decoders, max_decoding)
         self._max_image_pixels = max_image_pixels
+        self._digit_normalization = digit_normalization
         self._scanner: RequestScanner[ClassifyOptions] = RequestScanner()
         self._writers: dict[tuple[str, str], ClassificationWriter] = {}
         self._options = lru_cache(MAX_OPTIONS)(self._find_out)
@@ -77,7 +87,7 @@ class ImageClassifier:
             job.queue()
             job.batcher.dispatch()  # what is submitted here is part of no burst of the transport's
 
-        self._decoders.spread(
+        self._decoders.for_each(
             len(message.images),
             lambda position: self._prepare(job, position, shape),
             queue,
@@ -148,7 +158,8 @@ class ImageClassifier:
             raise InvalidRequest(
                 f"the model '{name}' does not classify images: it takes tensors, through inference.GRPCInferenceService"
             )
-        return ClassifyOptions(endpoint, image_shape(endpoint), self._writer(endpoint), max(1, top_k), logits)
+        shape = image_shape(endpoint, normalize_digits=self._digit_normalization)
+        return ClassifyOptions(endpoint, shape, self._writer(endpoint), max(1, top_k), logits)
 
     def _list_models(self, _message: pb.ListModelsRequest) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(
@@ -156,9 +167,11 @@ class ImageClassifier:
         )
 
 
-def image_shape(endpoint: Endpoint) -> ImageShape:
+def image_shape(endpoint: Endpoint, *, normalize_digits: bool = False) -> ImageShape:
     """Height, width and channels of the images that the endpoint's model takes."""
-    return ImageShape(*endpoint.session.spec.inputs[0].shape[1:])
+    height, width, channels = endpoint.session.spec.inputs[0].shape[1:]
+    digits = normalize_digits and "digits" in endpoint.session.metadata.preprocessing
+    return ImageShape(height, width, channels, digits=digits and (height, width, channels) == DIMENSIONS)
 
 
 def is_classifier(endpoint: Endpoint) -> bool:
@@ -192,7 +205,7 @@ def _is_ready_made(image: pb.Image, shape: ImageShape) -> bool:
     if image.WhichOneof("content") != "pixels":
         return False
     pixels = image.pixels
-    return shape == ImageShape(pixels.height, pixels.width, pixels.channels)
+    return shape.dimensions == (pixels.height, pixels.width, pixels.channels)
 
 
 def _error(error: ServiceError) -> bytes:
