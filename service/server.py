@@ -13,10 +13,11 @@ from service.api import image_classifier
 from service.api import open_inference as inference_protocol
 from service.api.image_classifier import ImageClassifier
 from service.api.open_inference import InferenceProtocol
+from service.batching.policy import BatchingPolicy
 from service.cpu import usable_cores
 from service.rpc import FlushScope, GrpcioTransport, Methods, NativeTransport, TlsFiles, Transport
 from service.runtime import providers
-from service.runtime.repository import Limits, Repository, open_repository
+from service.runtime.repository import Repository, ServingOptions, open_repository
 from service.settings import Settings, split_names
 
 INLINE_US, INLINE_BESIDE_US = 2000, 500
@@ -88,12 +89,16 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
     inline_us = settings.max_inline_us
     if inline_us is None:
         inline_us = longest_inline_us(chosen[0].name, threads, cores)
-    limits = Limits(
-        max_batch_rows=settings.max_batch_rows,
-        preferred_batch_size=settings.preferred_batch_size,
-        max_queue_rows=settings.max_queue_rows,
-        max_queue_delay_s=settings.max_queue_delay_us / 1e6,
-        max_inline_s=inline_us / 1e6,
+    options = ServingOptions(
+        threads=threads,
+        policy=BatchingPolicy(
+            max_batch_rows=settings.max_batch_rows,
+            max_queue_rows=settings.max_queue_rows,
+            preferred_batch_size=settings.preferred_batch_size,
+            max_queue_delay_s=settings.max_queue_delay_us / 1e6,
+            max_inline_s=inline_us / 1e6,
+        ),
+        batching=settings.batching_by_model,
     )
     flush_scope = FlushScope()
     with ExitStack() as stack:
@@ -101,8 +106,7 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
             open_repository(
                 settings.models_dir,
                 chosen,
-                threads=threads,
-                limits=limits,
+                options,
                 names=split_names(settings.models),
                 flush_scope=flush_scope,
             )

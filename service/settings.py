@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, FilePath, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.batching.policy import BATCHING, Batching
 from service.cpu import suggested_workers, usable_cores
 
 PROVIDERS = ("cpu", "openvino", "cuda")
@@ -51,6 +52,12 @@ class Settings(BaseSettings):
     cpu_spin_us: int = Field(default=20, ge=0, le=1_000_000)
     """cpu: how long idle threads look for work within a run before they sleep, in microseconds; 0: they sleep at once,
     which costs no processor time and makes short runs of several threads up to a quarter longer."""
+    cpu_instances: int = Field(default=0, ge=0, le=1024)
+    """cpu: how many runs of one model may be under way at a time, each by one thread; 0: what `python -m service.tune`
+    measured for the model, else as many as threads for small models and 1 for others."""
+    cpu_one_thread_rows: int = Field(default=-1, ge=-1, le=65536)
+    """cpu: up to so many, rows are run by one thread although there are more; -1: as measured, else what one thread
+    does in some 100 us. Where cpu_instances or this want runs of one thread, the model is held in memory twice."""
     openvino_device: Literal["cpu", "gpu"] = "cpu"
     """openvino: which of Intel's processors runs the models."""
     openvino_precision: Literal["fp32", "bf16"] = "fp32"
@@ -68,8 +75,11 @@ class Settings(BaseSettings):
     max_batch_rows: int = Field(default=256, ge=1, le=65536)
     """Most rows (images) in one run, and in one request."""
     preferred_batch_size: int = Field(default=0, ge=0, le=65536)
-    """Most rows joined from several requests into one run; 0: what suits provider and model (on the CPU 64, more where
-    they run within 1.25 ms)."""
+    """Most rows joined from several requests into one run; 0: what `python -m service.tune` measured for the model,
+    else what suits provider and model (on the CPU 64, more where they run within some 1.25 ms)."""
+    batching: str = "auto"
+    """Whether requests may share a run: auto (where the rows of a model are found not to depend on each other), off, or
+    on (refuse a model whose rows do); for all models, or NAME=off,NAME=on. auto leaves it to a file's metadata first."""
     max_inline_us: int | None = Field(default=None, ge=0, le=1_000_000)
     """Runs expected to be this short, in microseconds, happen in the thread that receives the requests. If not given:
     2000 where a run on the CPU takes both of two cores, or the only one, else 500."""
@@ -118,6 +128,17 @@ class Settings(BaseSettings):
                 given.setdefault(provider, {})[option] = getattr(self, name)
         return given
 
+    @property
+    def batching_by_model(self) -> dict[str, Batching]:
+        """What was set for single models by name, and under "" for all others."""
+        return _batching_by_model(self.batching)
+
+    @field_validator("batching")
+    @classmethod
+    def _readable(cls, batching: str) -> str:
+        _batching_by_model(batching)
+        return batching
+
     @field_validator("host")
     @classmethod
     def _bracketed(cls, host: str) -> str:
@@ -137,3 +158,14 @@ class Settings(BaseSettings):
 def split_names(text: str) -> tuple[str, ...]:
     """The names in a list separated by commas."""
     return tuple(name for name in (part.strip() for part in text.split(",")) if name)
+
+
+def _batching_by_model(text: str) -> dict[str, Batching]:
+    """``off`` or ``NAME=off,on`` and the like; raises ValueError."""
+    chosen: dict[str, Batching] = {}
+    for part in split_names(text):
+        name, _, wanted = part.rpartition("=")
+        if wanted not in BATCHING:
+            raise ValueError(f"'{part}' is neither auto, on or off nor NAME=auto, NAME=on or NAME=off")
+        chosen[name.strip()] = BATCHING[wanted]
+    return chosen

@@ -66,7 +66,7 @@ class TensorSpec:
     def accepts(self, shape: Sequence[int]) -> bool:
         """Whether an array of this shape fits."""
         if len(shape) != len(self.shape):
-            return False
+            return not self.shape and tuple(shape) == (1,)  # a scalar, of a client that knows none
         for got, want in zip(shape, self.shape, strict=True):  # noqa: SIM110 - all(…) takes 4 µs of each request more
             if got < 0 or (got != want and want != -1):
                 return False
@@ -78,7 +78,7 @@ def decode(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None, spe
 
     Raises InvalidRequest with the protocol's wording; the shape must have been checked against the spec.
     """
-    shape = tuple(tensor.shape)
+    shape = tuple(tensor.shape) if spec.shape else ()
     count = math.prod(shape)
     if raw is None:
         return _from_contents(tensor, spec, model, count).reshape(shape)

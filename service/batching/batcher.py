@@ -22,6 +22,7 @@ from typing import Self
 import numpy as np
 
 from service.batching.batch import TensorMap, concatenate, split
+from service.batching.policy import BatchingPolicy
 from service.batching.request import LOWEST_PRIORITY, Request
 from service.batching.statistics import Statistics
 from service.errors import Cancelled, Expired, Overloaded, Stopping
@@ -33,35 +34,21 @@ class Batcher:
     def __init__(
         self,
         run: Callable[[TensorMap], TensorMap],
+        policy: BatchingPolicy,
         *,
-        max_batch_rows: int,
-        max_queue_rows: int,
-        preferred_batch_size: int | None = None,
-        max_run_rows: int | None = None,
-        max_queue_delay_s: float = 0.0,
-        max_inline_s: float = 0.0,
-        instance_count: int = 1,
-        min_parallel_rows: int = 1,
         flush_scope: AbstractContextManager[None] | None = None,
         name: str = "model",
     ) -> None:
-        """Joins requests up to ``preferred_batch_size``, which is ``max_batch_rows`` if not given; 1 joins none.
-
-        A request of more than ``max_run_rows`` is run in parts; it should not be below ``preferred_batch_size``.
-
-        Runs expected to take ``max_inline_s`` or less, together, happen in the thread that dispatches. Up to
-        ``instance_count`` runs are under way at a time: one begins beside another when ``min_parallel_rows`` wait.
-        All results of a run are delivered within ``flush_scope``.
-        """
+        """All results of a run are delivered within ``flush_scope``."""
         self._run = run
-        self.max_batch_rows = max_batch_rows
-        self.preferred_batch_size = min(preferred_batch_size or max_batch_rows, max_batch_rows)
-        self._max_run_rows = max_run_rows or max_batch_rows
-        self._max_queue_rows = max(max_queue_rows, max_batch_rows)
-        self._max_queue_delay_s = max_queue_delay_s
-        self._max_inline_ns = max_inline_s * 1e9
-        self._instance_count = instance_count
-        self._min_parallel_rows = min_parallel_rows
+        self.max_batch_rows = policy.max_batch_rows
+        self.preferred_batch_size = min(policy.preferred_batch_size or self.max_batch_rows, self.max_batch_rows)
+        self._max_run_rows = policy.max_run_rows or self.max_batch_rows
+        self._max_queue_rows = max(policy.max_queue_rows, self.max_batch_rows)
+        self._max_queue_delay_s = policy.max_queue_delay_s
+        self._max_inline_ns = policy.max_inline_s * 1e9
+        self._instance_count = policy.instance_count
+        self._min_parallel_rows = policy.min_parallel_rows
         self._flush_scope = flush_scope or nullcontext()
         self._expected_ns: dict[int, float] = {}
         self._name = name
@@ -76,7 +63,8 @@ class Batcher:
         self._running = 0
         self._closed = False
         self._threads = [
-            threading.Thread(target=self._serve, name=f"batcher {name}", daemon=True) for _ in range(instance_count)
+            threading.Thread(target=self._serve, name=f"batcher {name}", daemon=True)
+            for _ in range(policy.instance_count)
         ]
 
     def __enter__(self) -> Self:

@@ -3,14 +3,16 @@
 One file that cannot be served leaves the others serving; the reason is kept and told.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
 
 from service.batching.batcher import Batcher
+from service.batching.policy import Batching, BatchingPolicy
 from service.errors import InvalidRequest, ModelRejected, NotReady, StartError, UnknownModel
 from service.runtime.execution_provider import Provider
 from service.runtime.session import Session
@@ -31,15 +33,14 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How requests are gathered into runs."""
+class ServingOptions:
+    """How the models are run; what suits one model is found when it is opened."""
 
-    max_batch_rows: int
-    preferred_batch_size: int
-    """Most rows joined from several requests; 0: what suits the provider."""
-    max_queue_rows: int
-    max_queue_delay_s: float
-    max_inline_s: float
+    threads: int
+    policy: BatchingPolicy
+    """For all of them; ``preferred_batch_size`` 0: what suits provider and model."""
+    batching: Mapping[str, Batching] = field(default_factory=dict)
+    """By name of the model, "" for all others."""
 
 
 @dataclass
@@ -99,9 +100,8 @@ class Repository:
 def open_repository(
     folder: Path,
     providers: Sequence[Provider],
+    options: ServingOptions,
     *,
-    threads: int,
-    limits: Limits,
     names: Sequence[str] = (),
     flush_scope: AbstractContextManager[None] | None = None,
 ) -> Iterator[Repository]:
@@ -115,18 +115,19 @@ def open_repository(
     missing = sorted(set(names) - {name for name, _ in found})
     if missing:
         raise StartError(f"there is no model {missing[0]!r} in {folder}; it has {_listed(found)}")
+    chosen = {place: path for place, path in found.items() if not names or place[0] in names}
+    _warn_of_unknown(options.batching, {name for name, _ in found})
     with ExitStack() as stack:
-        for (name, version), path in found.items():
-            if names and name not in names:
+        opened = _open_side_by_side(chosen, providers, options)
+        for (name, version), session in opened.items():
+            if isinstance(session, ModelRejected):
+                file = str(chosen[name, version])
+                log.error("model rejected", model=name, version=version, file=file, reason=str(session))
+                repository.rejected.setdefault(name, {})[version] = str(session)
                 continue
-            try:
-                endpoint = _open(name, version, path, providers, threads, limits, flush_scope)
-            except ModelRejected as error:
-                log.error("model rejected", model=name, version=version, file=str(path), reason=str(error))
-                repository.rejected.setdefault(name, {})[version] = str(error)
-                continue
-            stack.enter_context(endpoint.batcher)
-            repository.endpoints.setdefault(name, {})[version] = endpoint
+            batcher = stack.enter_context(_batcher(name, session, providers[0], options.policy, flush_scope))
+            _log_ready(name, version, session, batcher)
+            repository.endpoints.setdefault(name, {})[version] = Endpoint(name, str(version), session, batcher)
         unserved = [name for name in names if name not in repository.endpoints]
         if unserved:
             reason = "; ".join(repository.rejected[unserved[0]].values())
@@ -139,30 +140,57 @@ def open_repository(
         yield repository
 
 
-def _open(
+def _open_side_by_side(
+    chosen: Mapping[tuple[str, int], Path], providers: Sequence[Provider], options: ServingOptions
+) -> dict[tuple[str, int], Session | ModelRejected]:
+    """The sessions, or why there is none, in the order of ``chosen``; raises ProviderUnavailable."""
+
+    def open_one(name: str, path: Path) -> Session | ModelRejected:
+        try:
+            return Session(
+                path,
+                providers,
+                threads=options.threads,
+                max_batch_rows=options.policy.max_batch_rows,
+                batching=options.batching.get(name, options.batching.get("", "auto")),
+            )
+        except ModelRejected as error:
+            return error
+
+    with ThreadPoolExecutor(max(1, options.threads), "opener") as openers:
+        opening = {place: openers.submit(open_one, place[0], path) for place, path in chosen.items()}
+        try:
+            return {place: session.result() for place, session in opening.items()}
+        except BaseException:
+            openers.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _batcher(
     name: str,
-    version: int,
-    path: Path,
-    providers: Sequence[Provider],
-    threads: int,
-    limits: Limits,
+    session: Session,
+    provider: Provider,
+    policy: BatchingPolicy,
     flush_scope: AbstractContextManager[None] | None,
-) -> Endpoint:
-    session = Session(path, providers, threads=threads, max_batch_rows=limits.max_batch_rows)
-    batcher = Batcher(
-        session.run,
-        max_batch_rows=limits.max_batch_rows if session.spec.batches else 1,
-        preferred_batch_size=limits.preferred_batch_size or session.preferred_batch_size,
-        max_run_rows=session.preferred_batch_size and max(session.preferred_batch_size, limits.preferred_batch_size),
-        max_queue_rows=limits.max_queue_rows,
-        max_inline_s=limits.max_inline_s,
-        instance_count=session.instance_count,
-        # Beside another run a full one only: what else waits is better joined by what comes meanwhile.
-        min_parallel_rows=providers[0].preferred_batch_size or 1,
-        max_queue_delay_s=limits.max_queue_delay_s if session.spec.batches else 0.0,
-        flush_scope=flush_scope,
-        name=name,
-    )
+) -> Batcher:
+    suited = session.preferred_batch_size
+    if session.spec.batches:
+        policy = replace(
+            policy,
+            preferred_batch_size=policy.preferred_batch_size or suited or 0,
+            max_run_rows=max(suited, policy.preferred_batch_size) if suited else 0,
+            instance_count=session.instance_count,
+            # Beside another run a full one only: what else waits is better joined by what comes meanwhile.
+            min_parallel_rows=provider.preferred_batch_size or 1,
+        )
+    else:
+        policy = BatchingPolicy(
+            max_batch_rows=1, max_queue_rows=policy.max_queue_rows, max_inline_s=policy.max_inline_s
+        )
+    return Batcher(session.run, policy, flush_scope=flush_scope, name=name)
+
+
+def _log_ready(name: str, version: int, session: Session, batcher: Batcher) -> None:
     log.info(
         "model ready",
         model=name,
@@ -170,6 +198,7 @@ def _open(
         provider=session.provider,
         arithmetic=session.arithmetic.name,
         batches=session.spec.batches,
+        **({} if session.spec.batches else {"unbatched_reason": session.spec.unbatched_reason}),
         buckets=session.buckets,
         preferred_batch_size=batcher.preferred_batch_size,
         one_thread_rows=session.one_thread_rows,
@@ -178,7 +207,11 @@ def _open(
         probe_deviation=session.probe_deviation,
         probe_tolerance=session.probe_tolerance,
     )
-    return Endpoint(name, str(version), session, batcher)
+
+
+def _warn_of_unknown(batching: Mapping[str, Batching], known: Collection[str]) -> None:
+    for name in sorted(set(batching) - {"", *known}):
+        log.warning("--batching names a model that is not there", model=name, models=sorted(known))
 
 
 def _scan(folder: Path) -> dict[tuple[str, int], Path]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from service.batching.batch import TensorMap
 from service.batching.batcher import Batcher
+from service.batching.policy import BatchingPolicy
 from service.batching.request import Request
 from service.errors import Cancelled, Expired, ModelFailed, Overloaded, Stopping
 
@@ -92,7 +93,7 @@ def model() -> RecordingModel:
 
 @pytest.fixture
 def batcher(model: RecordingModel) -> Iterator[Batcher]:
-    with Batcher(model, max_batch_rows=8, max_queue_rows=16) as batcher:
+    with Batcher(model, BatchingPolicy(max_batch_rows=8, max_queue_rows=16)) as batcher:
         yield batcher
 
 
@@ -194,19 +195,19 @@ def test_requests_of_higher_priority_run_first(batcher: Batcher, model: Recordin
 
 
 def test_with_a_delay_a_request_waits_for_others_until_the_batch_is_full(model: RecordingModel) -> None:
-    with Batcher(model, max_batch_rows=4, max_queue_rows=16, max_queue_delay_s=3600) as batcher:
+    with Batcher(model, BatchingPolicy(max_batch_rows=4, max_queue_rows=16, max_queue_delay_s=3600)) as batcher:
         answers = [submit(batcher, [i]) for i in range(4)]
         assert [rows_of(answer) for answer in answers] == [[0], [2], [4], [6]]
     assert model.batches == [[0, 1, 2, 3]]
 
 
 def test_a_delay_that_has_passed_ends_the_wait(model: RecordingModel) -> None:
-    with Batcher(model, max_batch_rows=4, max_queue_rows=16, max_queue_delay_s=1e-3) as batcher:
+    with Batcher(model, BatchingPolicy(max_batch_rows=4, max_queue_rows=16, max_queue_delay_s=1e-3)) as batcher:
         assert rows_of(submit(batcher, [1])) == [2]
 
 
 def test_closing_answers_what_still_waits(model: RecordingModel) -> None:
-    batcher = Batcher(model, max_batch_rows=4, max_queue_rows=16, max_queue_delay_s=3600)
+    batcher = Batcher(model, BatchingPolicy(max_batch_rows=4, max_queue_rows=16, max_queue_delay_s=3600))
     with batcher:
         waiting = submit(batcher, [1])
     assert isinstance(waiting.exception(WAIT_S), Stopping)
@@ -227,7 +228,7 @@ def test_an_answer_that_cannot_be_delivered_harms_nobody_else(batcher: Batcher, 
 
 
 def test_requests_are_joined_up_to_a_limit_of_its_own_and_larger_ones_run_alone(model: RecordingModel) -> None:
-    with Batcher(model, max_batch_rows=8, preferred_batch_size=4, max_queue_rows=32) as batcher:
+    with Batcher(model, BatchingPolicy(max_batch_rows=8, preferred_batch_size=4, max_queue_rows=32)) as batcher:
         with model.held(batcher):
             answers = [submit(batcher, [i] * size) for i, size in enumerate((2, 2, 8, 1, 3))]
         for answer in answers:
@@ -246,7 +247,9 @@ def test_as_many_runs_as_are_allowed_are_under_way_at_a_time() -> None:
         together.wait()
         return {"y": inputs["x"]}
 
-    with Batcher(meet, max_batch_rows=1, max_queue_rows=8, max_inline_s=3600, instance_count=2) as batcher:
+    with Batcher(
+        meet, BatchingPolicy(max_batch_rows=1, max_queue_rows=8, max_inline_s=3600, instance_count=2)
+    ) as batcher:
         answers = [submit(batcher, [number]) for number in range(6)]
         assert [rows_of(answer) for answer in answers] == [[number] for number in range(6)]
     assert len(set(seen)) == 2
@@ -256,7 +259,9 @@ def test_as_many_runs_as_are_allowed_are_under_way_at_a_time() -> None:
 
 def test_beside_another_run_only_a_full_one_begins(model: RecordingModel) -> None:
     """The second run is joined from all that came while the first was on, unless enough came to fill one."""
-    with Batcher(model, max_batch_rows=4, max_queue_rows=32, instance_count=2, min_parallel_rows=4) as batcher:
+    with Batcher(
+        model, BatchingPolicy(max_batch_rows=4, max_queue_rows=32, instance_count=2, min_parallel_rows=4)
+    ) as batcher:
         with model.held(batcher):
             few = [submit(batcher, [1]), submit(batcher, [2, 3])]
         assert [rows_of(answer) for answer in few] == [[2], [4, 6]]
@@ -272,7 +277,8 @@ def test_what_can_be_run_beside_is_not_run_in_the_thread_that_settles() -> None:
         return {"y": inputs["x"] * 2}
 
     with Batcher(
-        double, max_batch_rows=2, max_queue_rows=32, max_inline_s=3600, instance_count=2, min_parallel_rows=2
+        double,
+        BatchingPolicy(max_batch_rows=2, max_queue_rows=32, max_inline_s=3600, instance_count=2, min_parallel_rows=2),
     ) as batcher:
         for _ in range(2):
             submit(batcher, [1, 2]).result(WAIT_S)
@@ -286,7 +292,7 @@ def test_what_can_be_run_beside_is_not_run_in_the_thread_that_settles() -> None:
 
 
 def test_a_large_request_is_run_in_parts_and_answered_whole(model: RecordingModel) -> None:
-    with Batcher(model, max_batch_rows=8, max_run_rows=3, max_queue_rows=32) as batcher:
+    with Batcher(model, BatchingPolicy(max_batch_rows=8, max_run_rows=3, max_queue_rows=32)) as batcher:
         assert rows_of(submit(batcher, [1, 2, 3, 4, 5, 6, 7])) == [2, 4, 6, 8, 10, 12, 14]
         assert rows_of(submit(batcher, [1, 2, 3])) == [2, 4, 6]
         assert isinstance(submit(batcher, [1, 2, 3, 4, POISON]).exception(WAIT_S), ModelFailed)
@@ -296,7 +302,7 @@ def test_a_large_request_is_run_in_parts_and_answered_whole(model: RecordingMode
 def test_a_run_expected_to_be_short_happens_in_the_thread_that_settles(model: RecordingModel) -> None:
     """The first run of its size tells how long the next will take."""
     here = threading.get_ident()
-    with Batcher(model, max_batch_rows=8, max_queue_rows=32, max_inline_s=3600) as batcher:
+    with Batcher(model, BatchingPolicy(max_batch_rows=8, max_queue_rows=32, max_inline_s=3600)) as batcher:
         assert rows_of(submit(batcher, [1])) == [2]
         second = submit(batcher, [2])
         assert second.done()
@@ -317,7 +323,7 @@ def test_the_thread_that_settles_runs_no_longer_than_it_may_whatever_waits(monke
         now_ns += 50_000_000
         return inputs
 
-    with Batcher(slow, max_batch_rows=1, max_queue_rows=32, max_inline_s=0.4) as batcher:
+    with Batcher(slow, BatchingPolicy(max_batch_rows=1, max_queue_rows=32, max_inline_s=0.4)) as batcher:
         submit(batcher, [0]).result(WAIT_S)  # by which it knows how long a run takes
         requests = [make_request([row]) for row in range(20)]
         for request, _ in requests:
@@ -329,14 +335,14 @@ def test_the_thread_that_settles_runs_no_longer_than_it_may_whatever_waits(monke
 
 
 def test_a_run_expected_to_be_long_happens_in_the_batchers_thread(model: RecordingModel) -> None:
-    with Batcher(model, max_batch_rows=8, max_queue_rows=32, max_inline_s=1e-12) as batcher:
+    with Batcher(model, BatchingPolicy(max_batch_rows=8, max_queue_rows=32, max_inline_s=1e-12)) as batcher:
         for row in range(3):
             assert rows_of(submit(batcher, [row])) == [2 * row]
     assert threading.get_ident() not in model.threads
 
 
 def test_a_burst_is_settled_in_as_many_runs_as_it_takes(model: RecordingModel) -> None:
-    with Batcher(model, max_batch_rows=2, max_queue_rows=32, max_inline_s=3600) as batcher:
+    with Batcher(model, BatchingPolicy(max_batch_rows=2, max_queue_rows=32, max_inline_s=3600)) as batcher:
         for size in (1, 2):
             submit(batcher, [0] * size).result(WAIT_S)
         requests = [make_request([row]) for row in range(5)]
@@ -348,7 +354,7 @@ def test_a_burst_is_settled_in_as_many_runs_as_it_takes(model: RecordingModel) -
 
 
 def test_threads_that_settle_at_once_never_run_at_once_and_get_their_own(model: RecordingModel) -> None:
-    with Batcher(model, max_batch_rows=8, max_queue_rows=1000, max_inline_s=3600) as batcher:
+    with Batcher(model, BatchingPolicy(max_batch_rows=8, max_queue_rows=1000, max_inline_s=3600)) as batcher:
 
         def ask(start: int) -> None:
             for row in range(start, start + 100):
@@ -387,7 +393,7 @@ def test_an_answer_is_given_once() -> None:
 @given(sizes=st.lists(st.integers(1, 8), max_size=30), limit=st.integers(8, 20))
 def test_everybody_gets_their_own_rows(sizes: list[int], limit: int) -> None:
     model = RecordingModel()
-    with Batcher(model, max_batch_rows=limit, max_queue_rows=1000) as batcher:
+    with Batcher(model, BatchingPolicy(max_batch_rows=limit, max_queue_rows=1000)) as batcher:
         with model.held(batcher):
             answers = [submit(batcher, list(range(100 * i, 100 * i + size))) for i, size in enumerate(sizes)]
         for i, (answer, size) in enumerate(zip(answers, sizes, strict=True)):
