@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     else what suits provider and model (on the CPU 64, more where they run within some 1.25 ms)."""
     batching: str = "auto"
     """Whether requests may share a run: auto (where the rows of a model are found not to depend on each other), off, or
-    on (refuse a model whose rows do); for all models, or NAME=off,NAME=on. auto leaves it to a file's metadata first."""
+    on (refuse a model whose rows do); for all models, or NAME=off,NAME=on. auto lets a file's metadata decide."""
     max_inline_us: int | None = Field(default=None, ge=0, le=1_000_000)
     """Runs expected to be this short, in microseconds, happen in the thread that receives the requests. If not given:
     2000 where a run on the CPU takes both of two cores, or the only one, else 500."""

@@ -61,12 +61,16 @@ class TensorSpec:
     name: str
     datatype: Datatype
     shape: tuple[int, ...]
-    """-1 for an axis of any length; the batch axis, where there is one, comes first."""
+    """-1 for an axis of any length; the batch axis, where there is one, comes first.
+
+    Empty for a scalar or an unknown rank, which ONNX Runtime does not tell apart."""
 
     def accepts(self, shape: Sequence[int]) -> bool:
-        """Whether an array of this shape fits."""
+        """True if an array of this shape fits; without a declared rank, only the model can tell."""
+        if not self.shape:
+            return min(shape, default=0) >= 0
         if len(shape) != len(self.shape):
-            return not self.shape and tuple(shape) == (1,)  # a scalar, of a client that knows none
+            return False
         for got, want in zip(shape, self.shape, strict=True):  # noqa: SIM110 - all(…) takes 4 µs of each request more
             if got < 0 or (got != want and want != -1):
                 return False
@@ -78,7 +82,7 @@ def decode(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None, spe
 
     Raises InvalidRequest with the protocol's wording; the shape must have been checked against the spec.
     """
-    shape = tuple(tensor.shape) if spec.shape else ()
+    shape = tuple(tensor.shape)
     count = math.prod(shape)
     if raw is None:
         return _from_contents(tensor, spec, model, count).reshape(shape)

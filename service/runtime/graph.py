@@ -136,7 +136,8 @@ def _read_body(body: memoryview, graph: Graph, *, top: bool) -> None:
             _read_weight(value, graph)
         elif number in (11, 12, 13):
             name, shape = _read_value(value)
-            graph.shapes[name] = shape
+            if shape is not None:
+                graph.shapes[name] = shape
             if number == 11 and top:
                 graph.inputs.append(name)
 
@@ -183,18 +184,18 @@ def _read_weight(data: memoryview, graph: Graph) -> None:
     graph.weights[name] = Weight(tuple(dims), element)
 
 
-def _read_value(data: memoryview) -> tuple[str, tuple[int, ...]]:
-    """The name and the shape of a ValueInfoProto."""
+def _read_value(data: memoryview) -> tuple[str, tuple[int, ...] | None]:
+    """The name and the shape of a ValueInfoProto; None where it does not even tell the rank."""
     name = ""
-    shape: list[int] = []
+    shape: tuple[int, ...] | None = None
     for number, value in _fields(data):
         if number == 1 and isinstance(value, memoryview):
             name = _text(value)
         elif number == 2:
             for tensor in _parts(value, 1):
                 for dims in _parts(tensor, 2):
-                    shape += [_length(dim) for dim in _parts(dims, 1)]
-    return name, tuple(shape)
+                    shape = tuple(_length(dim) for dim in _parts(dims, 1))
+    return name, shape
 
 
 def _length(dim: memoryview) -> int:

@@ -13,6 +13,7 @@ the vocabulary where a Gather says so and else small ones, words. What cannot be
 """
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -296,6 +297,10 @@ def _floats(shape: tuple[int, ...], values: Values, random: np.random.Generator)
 
 def first_sentence(error: Exception) -> str:
     """What an error of ONNX Runtime says, without its code and what follows in further lines."""
-    text = str(error).strip() or repr(error)
-    line = text.splitlines()[0]
-    return line.split(" : ", 2)[-1].strip() if line.startswith("[ONNXRuntimeError]") else line
+    line = (str(error).strip() or repr(error)).splitlines()[0]
+    line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
+    node = re.match(r"Non-zero status code returned while running (\S+) node\. Name:'(.*?)' Status Message: ", line)
+    if node is None:
+        return line
+    reason = re.sub(r"^\S+:\d+ .* was false\. ", "", line[node.end() :])
+    return f"{node[1]} node '{node[2]}': {reason}" if node[2] else f"{node[1]} node: {reason}"

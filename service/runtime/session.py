@@ -19,7 +19,15 @@ from service.runtime.execution_provider import Cpu, Provider
 from service.runtime.graph import Graph, read_graph
 from service.runtime.model_metadata import ModelMetadata, read_metadata
 from service.runtime.providers import open_session
-from service.runtime.runner import DirectRunner, InstancePool, ModelInstance, Runner, ShapeBucket, ThreadedRunner
+from service.runtime.runner import (
+    DirectRunner,
+    InstancePool,
+    ModelInstance,
+    Runner,
+    ScalarRunner,
+    ShapeBucket,
+    ThreadedRunner,
+)
 from service.runtime.tuning import Tuning
 from service.tensors import BY_ONNX, Array, TensorSpec
 
@@ -90,7 +98,10 @@ class Session:
         self.metadata: ModelMetadata = read_metadata(session.get_modelmeta().custom_metadata_map)
         self.spec = _read_spec(session)
         self._runner: Runner = DirectRunner(session, self.spec.inputs, self.spec.outputs)
-        self._decide_batching(batching, graph, max_batch_rows)
+        scalars = [spec.name for spec in self.spec.inputs if graph.shapes.get(spec.name) == ()]
+        if scalars:
+            self._runner = ScalarRunner(self._runner, scalars)
+        self._decide_batching(batching, session, graph, max_batch_rows)
         self.buckets = _bucket_rows(first.buckets, max_batch_rows) if _has_fixed_rows(self.spec) else ()
         """The numbers of rows that it runs, others being padded; empty: any number."""
         self.one_thread_rows = 0
@@ -121,7 +132,9 @@ class Session:
             # Compiles, tunes and takes its memory before the first caller waits.
             self._run_zeros(self._runner, max_batch_rows)
 
-    def _decide_batching(self, batching: Batching, graph: Graph, max_batch_rows: int) -> None:
+    def _decide_batching(
+        self, batching: Batching, session: ort.InferenceSession, graph: Graph, max_batch_rows: int
+    ) -> None:
         """Finds whether requests may share a run; raises ModelRejected where they must and may not."""
         source = "the setting --batching"
         wanted = (self.metadata.properties or {}).get("convserve.batching", "auto")
@@ -136,14 +149,15 @@ class Session:
         elif self.spec.batches:
             probe = self.metadata.probe
             model = row_independence.Model(
-                self._runner.run,
+                DirectRunner(session, self.spec.inputs, self.spec.outputs, _quiet()).run,
                 self.spec.inputs,
                 graph,
                 exact=self.provider == "cpu",
                 share=self.arithmetic.tolerance,
                 examples={} if probe is None else {"images": probe.images},
             )
-            self.spec = replace(self.spec, unbatched_reason=row_independence.find_dependence(model, max_batch_rows))
+            reason = row_independence.find_dependence(model, max_batch_rows) or _fixed_outputs(self.spec)
+            self.spec = replace(self.spec, unbatched_reason=reason)
         if wanted == "on" and not self.spec.batches:
             raise ModelRejected(
                 f"{source} is on, but requests must not share a run: {self.spec.unbatched_reason}. "
@@ -244,24 +258,37 @@ def _read_spec(session: ort.InferenceSession) -> ModelSpec:
     given, made = session.get_inputs(), session.get_outputs()
     inputs = tuple(_tensor(argument) for argument in given)
     outputs = tuple(_tensor(argument) for argument in made)
-    return ModelSpec(inputs, outputs, _no_batch_axis([tuple(argument.shape) for argument in given + made], len(given)))
+    return ModelSpec(inputs, outputs, _no_batch_axis([tuple(argument.shape) for argument in given], made))
 
 
-def _no_batch_axis(shapes: Sequence[tuple[Any, ...]], inputs: int) -> str:
-    """Why axis 0 is no batch axis by what is declared; empty where it is one.
+def _no_batch_axis(shapes: Sequence[tuple[Any, ...]], outputs: Sequence[Any]) -> str:
+    """Why axis 0 of the inputs is no batch axis by what is declared; empty where it may be one.
 
-    It is one where it is free everywhere, has one name where the inputs name it, and no other axis has that name.
+    It may where it is free, has one name where it is named, and no other axis has that name.
     """
-    if not inputs:
+    if not shapes:
         return "it has no inputs"
     if any(not shape or isinstance(shape[0], int) for shape in shapes):
-        return "its inputs and outputs do not all have a first axis of any length"
-    names = {shape[0] for shape in shapes[:inputs] if shape[0]}
+        return "its inputs do not all have a first axis of any length"
+    names = {shape[0] for shape in shapes if shape[0]}
     if len(names) > 1:
         return f"the first axes of its inputs have different names: {', '.join(sorted(names))}"
-    if any(axis in names for shape in shapes for axis in shape[1:]):
+    if any(axis in names for shape in (*shapes, *(tuple(output.shape) for output in outputs)) for axis in shape[1:]):
         return f"its axis '{names.pop()}' is not only the first"
     return ""
+
+
+def _fixed_outputs(spec: ModelSpec) -> str:
+    """Names an output whose first axis is declared to be of one length; empty where none is."""
+    fixed = [tensor for tensor in spec.outputs if tensor.shape[:1] != (-1,)]
+    return f"output '{fixed[0].name}' has shape {list(fixed[0].shape)} for any number of rows" if fixed else ""
+
+
+def _quiet() -> ort.RunOptions:
+    """For runs that may fail without anything being wrong: ONNX Runtime writes no line for each."""
+    options = ort.RunOptions()
+    options.log_severity_level = 4
+    return options
 
 
 def _tensor(argument: Any) -> TensorSpec:

@@ -259,9 +259,8 @@ def test_as_many_runs_as_are_allowed_are_under_way_at_a_time() -> None:
 
 def test_beside_another_run_only_a_full_one_begins(model: RecordingModel) -> None:
     """The second run is joined from all that came while the first was on, unless enough came to fill one."""
-    with Batcher(
-        model, BatchingPolicy(max_batch_rows=4, max_queue_rows=32, instance_count=2, min_parallel_rows=4)
-    ) as batcher:
+    policy = BatchingPolicy(max_batch_rows=4, max_queue_rows=32, instance_count=2, min_parallel_rows=4)
+    with Batcher(model, policy) as batcher:
         with model.held(batcher):
             few = [submit(batcher, [1]), submit(batcher, [2, 3])]
         assert [rows_of(answer) for answer in few] == [[2], [4, 6]]
