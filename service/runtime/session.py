@@ -147,14 +147,12 @@ class Session:
         if wanted == "off":
             self.spec = replace(self.spec, unbatched_reason=f"{source} is off")
         elif self.spec.batches:
-            probe = self.metadata.probe
             model = row_independence.Model(
                 DirectRunner(session, self.spec.inputs, self.spec.outputs, _quiet()).run,
                 self.spec.inputs,
                 graph,
                 exact=self.provider == "cpu",
                 share=self.arithmetic.tolerance,
-                examples={} if probe is None else {"images": probe.images},
             )
             reason = row_independence.find_dependence(model, max_batch_rows) or _fixed_outputs(self.spec)
             self.spec = replace(self.spec, unbatched_reason=reason)
