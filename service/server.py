@@ -15,7 +15,7 @@ from service.api.image_classifier import ImageClassifier
 from service.api.open_inference import InferenceProtocol
 from service.batching.policy import BatchingPolicy
 from service.cpu import usable_cores
-from service.rpc import FlushScope, GrpcioTransport, Methods, NativeTransport, TlsFiles, Transport
+from service.rpc import FlushScope, Methods, NativeTransport, TlsFiles, Transport
 from service.runtime import providers
 from service.runtime.repository import Repository, ServingOptions, open_repository
 from service.settings import Settings, split_names
@@ -147,7 +147,7 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
 
 def _transport(
     settings: Settings, methods: Methods, repository: Repository, flush_scope: FlushScope, reuse_port: bool
-) -> NativeTransport | GrpcioTransport:
+) -> Transport:
     address = f"{settings.host}:{settings.port}"
     max_message_bytes = settings.max_message_mib * 2**20
     if settings.transport == "native":
@@ -161,6 +161,8 @@ def _transport(
             busy_poll_s=settings.busy_poll_us / 1e6,
             reuse_port=reuse_port,
         )
+    from service.rpc.grpc_aio_server import GrpcioTransport  # not above: grpc.aio and uvloop are for it alone
+
     tls = _tls(settings)
     return GrpcioTransport(
         address,

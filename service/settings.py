@@ -1,35 +1,59 @@
 """Every knob of the server, read once: command line over environment over default."""
 
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, FilePath, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
-
 from service.batching.policy import BATCHING, Batching
 from service.cpu import suggested_workers, usable_cores
+from service.options import Field, FilePath, number, read_options
 
 PROVIDERS = ("cpu", "openvino", "cuda")
 """Whose options begin with their names; they are described in provider.py, which is not imported for its weight."""
 
 
-class Settings(BaseSettings):
+def split_names(text: str) -> tuple[str, ...]:
+    """The names in a list separated by commas."""
+    return tuple(name for name in (part.strip() for part in text.split(",")) if name)
+
+
+def _batching_by_model(text: str) -> dict[str, Batching]:
+    """``off`` or ``NAME=off,on`` and the like; raises ValueError."""
+    chosen: dict[str, Batching] = {}
+    for part in split_names(text):
+        name, _, wanted = part.rpartition("=")
+        if wanted not in BATCHING:
+            raise ValueError(f"'{part}' is neither auto, on or off nor NAME=auto, NAME=on or NAME=off")
+        chosen[name.strip()] = BATCHING[wanted]
+    return chosen
+
+
+def _readable_batching(text: str) -> str:
+    _batching_by_model(text)
+    return text
+
+
+def _workers(text: str) -> int:
+    return suggested_workers(usable_cores()) if text == "auto" else int(number(int, text))
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+PARSERS = {"workers": _workers, "host": _bracketed, "batching": _readable_batching}
+"""What makes more of an option's text than its type says."""
+
+
+@dataclass(frozen=True)
+class Settings:
     """Serve the models of a folder over gRPC: the Open Inference Protocol and convserve.v1.ImageClassifier.
 
     Every option can also be given as an environment variable, CONVSERVE_ and its name in capitals.
     """
-
-    model_config = SettingsConfigDict(
-        env_prefix="CONVSERVE_",
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        cli_prog_name="python -m service",
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
-    )
 
     models_dir: Path = Path("models")
     """Folder of <name>/<version>/model.onnx."""
@@ -113,16 +137,27 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level that is logged."""
 
-    @field_validator("workers", mode="before")
+    given: frozenset[str] = frozenset()
+
     @classmethod
-    def _counted(cls, workers: object) -> object:
-        return suggested_workers(usable_cores()) if workers == "auto" else workers
+    def read(cls, arguments: Sequence[str] | None = None) -> Self:
+        """From the command line and the environment; raises SettingsError."""
+        command_line = sys.argv[1:] if arguments is None else arguments
+        return read_options(cls, PARSERS, "CONVSERVE_", command_line, os.environ)
+
+    def __post_init__(self) -> None:
+        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
+            raise ValueError("TLS needs both --tls-certificate-file and --tls-key-file")
+        if self.tls_client_ca_file is not None and self.tls_certificate_file is None:
+            raise ValueError("--tls-client-ca-file needs --tls-certificate-file and --tls-key-file")
+        if self.max_queue_rows < self.max_batch_rows:
+            raise ValueError("--max-queue-rows must be at least --max-batch-rows, or a full request never fits")
 
     @property
     def provider_options(self) -> dict[str, dict[str, Any]]:
         """What was set of the execution providers' own options, by provider and option."""
         given: dict[str, dict[str, Any]] = {}
-        for name in sorted(self.model_fields_set):
+        for name in sorted(self.given):
             provider, _, option = name.partition("_")
             if provider in PROVIDERS:
                 given.setdefault(provider, {})[option] = getattr(self, name)
@@ -132,40 +167,3 @@ class Settings(BaseSettings):
     def batching_by_model(self) -> dict[str, Batching]:
         """What was set for single models by name, and under "" for all others."""
         return _batching_by_model(self.batching)
-
-    @field_validator("batching")
-    @classmethod
-    def _readable(cls, batching: str) -> str:
-        _batching_by_model(batching)
-        return batching
-
-    @field_validator("host")
-    @classmethod
-    def _bracketed(cls, host: str) -> str:
-        return f"[{host}]" if ":" in host and not host.startswith("[") else host
-
-    @model_validator(mode="after")
-    def _fit_together(self) -> Self:
-        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
-            raise ValueError("TLS needs both --tls-certificate-file and --tls-key-file")
-        if self.tls_client_ca_file is not None and self.tls_certificate_file is None:
-            raise ValueError("--tls-client-ca-file needs --tls-certificate-file and --tls-key-file")
-        if self.max_queue_rows < self.max_batch_rows:
-            raise ValueError("--max-queue-rows must be at least --max-batch-rows, or a full request never fits")
-        return self
-
-
-def split_names(text: str) -> tuple[str, ...]:
-    """The names in a list separated by commas."""
-    return tuple(name for name in (part.strip() for part in text.split(",")) if name)
-
-
-def _batching_by_model(text: str) -> dict[str, Batching]:
-    """``off`` or ``NAME=off,on`` and the like; raises ValueError."""
-    chosen: dict[str, Batching] = {}
-    for part in split_names(text):
-        name, _, wanted = part.rpartition("=")
-        if wanted not in BATCHING:
-            raise ValueError(f"'{part}' is neither auto, on or off nor NAME=auto, NAME=on or NAME=off")
-        chosen[name.strip()] = BATCHING[wanted]
-    return chosen

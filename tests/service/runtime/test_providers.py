@@ -19,6 +19,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from service.errors import ModelFailed, ModelRejected, ProviderUnavailable, StartError
+from service.options import descriptions, options_of
 from service.runtime.execution_provider import TF32, Arithmetic, Cpu, Cuda, Openvino
 from service.runtime.pinned_memory import zeros
 from service.runtime.providers import PROVIDERS, choose, open_session
@@ -108,11 +109,11 @@ def test_every_option_of_a_provider_is_a_setting_with_the_same_default() -> None
         options = {field.name: field.default for field in dataclasses.fields(provider)}
         settings = {
             setting.removeprefix(f"{name}_"): field.default
-            for setting, field in Settings.model_fields.items()
+            for setting, field in options_of(Settings).items()
             if setting.startswith(f"{name}_")
         }
         assert settings == options
-        assert all(Settings.model_fields[f"{name}_{option}"].description for option in options)
+        assert all(descriptions(Settings)[f"{name}_{option}"] for option in options)
 
 
 def test_options_reach_the_provider_that_they_are_of() -> None:
