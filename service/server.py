@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -19,6 +20,9 @@ from service.rpc import FlushScope, Methods, NativeTransport, TlsFiles, Transpor
 from service.runtime import providers
 from service.runtime.repository import Repository, ServingOptions, open_repository
 from service.settings import Settings, split_names
+
+if TYPE_CHECKING:
+    from service.rpc.grpc_aio_server import GrpcioTransport
 
 INLINE_US, INLINE_BESIDE_US = 2000, 500
 """The longest runs in the thread that receives: where they leave no core for it, and where there is one beside them."""
@@ -147,7 +151,7 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
 
 def _transport(
     settings: Settings, methods: Methods, repository: Repository, flush_scope: FlushScope, reuse_port: bool
-) -> Transport:
+) -> "NativeTransport | GrpcioTransport":
     address = f"{settings.host}:{settings.port}"
     max_message_bytes = settings.max_message_mib * 2**20
     if settings.transport == "native":
