@@ -1,5 +1,6 @@
 """Puts the parts of one server together: start order is written once, stop order is its reverse."""
 
+import ctypes
 import gc
 import time
 from collections.abc import Callable, Iterator
@@ -143,6 +144,7 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
             models=len(list(repository)),
             threads=settings.threads or cores,
         )
+        _return_free_memory()
         # What was made for the start stays: looking through it for garbage again and again takes 14 ms each time.
         gc.collect()
         gc.freeze()
@@ -177,6 +179,13 @@ def _transport(
         reuse_port=reuse_port,
         max_connection_age_s=AGE_OF_GRACE * max(settings.grace_s, 1) if tls and reuse_port else None,
     )
+
+
+def _return_free_memory() -> None:
+    """Gives back what opening has freed: glibc keeps it for each thread, 35 MB after eleven models."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
+    if trim is not None:
+        trim(0)
 
 
 def _tls(settings: Settings) -> TlsFiles | None:
