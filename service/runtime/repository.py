@@ -231,6 +231,16 @@ def _scan(folder: Path) -> dict[tuple[str, int], Path]:
         ) from error
 
 
+def model_path(folder: Path, name: str, version: str = "") -> Path:
+    """The file of a model's version, or of its highest; raises StartError where there is none."""
+    found = {number: path for (model, number), path in _scan(folder).items() if model == name}
+    number = max(found, default=None) if not version else _version(version)
+    if number not in found:
+        which = f"version {version!r} of the model {name!r}" if version else f"model {name!r}"
+        raise StartError(f"there is no {which} in {folder}; it has {_listed(_scan(folder))}")
+    return found[number]
+
+
 def _version(text: str) -> int | None:
     """The number of a version, 1 and up, written without sign or leading zeros; else None."""
     return int(text) if text.isascii() and text.isdigit() and not text.startswith("0") and len(text) < 19 else None

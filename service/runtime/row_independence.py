@@ -15,8 +15,8 @@ the vocabulary where a Gather says so and else small ones, words. What cannot be
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from service.tensors import Array, TensorSpec
 
 CHEAP = 1e6
 """Multiply-accumulates of a row up to which it is run in larger company, and with more kinds of values."""
+SMALL = 1e5
+"""Elements of such a row: 39 of them are made up."""
 ALONE, PAIR, TOGETHER, COMPANY = (1,), (2, 1), (0, 1, 2), (3, 1, 4)
 CROWD = (0, *range(5, 13), 1, *range(13, 21), 2)
 OTHER_CROWD = (0, *range(21, 29), 1, *range(29, 37), 2)
@@ -32,7 +34,8 @@ STRANGE = (37, 1, 38)
 """Rows that are no numbers, and one between them."""
 COMPARED = (0, 1, 2)
 """Rows whose outputs are compared; the others keep them company. Their values are of a narrower range."""
-ROWS = 39
+FEW, ALL = 5, 39
+"""Rows that are made up, without a crowd and with one."""
 LENGTHS = (6, 64, 224, 1)
 """Lengths to try for free axes but the first: a network of images wants more than a sequence does."""
 SMALL_INTEGERS = (8, 2, 1)
@@ -81,20 +84,20 @@ def find_dependence(model: Model, max_rows: int) -> str:
     try:
         values = _values_that_run(model)
         floats = any(spec.datatype.numpy.kind == "f" for spec in model.inputs)
-        kinds = [values, *_kinds(values)] if floats and model.graph.row_cost() <= CHEAP else [values]
-        for kind in kinds:
-            telling = _compare(model, kind, max_rows)
-        if floats and not telling and len(kinds) == 1:
-            _compare(model, Values(values.length, values.integers, positive=True), max_rows)
+        cheap = model.graph.row_cost() <= CHEAP and _elements(model, values) <= SMALL
+        telling = _compare(model, values, max_rows, crowd=cheap)
+        if floats and (cheap or not telling):
+            _compare(model, replace(values, positive=True), max_rows, crowd=cheap)
+        if floats and cheap:
+            _compare(model, replace(values, scale=50.0), max_rows, crowd=cheap)
     except DependentRows as error:
         return str(error)
     return ""
 
 
-def _kinds(values: Values) -> Iterator[Values]:
-    """Further values for cheap rows: all above zero, and large ones."""
-    yield Values(values.length, values.integers, positive=True)
-    yield Values(values.length, values.integers, scale=50.0)
+def _elements(model: Model, values: Values) -> int:
+    """Elements of a row of all inputs."""
+    return sum(math.prod(_row_shape(spec, values)) for spec in model.inputs)
 
 
 def _values_that_run(model: Model) -> Values:
@@ -104,7 +107,7 @@ def _values_that_run(model: Model) -> Values:
     for length, integers in itertools.product(LENGTHS if free else (1,), SMALL_INTEGERS):
         values = Values(length, integers)
         try:
-            model.run(_take(_rows(model, values), ALONE))
+            model.run(_take(_rows(model, values, FEW), ALONE))
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             reason = reason or first_sentence(error)
         else:
@@ -112,9 +115,9 @@ def _values_that_run(model: Model) -> Values:
     raise DependentRows(f"fails with 1 row: {reason}")
 
 
-def _compare(model: Model, values: Values, max_rows: int) -> bool:
+def _compare(model: Model, values: Values, max_rows: int, *, crowd: bool) -> bool:
     """Compares runs of these values; True where outputs were finite and unlike. Raises DependentRows."""
-    rows = _rows(model, values)
+    rows = _rows(model, values, ALL if crowd else FEW)
     alone = _run(model, rows, ALONE)
     if max_rows == 1:
         return True
@@ -127,16 +130,21 @@ def _compare(model: Model, values: Values, max_rows: int) -> bool:
     _same_bits(model, rows, _at(together, 1), _at(company, 1))
     _same(model, rows, _at(alone, 0), _at(together, 1))
     _same(model, rows, _at(pair, 0), _at(together, 2), PAIR[:1])
-    if model.graph.row_cost() <= CHEAP:
-        if model.exact:
-            _same_bits(model, rows, _at(together, 1), _at(_run(model, rows, STRANGE), 1))
-        if max_rows >= len(CROWD):
-            crowd, others = _run(model, rows, CROWD), _run(model, rows, OTHER_CROWD)
-            for row in COMPARED:
-                place = CROWD.index(row)
-                _same_bits(model, rows, _at(crowd, place), _at(others, place))
-                _same(model, rows, _at(together, row), _at(crowd, place), (row,))
+    if crowd:
+        _compare_crowds(model, rows, together, max_rows)
     return all(_tells(output) for output in together.values())
+
+
+def _compare_crowds(model: Model, rows: Mapping[str, Array], together: Mapping[str, Array], max_rows: int) -> None:
+    """Compares rows beside what is no number, and in runs of many."""
+    if model.exact:
+        _same_bits(model, rows, _at(together, 1), _at(_run(model, rows, STRANGE), 1))
+    if max_rows >= len(CROWD):
+        crowd, others = _run(model, rows, CROWD), _run(model, rows, OTHER_CROWD)
+        for row in COMPARED:
+            place = CROWD.index(row)
+            _same_bits(model, rows, _at(crowd, place), _at(others, place))
+            _same(model, rows, _at(together, row), _at(crowd, place), (row,))
 
 
 def _tells(output: Array) -> bool:
@@ -258,22 +266,26 @@ def _moved(inputs: Mapping[str, Array]) -> dict[str, Array]:
     }
 
 
-def _rows(model: Model, values: Values) -> dict[str, Array]:
-    """``ROWS`` unlike rows of each input."""
+def _rows(model: Model, values: Values, count: int) -> dict[str, Array]:
+    """Unlike rows of each input."""
     vocabulary = model.graph.vocabulary()
     random = _Random()
     rows = {}
     for spec in model.inputs:
-        made = _made_up(spec, values, vocabulary.get(spec.name), random)
-        rows[spec.name] = made
+        rows[spec.name] = _made_up(spec, values, count, vocabulary.get(spec.name), random)
     return rows
 
 
-def _made_up(spec: TensorSpec, values: Values, vocabulary: int | None, random: "_Random") -> Array:
-    shape = (ROWS, *(values.length if axis < 0 else axis for axis in spec.shape[1:]))
+def _row_shape(spec: TensorSpec, values: Values) -> tuple[int, ...]:
+    return tuple(values.length if axis < 0 else axis for axis in spec.shape[1:])
+
+
+def _made_up(spec: TensorSpec, values: Values, count: int, vocabulary: int | None, random: "_Random") -> Array:
+    shape = (count, *_row_shape(spec, values))
     kind = spec.datatype.numpy.kind
     if spec.datatype.name == "BYTES":
-        return np.array(WORDS, dtype=object)[random.integers(0, len(WORDS), shape)]
+        words: Array = np.array(WORDS, dtype=object)[random.integers(0, len(WORDS), shape)]
+        return words
     if spec.datatype.name == "BF16":
         return (_floats(shape, values, random).view(np.uint32) >> 16).astype(np.uint16)
     if kind == "b":
@@ -287,21 +299,23 @@ def _made_up(spec: TensorSpec, values: Values, vocabulary: int | None, random: "
         low, high = int(limits.min), int(limits.max) + 1
     else:
         low, high = 0, 2 if "mask" in spec.name and values.integers > 1 else values.integers
-    made = random.integers(low, high, shape)
+    made = random.integers(low, high, shape).astype(spec.datatype.numpy)
     quarter = (high - low) // 4
     made[list(COMPARED)] = random.integers(low + quarter, high - quarter, (len(COMPARED), *shape[1:]))
-    return made.astype(spec.datatype.numpy)
+    return made
 
 
 def _floats(shape: tuple[int, ...], values: Values, random: "_Random") -> Array:
     """float32 rows; those that only keep others company are of several scales, from a hundredth to thirty times."""
     array = 0.01 + 0.99 * random.uniform(shape) if values.positive else random.normal(shape)
-    scales = np.full(ROWS, values.scale)
-    company = range(len(COMPARED), STRANGE[0])
+    scales = np.full(len(array), values.scale)
+    company = range(len(COMPARED), min(STRANGE[0], len(array)))
     scales[company] = np.geomspace(30, 0.01, len(company))
     array *= scales.reshape(-1, *[1] * (len(shape) - 1))
-    array[STRANGE[0]], array[STRANGE[2]] = np.nan, np.inf
-    return array.astype(np.float32)
+    array[STRANGE[0] :] = np.nan
+    array[STRANGE[2] :] = np.inf
+    rows: Array = array.astype(np.float32)
+    return rows
 
 
 class _Random:
@@ -318,7 +332,8 @@ class _Random:
         state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         state ^= state >> np.uint64(31)
-        return ((state >> np.uint64(12)).astype(np.float64) + 0.5).reshape(shape) / 2.0**52
+        uniform: Array = ((state >> np.uint64(12)).astype(np.float64) + 0.5).reshape(shape) / 2.0**52
+        return uniform
 
     def normal(self, shape: tuple[int, ...]) -> Array:
         """Of mean 0 and variance 1, after Box and Muller."""
@@ -327,7 +342,8 @@ class _Random:
 
     def integers(self, low: int, high: int, shape: tuple[int, ...]) -> Array:
         """From ``low`` to below ``high``."""
-        return low + np.floor(self.uniform(shape) * (high - low)).astype(np.int64)
+        numbers: Array = low + np.floor(self.uniform(shape) * (high - low)).astype(np.int64)
+        return numbers
 
 
 def first_sentence(error: Exception) -> str:

@@ -227,11 +227,11 @@ class Session:
     def _run_zeros(self, runner: Runner, rows: int) -> None:
         """Runs so many rows of zeros; raises ModelRejected where it fails."""
         try:
-            runner.run(self._zeros(rows))
+            runner.run(self.zeros(rows))
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise ModelRejected(f"it cannot run {rows} rows: {error}") from error
 
-    def _zeros(self, rows: int) -> dict[str, Array]:
+    def zeros(self, rows: int) -> dict[str, Array]:
         """Inputs of that many rows; axes of any other free length are 1 long."""
         return {spec.name: _zeros((rows, *(max(1, n) for n in spec.shape[1:])), spec) for spec in self.spec.inputs}
 
