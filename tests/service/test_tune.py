@@ -56,9 +56,7 @@ def test_mistakes_are_one_sentence(folder: Path, capsys: pytest.CaptureFixture[s
     ("times", "expected"),
     [
         pytest.param([(1, 10, 20, 5), (64, 500, 400, 250), (128, 900, 800, 450)], Tuning(128, 1, 2), id="side by side"),
-        pytest.param(
-            [(1, 10, 20, 10), (64, 800, 400, 400), (128, 1600, 800, 800)], Tuning(128, 1, 1), id="all"
-        ),
+        pytest.param([(1, 10, 20, 10), (64, 800, 400, 400), (128, 1600, 800, 800)], Tuning(128, 1, 1), id="all"),
         pytest.param([(1, 50, 30, 25), (64, 3000, 1500, 1500), (128, 6000, 3000, 3000)], Tuning(64, 0, 1), id="long"),
         pytest.param([(1, 10, 20, 10), (64, 400, 300, 300), (128, 1100, 1000, 1000)], Tuning(64, 1, 1), id="slower"),
         pytest.param([(1, 10, 20, 5), (16, 100, 120, 50)], Tuning(16, 16, 2), id="few rows"),
