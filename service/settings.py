@@ -100,7 +100,7 @@ class Settings:
     """Most rows (images) in one run, and in one request."""
     preferred_batch_size: int = Field(default=0, ge=0, le=65536)
     """Most rows joined from several requests into one run; 0: what `python -m service.tune` measured for the model,
-    else what suits provider and model (on the CPU 64, more where they run within some 1.25 ms)."""
+    else what suits provider and model (on the CPU 64, more of the smallest models)."""
     batching: str = "auto"
     """Whether requests may share a run: auto (where the rows of a model are found not to depend on each other), off, or
     on (refuse a model whose rows do); for all models, or NAME=off,NAME=on. auto lets a file's metadata decide."""

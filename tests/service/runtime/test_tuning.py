@@ -39,9 +39,9 @@ def path(models_dir: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("row_macs", "threads", "max_rows", "expected"),
     [
-        pytest.param(62e3, 2, 256, Tuning(256, 32, 2), id="tiny"),
+        pytest.param(62e3, 2, 256, Tuning(128, 32, 2), id="tiny"),
         pytest.param(62e3, 2, 8, Tuning(8, 8, 2), id="few rows"),
-        pytest.param(483e3, 2, 256, Tuning(128, 4, 2), id="small"),
+        pytest.param(483e3, 2, 256, Tuning(64, 4, 2), id="small"),
         pytest.param(652e3, 4, 256, Tuning(64, 2, 4), id="four cores"),
         pytest.param(652e3, 1, 256, Tuning(64, 0, 1), id="one core"),
         pytest.param(2.9e6, 2, 256, Tuning(64, 0, 2), id="parallel only"),
@@ -76,7 +76,7 @@ def test_no_graph_costs_unknown(tmp_path: Path) -> None:
 
 def test_two_starts_decide_alike(path: Path) -> None:
     """Nothing is timed: one file is run in one way at each start."""
-    assert tuning_of(opened(path)) == tuning_of(opened(path)) == Tuning(256, 32, 2)
+    assert tuning_of(opened(path)) == tuning_of(opened(path)) == Tuning(128, 32, 2)
 
 
 def test_threads_give_the_same_answers(path: Path) -> None:
@@ -114,7 +114,7 @@ def test_foreign_measurements_are_ignored(path: Path, change: dict[str, dict[str
         content[part] |= entries
     written.write_text(json.dumps(content))
     with structlog.testing.capture_logs() as logs:
-        assert tuning_of(opened(path)) == Tuning(256, 32, 2)
+        assert tuning_of(opened(path)) == Tuning(128, 32, 2)
     (warning,) = [line for line in logs if line["event"] == "tuning ignored"]
     assert words in warning["reason"]
     assert warning["log_level"] == "warning"
@@ -125,5 +125,5 @@ def test_broken_measurements_are_ignored(path: Path, text: str) -> None:
     """A file that cannot be read as a measurement is ignored with a warning."""
     path.with_name(tuning.FILE_NAME).write_text(text)
     with structlog.testing.capture_logs() as logs:
-        assert tuning_of(opened(path)) == Tuning(256, 32, 2)
+        assert tuning_of(opened(path)) == Tuning(128, 32, 2)
     assert [line["event"] for line in logs] == ["tuning ignored"]
