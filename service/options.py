@@ -125,10 +125,11 @@ def _kebab(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _value(field: "dataclasses.Field[Any]", parse: Callable[[str], Any] | None, text: str | bool) -> Any:
+def _value(field: "dataclasses.Field[Any]", parse: Callable[[str], Any] | None, given: object) -> Any:
     """The value of a field by its type, within its bounds; raises ValueError."""
-    if isinstance(text, bool):
-        return text
+    if isinstance(given, bool):
+        return given
+    text = str(given)
     value = parse(text) if parse else _typed(_plain(field.type), text)
     least, most = field.metadata.get("ge"), field.metadata.get("le")
     if least is not None and not value >= least:

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,8 @@ from service.api import image_classifier
 from service.api import open_inference as inference_protocol
 from service.api.image_classifier import ImageClassifier
 from service.api.open_inference import InferenceProtocol
-from service.batching.policy import BatchingPolicy
 from service.cpu import usable_cores
+from service.process.watchdog import Watchdog
 from service.rpc import FlushScope, Methods, NativeTransport, TlsFiles, Transport
 from service.runtime import providers
 from service.runtime.repository import Repository, ServingOptions, open_repository
@@ -46,7 +47,7 @@ class Server:
         """The TCP port it listens on."""
         return self._transport.port
 
-    def announce(self, ready: bool) -> None:
+    def announce(self, *, ready: bool) -> None:
         """Sets readiness everywhere it is told: ServerReady, ModelReady and the health protocol."""
         self._readiness.ready = ready
         names = ("", inference_protocol.SERVICE, image_classifier.SERVICE)
@@ -96,16 +97,16 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
         inline_us = longest_inline_us(chosen[0].name, threads, cores)
     options = ServingOptions(
         threads=threads,
-        policy=BatchingPolicy(
-            max_batch_rows=settings.max_batch_rows,
-            max_queue_rows=settings.max_queue_rows,
-            preferred_batch_size=settings.preferred_batch_size,
-            max_queue_delay_s=settings.max_queue_delay_us / 1e6,
-            max_inline_s=inline_us / 1e6,
-        ),
+        max_batch_rows=settings.max_batch_rows,
+        max_queue_rows=settings.max_queue_rows,
+        preferred_batch_size=settings.preferred_batch_size,
+        max_queue_s=settings.max_queue_ms / 1e3,
+        max_queue_delay_s=settings.max_queue_delay_us / 1e6,
+        max_inline_s=inline_us / 1e6,
         batching=settings.batching_by_model,
     )
     flush_scope = FlushScope()
+    busy = threading.Event()
     with ExitStack() as stack:
         repository = stack.enter_context(
             open_repository(
@@ -114,6 +115,7 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
                 options,
                 names=split_names(settings.models),
                 flush_scope=flush_scope,
+                busy=busy,
             )
         )
         decoders = stack.enter_context(ThreadPoolExecutor(settings.decode_threads or cores, "decoder"))
@@ -133,8 +135,16 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
                 max_decoding=settings.max_queue_rows,
             ).methods
         )
-        transport = _transport(settings, methods, repository, flush_scope, reuse_port)
+        transport = _transport(settings, methods, repository, flush_scope, reuse_port=reuse_port)
         stack.enter_context(transport)
+        stack.enter_context(
+            Watchdog(
+                transport.call_soon,
+                lambda: [endpoint.batcher for endpoint in repository],
+                busy=busy,
+                limit_s=settings.watchdog_s,
+            )
+        )
         server = Server(transport, repository, readiness)
         server.announce(ready=True)
         log.info(
@@ -152,7 +162,7 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
 
 
 def _transport(
-    settings: Settings, methods: Methods, repository: Repository, flush_scope: FlushScope, reuse_port: bool
+    settings: Settings, methods: Methods, repository: Repository, flush_scope: FlushScope, *, reuse_port: bool
 ) -> "NativeTransport | GrpcioTransport":
     address = f"{settings.host}:{settings.port}"
     max_message_bytes = settings.max_message_mib * 2**20

@@ -132,7 +132,7 @@ def _connection_arguments(parser: argparse.ArgumentParser, *, defaults: bool) ->
     )
     tls = group.add_mutually_exclusive_group()
     tls.add_argument(
-        "--tls", action="store_true", default=default(False), help="encrypt, and trust the system's authorities"
+        "--tls", action="store_true", default=default(value=False), help="encrypt, and trust the system's authorities"
     )
     tls.add_argument(
         "--tls-ca", dest="tls", metavar="FILE", default=argparse.SUPPRESS, help="encrypt, and trust those in a PEM file"

@@ -3,16 +3,20 @@
 One file that cannot be served leaves the others serving; the reason is kept and told.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import math
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
+from service.batching.batch import TensorMap
 from service.batching.batcher import Batcher
 from service.batching.policy import Batching, BatchingPolicy
+from service.batching.run import Run
 from service.errors import InvalidRequest, ModelRejected, NotReady, StartError, UnknownModel
 from service.runtime.execution_provider import Provider
 from service.runtime.session import Session
@@ -37,8 +41,13 @@ class ServingOptions:
     """How the models are run; what suits one model is found when it is opened."""
 
     threads: int
-    policy: BatchingPolicy
-    """For all of them; ``preferred_batch_size`` 0: what suits provider and model."""
+    max_batch_rows: int
+    max_queue_rows: int
+    preferred_batch_size: int = 0
+    """Most rows joined from several requests; 0: what suits provider and model."""
+    max_queue_s: float = math.inf
+    max_queue_delay_s: float = 0.0
+    max_inline_s: float = 0.0
     batching: Mapping[str, Batching] = field(default_factory=dict)
     """By name of the model, "" for all others."""
 
@@ -104,6 +113,7 @@ def open_repository(
     *,
     names: Sequence[str] = (),
     flush_scope: AbstractContextManager[None] | None = None,
+    busy: threading.Event | None = None,
 ) -> Iterator[Repository]:
     """Opens every model of the folder; on leaving, ends their batchers.
 
@@ -125,7 +135,9 @@ def open_repository(
                 log.error("model rejected", model=name, version=version, file=file, reason=str(session))
                 repository.rejected.setdefault(name, {})[version] = str(session)
                 continue
-            batcher = stack.enter_context(_batcher(name, session, providers[0], options.policy, flush_scope))
+            policy = _policy(session, providers[0], options)
+            batcher = Batcher(_ignoring_run(session), policy, flush_scope=flush_scope, busy=busy, name=name)
+            stack.enter_context(batcher)
             _log_ready(name, version, session, batcher)
             repository.endpoints.setdefault(name, {})[version] = Endpoint(name, str(version), session, batcher)
         unserved = [name for name in names if name not in repository.endpoints]
@@ -151,7 +163,7 @@ def _open_side_by_side(
                 path,
                 providers,
                 threads=options.threads,
-                max_batch_rows=options.policy.max_batch_rows,
+                max_batch_rows=options.max_batch_rows,
                 batching=options.batching.get(name, options.batching.get("", "auto")),
             )
         except ModelRejected as error:
@@ -166,28 +178,26 @@ def _open_side_by_side(
             raise
 
 
-def _batcher(
-    name: str,
-    session: Session,
-    provider: Provider,
-    policy: BatchingPolicy,
-    flush_scope: AbstractContextManager[None] | None,
-) -> Batcher:
-    suited = session.preferred_batch_size
-    if session.spec.batches:
-        policy = replace(
-            policy,
-            preferred_batch_size=policy.preferred_batch_size or suited or 0,
-            max_run_rows=max(suited, policy.preferred_batch_size) if suited else 0,
-            instance_count=session.instance_count,
-            # Beside another run a full one only: what else waits is better joined by what comes meanwhile.
-            min_parallel_rows=provider.preferred_batch_size or 1,
-        )
-    else:
-        policy = BatchingPolicy(
-            max_batch_rows=1, max_queue_rows=policy.max_queue_rows, max_inline_s=policy.max_inline_s
-        )
-    return Batcher(session.run, policy, flush_scope=flush_scope, name=name)
+def _ignoring_run(session: Session) -> Callable[[TensorMap, Run], TensorMap]:
+    return lambda inputs, _run: session.run(inputs)
+
+
+def _policy(session: Session, provider: Provider, options: ServingOptions) -> BatchingPolicy:
+    """What suits the model, but for what was set."""
+    batches = session.spec.batches
+    suited = session.preferred_batch_size or 0
+    return BatchingPolicy(
+        max_batch_rows=options.max_batch_rows if batches else 1,
+        preferred_batch_size=options.preferred_batch_size or suited,
+        max_run_rows=max(suited, options.preferred_batch_size) if suited else 0,
+        max_queue_rows=options.max_queue_rows,
+        max_queue_s=options.max_queue_s,
+        max_queue_delay_s=options.max_queue_delay_s if batches else 0.0,
+        max_inline_s=options.max_inline_s,
+        instance_count=session.instance_count,
+        # Beside another run a full one only: what else waits is better joined by what comes meanwhile.
+        min_parallel_rows=provider.preferred_batch_size or 1,
+    )
 
 
 def _log_ready(name: str, version: int, session: Session, batcher: Batcher) -> None:

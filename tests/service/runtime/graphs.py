@@ -238,7 +238,7 @@ DEPENDENT: dict[str, Build] = {
     "random noise": graph(node("RandomNormalLike", ["x"], "r", scale=1e-6), node("Add", ["x", "r"])),
     "dropout in training mode": graph(
         helper.make_node("Dropout", ["x", "half", "yes"], ["y"]),
-        weights={"half": scalar(0.5, "float32"), "yes": np.array(True)},
+        weights={"half": scalar(0.5, "float32"), "yes": np.array(1, bool)},
     ),
     "Scan over rows": scan,
     "Loop with a mean": loop,

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from service.batching.batch import TensorMap
-from service.batching.policy import BatchingPolicy
 from service.batching.request import Request
 from service.runtime.providers import choose
 from service.runtime.repository import Endpoint, Repository, ServingOptions, open_repository
@@ -175,8 +174,10 @@ def mixing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, se
 @pytest.fixture(scope="module")
 def repository(mixing: tuple[Path, dict[str, set[str]]]) -> Iterator[Repository]:
     """These, opened; requests wait a little for company."""
-    policy = BatchingPolicy(max_batch_rows=64, max_queue_rows=4096, max_queue_delay_s=2e-3, max_inline_s=1e-3)
-    with open_repository(mixing[0], choose(["cpu"]), ServingOptions(threads=2, policy=policy)) as repository:
+    options = ServingOptions(
+        threads=2, max_batch_rows=64, max_queue_rows=4096, max_queue_delay_s=2e-3, max_inline_s=1e-3
+    )
+    with open_repository(mixing[0], choose(["cpu"]), options) as repository:
         yield repository
 
 
