@@ -88,8 +88,11 @@ class InferenceProtocol:
 
         Parameters may tell a time, and an id is another in every request.
         """
-        raw, spec = message.raw_input_contents, known.endpoint.session.spec.inputs[0]
-        if len(raw) == 1 and not message.id and not message.parameters and not spec.datatype.numpy.hasobject:
+        raw = message.raw_input_contents
+        if len(raw) != 1 or message.id or message.parameters:
+            return
+        spec = known.endpoint.session.spec.inputs[0]
+        if not spec.datatype.numpy.hasobject:
             self._scanner.remember(payload, message, raw[0], b"", spec, inputs[spec.name], known)
 
     def _model_ready(self, message: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
@@ -140,6 +143,8 @@ class InferenceProtocol:
         )
         if spec.batches:
             config.dynamic_batching.SetInParent()
+        else:
+            config.parameters["unbatched_reason"].string_value = spec.unbatched_reason
         return pb.ModelConfigResponse(config=config)
 
     def _model_statistics(self, message: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
@@ -154,7 +159,12 @@ class InferenceProtocol:
 
     def _repository_index(self, message: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
         models = [
-            pb.RepositoryIndexResponse.ModelIndex(name=endpoint.name, version=endpoint.version, state="READY")
+            pb.RepositoryIndexResponse.ModelIndex(
+                name=endpoint.name,
+                version=endpoint.version,
+                state="READY",
+                reason=_remark(endpoint.session.spec.unbatched_reason),
+            )
             for endpoint in self._repository
         ]
         if not message.ready:
@@ -213,6 +223,11 @@ def _stream_response(answer: bytes | str) -> bytes:
     if isinstance(answer, str):
         return pb.ModelStreamInferResponse(error_message=answer).SerializeToString()
     return pb.ModelStreamInferResponse(infer_response=pb.ModelInferResponse.FromString(answer)).SerializeToString()
+
+
+def _remark(unbatched_reason: str) -> str:
+    """What an operator should know of a model that is ready."""
+    return f"not batched: {unbatched_reason}" if unbatched_reason else ""
 
 
 def _no_loading(_message: Any) -> pb.RepositoryModelLoadResponse:

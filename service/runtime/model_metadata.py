@@ -70,7 +70,7 @@ def read_metadata(metadata: Mapping[str, str]) -> ModelMetadata:
     """The metadata in an ONNX file's metadata; raises ModelRejected where an entry does not parse."""
     properties = {key: value for key, value in metadata.items() if key != PREFIX + "probe"}
     entries = {key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)}
-    if not entries:
+    if not entries.keys() - {"batching"}:
         return ModelMetadata(properties=properties)
     if entries.get("format") != FORMAT:
         raise ModelRejected(

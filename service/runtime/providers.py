@@ -62,7 +62,7 @@ def open_session(
     for name, length in (fixed or {}).items():
         options.add_free_dimension_override_by_name(name, length)
     for provider in providers:
-        _attach(provider, options, threads, fixed is not None)
+        _attach(provider, options, threads, fixed=fixed is not None)
     try:
         session = ort.InferenceSession(path, options)
     except Exception as error:
@@ -85,7 +85,7 @@ def open_session(
     return session
 
 
-def _attach(provider: Provider, options: ort.SessionOptions, threads: int, fixed: bool) -> None:
+def _attach(provider: Provider, options: ort.SessionOptions, threads: int, *, fixed: bool) -> None:
     try:
         provider.attach(options, threads=threads, fixed=fixed)
     except ProviderUnavailable:
