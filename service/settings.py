@@ -86,6 +86,8 @@ class Settings(BaseSettings):
     """Largest picture that is decoded, in pixels (height x width)."""
     decode_threads: int = Field(default=0, ge=0, le=1024)
     """Threads that decode pictures; 0: as many as the cores this process may use."""
+    hide_model_errors: bool = False
+    """Do not tell callers why a model failed at their request; the log has it in any case."""
     server_name: str = "convserve"
     """The name that ServerMetadata tells; some Triton clients expect 'triton'."""
     grace_s: float = Field(default=30.0, ge=0, le=3600)

@@ -9,7 +9,9 @@ import numpy as np
 
 from service.api.protobuf_wire import bytes_field, fixed32_tag
 from service.batching.batch import BatchOutputs, BatchSlice, TensorMap
+from service.errors import RequestFailed, ServiceError
 from service.pb import image_classifier_pb2 as pb
+from service.rpc.status import status_of
 from service.tensors import Array
 
 CLASSES = pb.Classification.CLASSES_FIELD_NUMBER
@@ -20,6 +22,15 @@ PROBABILITY = fixed32_tag(pb.Class.PROBABILITY_FIELD_NUMBER)
 FLOAT_BYTES = 4
 ZERO = bytes(FLOAT_BYTES)
 """A probability that protobuf leaves out."""
+
+
+def error_result(error: ServiceError) -> bytes:
+    """The ImageResult of an image that gets an error."""
+    code, message = status_of(error)
+    return pb.ImageResult(error=pb.ImageError(code=code.value[0], message=message)).SerializeToString()
+
+
+NO_NUMBER = error_result(RequestFailed("the model's probabilities for this image are not numbers (NaN)"))
 
 
 class ClassificationWriter:
@@ -51,13 +62,17 @@ class ClassificationWriter:
         order = shared.once(top_k, lambda arrays: _order(arrays["probabilities"], top_k))
         floats, size = shared.bytes_of("probabilities")
         results = [b"".join([self._class(index, floats, row * size) for index in order[row]]) for row in rows]
+        broken = shared.once("broken", lambda arrays: _broken_rows(arrays["probabilities"]))
         if logits and "logits" in outputs:
             raw, size = shared.bytes_of("logits")
             field = bytes_field(LOGITS, size)
             results = [
                 result + field + raw[row * size : (row + 1) * size] for row, result in zip(rows, results, strict=True)
             ]
-        return [bytes_field(CLASSIFICATION, len(result)) + result for result in results]
+        return [
+            NO_NUMBER if row in broken else bytes_field(CLASSIFICATION, len(result)) + result
+            for row, result in zip(rows, results, strict=True)
+        ]
 
     def response(self, results: Sequence[bytes]) -> bytes:
         """The serialised ClassifyResponse with these results."""
@@ -71,7 +86,7 @@ class ClassificationWriter:
         probabilities = arrays["probabilities"]
         order = probabilities.argmax(axis=1)
         best = probabilities[np.arange(len(order)), order]
-        if not best.all():
+        if not (best > 0).all():  # a zero is left out, and no number is an error
             return None
         floats = best.tobytes()
         beginnings = self._beginnings
@@ -107,3 +122,8 @@ def _order(probabilities: Array, top_k: int) -> list[list[int]]:
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
     result: list[list[int]] = order.tolist()
     return result
+
+
+def _broken_rows(probabilities: Array) -> frozenset[int]:
+    """The rows with a NaN, which no order can be made of."""
+    return frozenset(np.flatnonzero(np.isnan(probabilities).any(axis=1)).tolist())

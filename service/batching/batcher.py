@@ -265,15 +265,14 @@ class Batcher:
                 self._refuse(batch[0], error)
             return
         ended = time.monotonic_ns()
+        waited = [began - request.arrived_ns for request in batch]
+        with self._lock:  # before the answers: a caller that has its answer finds itself counted
+            self.statistics.ran(waited, rows, (began, joined, ran, ended))
         with self._flush_scope:
             for request, answer in zip(batch, answers, strict=True):
                 request.complete(answer)
-        # After the answers, which somebody waits for.
         expected = self._expected_ns.get(rows.bit_length(), ran - joined)
         self._expected_ns[rows.bit_length()] = expected + (ran - joined - expected) / 8
-        waited = [began - request.arrived_ns for request in batch]
-        with self._lock:
-            self.statistics.ran(waited, rows, (began, joined, ran, ended))
 
     def _run_in_parts(self, inputs: TensorMap, rows: int) -> TensorMap:
         """Runs a large request in parts: the values between two layers are then still in the cache for the next."""

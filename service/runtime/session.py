@@ -206,7 +206,8 @@ def _tensor(argument: Any) -> TensorSpec:
     if argument.type not in BY_ONNX:
         raise ModelRejected(f"'{argument.name}' is a {argument.type}, which the protocol has no datatype for")
     shape = tuple(axis if isinstance(axis, int) else -1 for axis in argument.shape)
-    return TensorSpec(argument.name, BY_ONNX[argument.type], shape)
+    names = tuple(axis if isinstance(axis, str) else "" for axis in argument.shape)
+    return TensorSpec(argument.name, BY_ONNX[argument.type], shape, names)
 
 
 def _has_fixed_rows(spec: ModelSpec) -> bool:
