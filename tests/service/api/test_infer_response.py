@@ -1,4 +1,4 @@
-"""A response is the one that protobuf would write, whether its beginning is remembered or not."""
+"""A response is the one that protobuf would write, whether its layout is remembered or not."""
 
 from typing import Any
 
