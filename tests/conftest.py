@@ -67,6 +67,7 @@ def odd_models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     onnx_models.identity(folder, "one-image", TensorProto.FLOAT, (1, 8, 3))
     onnx_models.identity(folder, "scalar", TensorProto.FLOAT, ())
     onnx_models.identity(folder, "any-rank", TensorProto.FLOAT, None)
+    onnx_models.channels_first(folder)
     onnx_models.named_axes(folder)
     onnx_models.halves(folder)
     onnx_models.appended(folder, "appended", past_needed=False)

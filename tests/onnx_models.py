@@ -111,6 +111,20 @@ def appended(folder: Path, name: str, *, past_needed: bool) -> Path:
     )
 
 
+def channels_first(folder: Path, name: str = "channels-first-classes") -> Path:
+    """A labelled classifier as others make them: FP32 [batch, 3, 8, 8] to ten scores."""
+    weights = np.random.default_rng(0).normal(size=(192, 10)).astype(np.float32)
+    return save(
+        folder,
+        name,
+        [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "weights"], ["y"])],
+        [value("x", TensorProto.FLOAT, ["batch", 3, 8, 8])],
+        [value("y", TensorProto.FLOAT, ["batch", 10])],
+        [numpy_helper.from_array(weights, "weights")],
+        {"convserve.format": "1", "convserve.labels": json.dumps(LABELS)},
+    )
+
+
 def unbatched(folder: Path, name: str = "fixed") -> Path:
     """``y = 2 x``, FP32 [3]: no batch axis."""
     return save(
