@@ -126,6 +126,8 @@ class Settings:
     centred by mass. Images that have it, tensors, and raw pixels of the model's size are not touched. off: never."""
     decode_threads: int = Field(default=0, ge=0, le=1024)
     """Threads that decode images; 0: as many as the cores this process may use."""
+    hide_model_errors: bool = False
+    """Do not tell callers why a model failed at their request; the log has it in any case."""
     server_name: str = "convserve"
     """The name that ServerMetadata tells; some Triton clients expect 'triton'."""
     grace_s: float = Field(default=30.0, ge=0, le=3600)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.api.classify_response import ClassificationWriter
+from service.api.model_errors import ModelErrors
 from service.batching.batch import TensorMap
 from service.batching.request import Request
 from service.images.decode import ImageShape
@@ -28,6 +29,7 @@ class ClassifyOptions:
     writer: ClassificationWriter
     top_k: int
     logits: bool
+    model_errors: ModelErrors
 
     def results(self, outputs: TensorMap) -> list[bytes]:
         """The ImageResult of each row."""
@@ -36,6 +38,10 @@ class ClassifyOptions:
     def response_of_one(self, outputs: TensorMap) -> bytes:
         """The whole response, where the call has one picture."""
         return self.writer.response_of_one(outputs, self.top_k, logits=self.logits)
+
+    def explain(self, error: Exception) -> Exception:
+        """What the caller is told of an error."""
+        return self.model_errors.for_caller(error, self.endpoint)
 
 
 class ClassifyJob:
@@ -97,9 +103,10 @@ class ClassifyJob:
             self.batcher.cancel(request)
 
     def _fill(self, positions: list[int], result: TensorMap | Exception) -> None:
+        if isinstance(result, Exception):
+            self.fail(self._options.explain(result))
+            return
         try:
-            if isinstance(result, Exception):
-                raise result
             for position, encoded in zip(positions, self._options.results(result), strict=True):
                 self.results[position] = encoded
             with self._lock:

@@ -66,8 +66,8 @@ class BidiMethod:
     """A bidirectional stream: each message in is a call of a deferred method, its answer, wrapped, a message out."""
 
     method: DeferredMethod
-    wrap: Callable[[bytes | str], bytes]
-    """The message out: from the answer of the method, or from the message of its error."""
+    wrap: Callable[[bytes, bytes | str], bytes]
+    """The message out: from the message in, and the answer of the method or the message of its error."""
 
 
 @dataclass(frozen=True)

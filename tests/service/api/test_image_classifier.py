@@ -154,7 +154,7 @@ def test_a_picture_above_the_limit_in_pixels_is_refused_alone(odd_server: Server
         (
             ic.ClassifyRequest(model_name="linear", model_version="x", images=[ic.Image()]),
             "INVALID_ARGUMENT",
-            "'x' is no version of 'linear'",
+            "failed to get model version from specified version string 'x'",
         ),
     ],
 )
