@@ -123,7 +123,14 @@ class ImageClassifier:
             except Exception as error:
                 call.fail(error)
 
-        request = Request({"images": pixels}, 1, complete, signature=(pixels.shape[1:],), deadline=call.deadline)
+        request = Request(
+            {"images": pixels},
+            1,
+            complete,
+            signature=(pixels.shape[1:],),
+            deadline=call.deadline,
+            source=call.source,
+        )
         batcher.submit(request)
         call.on_cancel(lambda: batcher.cancel(request))
 

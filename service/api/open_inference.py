@@ -94,6 +94,7 @@ class InferenceProtocol:
             signature=plan.signature,
             deadline=queue.deadline(call.deadline),
             priority=queue.priority,
+            source=call.source,
         )
         batcher.submit(request)
         call.on_cancel(partial(batcher.cancel, request))

@@ -333,10 +333,10 @@ def test_a_full_queue_refuses_at_once_and_those_in_it_are_answered(patient_serve
         sizes = {call.future(rows(*[1] * size), timeout=TIMEOUT_S): size for size in (63, 62)}
         first_to_end = next(iter(concurrent.futures.as_completed(map(_finished, sizes)))).result()
         waiting = next(future for future in sizes if future is not first_to_end)
-        assert refusal(first_to_end.exception()) == (
-            EXHAUSTED,
-            f"Exceeds maximum queue size: {sizes[waiting]} rows wait for 'laborious', 80 may. Try again later.",
-        )
+        code, message = refusal(first_to_end.exception())
+        assert code == EXHAUSTED
+        full = f"Exceeds maximum queue size: {sizes[waiting]} rows wait for 'laborious', 80 may. Try again "
+        assert message.startswith(full)
         assert not waiting.done()
         assert values(call(rows(*[3] * (64 - sizes[waiting])), timeout=TIMEOUT_S))[0] == 30
         assert values(waiting.result()) == [10] * sizes[waiting]
