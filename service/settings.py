@@ -89,7 +89,7 @@ class Settings:
     models: str = ""
     """Serve only these, separated by commas, and refuse to start without one of them; empty: all that can be."""
     version_policy: str = "all"
-    """Versions that are served: all, latest:N or numbers (1,3); for single models NAME=..., all separated by semicolons.
+    """Versions that are served: all, latest:N or numbers (1,3); for single models NAME=..., separated by semicolons.
     Without it a model's config.pbtxt decides. Where one of the latest cannot be served, the next lower one is."""
     default_version: str = ""
     """NAME=VERSION, separated by commas: what answers where no version is asked for; else the highest that is ready."""

@@ -79,7 +79,7 @@ def _tensor_metadata(tensor: TensorSpec) -> pb.ModelMetadataResponse.TensorMetad
 
 def _model_input(tensor: TensorSpec, dims: Sequence[int], formats: Mapping[str, str]) -> pb.ModelInput:
     configured = formats.get(tensor.name)
-    chosen = _image_format(tensor, dims) if configured is None else pb.ModelInput.Format.Value(configured)
+    chosen = _image_format(tensor, dims) if configured is None else configured
     return pb.ModelInput(name=tensor.name, data_type=DATA_TYPES[tensor.datatype.name], format=chosen, dims=dims)
 
 

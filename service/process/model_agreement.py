@@ -67,7 +67,7 @@ class ModelAgreement:
         if not error and any(answer["models"] != answers[0]["models"] for answer in answers):
             error = DIFFERENT
         if error:
-            lost = next((answer["lost"] for answer in answers if answer.get("lost")), {})
+            lost: dict[str, str] = next((answer["lost"] for answer in answers if answer.get("lost")), {})
             for worker in workers:
                 worker.abandon(error, lost)
             return error

@@ -150,14 +150,7 @@ class _Supervisor:
     async def _replace_workers(self) -> None:
         """All workers by new ones, or none: one after another opens its models, all listen, then the old leave."""
         log.info("renewing the workers")
-        fresh: list[WorkerProcess] = []
-        for number in range(len(self._shares)):
-            if self._stopping:
-                return
-            fresh.append(self._start(number))
-            await fresh[-1].loaded
-            if _first_failed(fresh):
-                break
+        fresh = await self._start_fresh()
         lost = {} if self._settings.reload_lossy else self._agreement.lost(fresh[-1])
         reason = self._reason_against(fresh, lost)
         if not reason:
@@ -166,13 +159,8 @@ class _Supervisor:
             for worker in fresh:
                 await worker.ready
             reason = self._reason_against(fresh, {})
-        if reason:
-            if not self._stopping:
-                log.error("the workers are not renewed, and go on serving", reason=reason)
-                for worker in self._workers:
-                    worker.tell_refusal(reason, lost)
-            for worker in fresh:
-                worker.hand_over()
+        if reason or self._stopping:
+            self._dismiss(fresh, reason, lost)
             return
         self._agreement.conclude(fresh[0].models)
         old, self._workers = self._workers, fresh
@@ -180,6 +168,24 @@ class _Supervisor:
         for worker in old:
             worker.hand_over()
         log.info("the workers are renewed", workers=len(fresh))
+
+    async def _start_fresh(self) -> list[WorkerProcess]:
+        """A new worker for each slot; one after another has opened its models, up to the first that cannot."""
+        fresh: list[WorkerProcess] = []
+        for number in range(len(self._shares)):
+            fresh.append(self._start(number))
+            await fresh[-1].loaded
+            if self._stopping or fresh[-1].failure:
+                break
+        return fresh
+
+    def _dismiss(self, fresh: Sequence[WorkerProcess], reason: str, lost: Mapping[str, str]) -> None:
+        if not self._stopping:
+            log.error("the workers are not renewed, and go on serving", reason=reason)
+            for worker in self._workers:
+                worker.tell_refusal(reason, lost)
+        for worker in fresh:
+            worker.hand_over()
 
     def _reason_against(self, fresh: Sequence[WorkerProcess], lost: Mapping[str, str]) -> str:
         """Why these cannot take over; empty if they can."""

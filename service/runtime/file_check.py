@@ -34,6 +34,7 @@ GRAPH = 7
 """ModelProto.graph."""
 FIELDS = {*range(1, 9), 14, 20, 25, 26}
 """Of a ModelProto."""
+WIRE_TYPES = {0, 1, 2, 5}
 FOUR_BYTES = 4
 """Of a float32, the element of most tensors."""
 
@@ -99,12 +100,8 @@ def _check_fields(file: int, size: int) -> None:
             length, more = _varint(data[used:])
         elif kind in (1, 5):
             length = 8 if kind == 1 else 4
-        if (
-            not used
-            or (kind in (0, 2) and not more and at + len(data) < size)
-            or number not in FIELDS
-            or kind in (3, 4, 6, 7)
-        ):
+        is_whole = used and (more or kind not in (0, 2) or at + len(data) == size)
+        if not is_whole or number not in FIELDS or kind not in WIRE_TYPES:
             begin = data[:8].hex(" ")
             raise ModelRejected(f"it is no ONNX file: its bytes from {at} on ({begin} …) are no field of a model")
         has_graph |= number == GRAPH

@@ -32,6 +32,7 @@ READ = {
     "version_policy.all",
     "version_policy.specific.versions",
 }
+BRACKETS = {"{": "}", "<": ">"}
 FORMATS = {"FORMAT_NONE", "FORMAT_NHWC", "FORMAT_NCHW"}
 RUNTIMES = {"", "onnxruntime", "onnxruntime_onnx"}
 
@@ -182,8 +183,8 @@ def _values(tokens: list[str], at: int) -> tuple[list[Any], int]:
 
 def _value(tokens: list[str], at: int) -> tuple[Any, int]:
     token = tokens[at]
-    if token in ("{", "<"):
-        return _message(tokens, at + 1, "}" if token == "{" else ">")
+    if token in BRACKETS:
+        return _message(tokens, at + 1, BRACKETS[token])
     if token[0] not in "\"'":
         return token, at + 1
     parts = []

@@ -244,8 +244,8 @@ def _beside(before: Contents, after: Contents, name: str) -> Contents:
     remarks = {other: remark for other, remark in before.remarks.items() if other != name}
     return replace(
         before,
-        endpoints=endpoints | after.endpoints,
-        rejected=rejected | after.rejected,
+        endpoints=endpoints | dict(after.endpoints),
+        rejected=rejected | dict(after.rejected),
         unloaded=after.unloaded
         if name not in after.endpoints
         else before.unloaded - {(name, v) for _, v in after.unloaded},
