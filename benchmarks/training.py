@@ -21,15 +21,15 @@ from rich.table import Table
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
+from training.cost import processor
+from training.optimizer import make_optimizer
+from training.state import layout_of
 
 from training import augment, winograd
-from training.cost import processor
 from training.data import Dataset, default_data_dir, load
 from training.device import arithmetic_for, autocast, choose_device, keep_pages, multiplies_bfloat16
 from training.networks import NETWORKS, Preprocess
-from training.optimizer import make_optimizer
 from training.recipes import RECIPES, Recipe
-from training.state import layout_of
 
 PRODUCT = 2048
 """Rows and columns of the matrices whose product is the ceiling: large enough to reach it, small enough to repeat."""

@@ -15,6 +15,7 @@ from service import __version__
 from service.api import image_classifier
 from service.api import open_inference as inference_protocol
 from service.api.image_classifier import ImageClassifier
+from service.api.model_errors import ModelErrors
 from service.api.open_inference import InferenceProtocol
 from service.cpu import usable_cores
 from service.process.watchdog import Watchdog
@@ -121,18 +122,22 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
         decoders = stack.enter_context(ThreadPoolExecutor(settings.decode_threads or cores, "decoder"))
         stack.callback(decoders.shutdown, wait=True, cancel_futures=True)
         readiness = Readiness()
+        model_errors = ModelErrors(hide=settings.hide_model_errors)
         methods = (
             InferenceProtocol(
                 repository,
                 server_name=settings.server_name,
                 server_version=__version__,
                 is_ready=lambda: readiness.ready,
+                model_errors=model_errors,
             ).methods
             | ImageClassifier(
                 repository,
                 decoders,
                 max_image_pixels=settings.max_image_pixels,
                 max_decoding=settings.max_queue_rows,
+                digit_normalization=settings.digit_normalization == "auto",
+                model_errors=model_errors,
             ).methods
         )
         transport = _transport(settings, methods, repository, flush_scope, reuse_port=reuse_port)

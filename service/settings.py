@@ -120,9 +120,14 @@ class Settings:
     """native: how long to look for the next requests before sleeping, in microseconds, if the last ones came within
     twice that; 0: always sleep at once, which costs no processor time and answers a lone request 60 us later."""
     max_image_pixels: int = Field(default=50_000_000, ge=1)
-    """Largest picture that is decoded, in pixels (height x width)."""
+    """Largest image that is decoded, in pixels (height x width)."""
+    digit_normalization: Literal["auto", "off"] = "auto"
+    """auto: for models whose files ask for it, Classify brings digits into MNIST's form: white on black, 20 x 20,
+    centred by mass. Images that have it, tensors, and raw pixels of the model's size are not touched. off: never."""
     decode_threads: int = Field(default=0, ge=0, le=1024)
-    """Threads that decode pictures; 0: as many as the cores this process may use."""
+    """Threads that decode images; 0: as many as the cores this process may use."""
+    hide_model_errors: bool = False
+    """Do not tell callers why a model failed at their request; the log has it in any case."""
     server_name: str = "convserve"
     """The name that ServerMetadata tells; some Triton clients expect 'triton'."""
     grace_s: float = Field(default=30.0, ge=0, le=3600)

@@ -64,6 +64,8 @@ class TensorSpec:
     """-1 for an axis of any length; the batch axis, where there is one, comes first.
 
     Empty for a scalar or an unknown rank, which ONNX Runtime does not tell apart."""
+    axis_names: tuple[str, ...] = ()
+    """The name of each axis, "" where it has none; axes of one name have one length."""
 
     def accepts(self, shape: Sequence[int]) -> bool:
         """True if an array of this shape fits; without a declared rank, only the model can tell."""

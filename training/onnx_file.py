@@ -1,6 +1,6 @@
-"""The exported file: its graph as PyTorch's exporter gives it, and its facts as metadata, one key each.
+"""The exported file: its graph as PyTorch's exporter gives it, and its metadata as metadata, one key each.
 
-The same weights and facts give the same bytes: no timestamps, and none of the exporter's notes, which name source
+The same weights and metadata give the same bytes: no timestamps, and none of the exporter's notes, which name source
 files of the machine that exported.
 """
 
@@ -62,7 +62,7 @@ def build(classifier: Classifier, shape: tuple[int, int, int]) -> onnx.ModelProt
 
 
 def write(model: onnx.ModelProto, metadata: dict[str, str], path: Path) -> None:
-    """Write the graph with these facts, and no others, to `path`."""
+    """Write the graph with these metadata, and no others, to `path`."""
     model.ClearField("metadata_props")
     for key in sorted(metadata):
         model.metadata_props.add(key=PREFIX + key, value=metadata[key])
@@ -71,25 +71,21 @@ def write(model: onnx.ModelProto, metadata: dict[str, str], path: Path) -> None:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Read the facts of a file, without their prefix; raises ModelFileError when `write` did not make it."""
+    """Read the metadata of a file, without their prefix; raises ModelFileError when `write` did not make it."""
     try:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, OSError) as error:
         raise ModelFileError(f"{path} cannot be read as an ONNX file ({error}); remove it and export again") from error
-    facts = {p.key.removeprefix(PREFIX): p.value for p in model.metadata_props if p.key.startswith(PREFIX)}
-    if facts.get("format") != FORMAT:
+    metadata = {p.key.removeprefix(PREFIX): p.value for p in model.metadata_props if p.key.startswith(PREFIX)}
+    if metadata.get("format") != FORMAT:
         raise ModelFileError(f"{path} was not written by this program; move it away, or name another --models-dir")
-    return facts
+    return metadata
 
 
 def probe(images: NDArray[np.uint8], logits: NDArray[np.float32], tolerance: float = TOLERANCE) -> str:
     """Describe a few images [N, H, W, C] and the logits [N, classes] that PyTorch gives for them, as JSON."""
     return to_json(
-        {
-            "images": _tensor("uint8", images),
-            "logits": _tensor("float32", logits.astype("<f4")),
-            "tolerance": tolerance,
-        }
+        {"images": _tensor("uint8", images), "logits": _tensor("float32", logits.astype("<f4")), "tolerance": tolerance}
     )
 
 

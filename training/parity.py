@@ -50,8 +50,8 @@ class Differences:
 def compare(network: str, classifier: Classifier, file: OnnxFile, images: NDArray[np.uint8]) -> Differences:
     """Run the same uint8 images [N, H, W, C], at least 64, through all three.
 
-    Raises ParityError when logits differ by more than the tolerance or are not finite, when the answer for an image
-    depends on the size of its batch, or when `probabilities` is not the softmax of the scaled logits.
+    Raises ParityError when logits differ by more than the tolerance or are not finite, when the logits of an image
+    depend on the size of its batch, or when `probabilities` is not the softmax of the scaled logits.
     """
     weights = {name: value.numpy() for name, value in classifier.network.state_dict().items()}
     by_numpy = reference.forward(network, weights, images)
@@ -85,26 +85,26 @@ def check_batches(name: str, file: OnnxFile, images: NDArray[np.uint8], toleranc
 
 def check_probe(network: str, probe: str, file: OnnxFile) -> None:
     """Do what a loader does: run the images of a probe, and compare with its logits; raises ParityError."""
-    facts = json.loads(probe)
-    images, logits = facts["images"], facts["logits"]
+    parts = json.loads(probe)
+    images, logits = parts["images"], parts["logits"]
     given = np.frombuffer(base64.b64decode(images["data"]), np.uint8).reshape(images["shape"])
     expected = np.frombuffer(base64.b64decode(logits["data"]), "<f4").reshape(logits["shape"])
     _close(
-        f"{network}: the probe's logits and ONNX Runtime", file.run(given)[0], expected, tolerance=facts["tolerance"]
+        f"{network}: the probe's logits and ONNX Runtime", file.run(given)[0], expected, tolerance=parts["tolerance"]
     )
 
 
-def check_answers(
+def check_predictions(
     network: str,
     classifier: Classifier,
     images: NDArray[np.uint8],
     by_torch: NDArray[np.int64],
     by_onnx: NDArray[np.int64],
 ) -> None:
-    """Allow answers [N] to differ only where they may: where the reference's two best logits are a tie.
+    """Allow predictions [N] to differ only where they may: where the reference's two best logits are a tie.
 
-    Rounding can turn an answer round only when its two best logits lie closer together than two differences that the
-    tolerance allows. Such an image is counted as the exported file answers it. Any other one raises ParityError.
+    Rounding can change a prediction only when its two best logits lie closer together than two differences that the
+    tolerance allows. Such an image is counted by the exported file's prediction. Any other one raises ParityError.
     """
     differing = np.flatnonzero(by_torch != by_onnx)
     if len(differing) == 0:
@@ -114,7 +114,7 @@ def check_answers(
     margins = best[:, -1] - best[:, -2]
     if (margins > 2 * TOLERANCE).any():
         raise ParityError(
-            f"{network}: PyTorch and ONNX Runtime answer {len(differing)} of {len(images)} images differently, "
+            f"{network}: PyTorch and ONNX Runtime predict {len(differing)} of {len(images)} images differently, "
             f"by margins up to {margins.max():.2g} where rounding allows {2 * TOLERANCE:.2g}; the file was not put in "
             f"place"
         )

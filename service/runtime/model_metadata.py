@@ -8,7 +8,7 @@ import base64
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from service.tensors import Array
 
 PREFIX = "convserve."
 FORMAT = "1"
+PREPROCESSING = {"digits": "mnist"}
+"""All that is known: digits are brought into MNIST's form, in models of 28 x 28 grey images."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class ModelMetadata:
     parameters: int = 0
     test_accuracy: float | None = None
     probe: Probe | None = None
+    preprocessing: Mapping[str, str] = field(default_factory=dict)
+    """What is to be done to images before they are scaled to the model's size, one of PREPROCESSING by its key."""
     properties: Mapping[str, str] | None = None
     """All metadata of the file but the probe, as it stands there."""
 
@@ -82,6 +86,8 @@ def read_metadata(metadata: Mapping[str, str]) -> ModelMetadata:
         accuracy = float(entries["test_accuracy"]) if "test_accuracy" in entries else None
         key = "probe"
         probe = _read_probe(json.loads(entries["probe"])) if "probe" in entries else None
+        key = "preprocessing"
+        preprocessing = _read_preprocessing(json.loads(entries.get("preprocessing", "{}")))
     except (ValueError, KeyError, TypeError) as error:
         raise ModelRejected(f"its metadata entry {PREFIX + key!r} cannot be read: {error!r}") from error
     return ModelMetadata(
@@ -92,8 +98,17 @@ def read_metadata(metadata: Mapping[str, str]) -> ModelMetadata:
         parameters=parameters,
         test_accuracy=accuracy,
         probe=probe,
+        preprocessing=preprocessing,
         properties=properties,
     )
+
+
+def _read_preprocessing(facts: Mapping[str, str]) -> Mapping[str, str]:
+    """Refuses what is not known: left out, the model would see other images than it was trained with."""
+    unknown = {key: value for key, value in dict(facts).items() if PREPROCESSING.get(key) != value}
+    if unknown:
+        raise ValueError(f"{unknown} is not known; {PREPROCESSING} is")
+    return facts
 
 
 def _read_probe(probe: Mapping[str, Any]) -> Probe:

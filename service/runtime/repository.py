@@ -69,7 +69,10 @@ class Repository:
             raise UnknownModel(f"Request for unknown model: '{name}' is not found")
         number = max(ready or failed) if not version else _version(version)
         if number is None:
-            raise InvalidRequest(f"'{version}' is no version of '{name}': a version is a whole number above zero")
+            raise InvalidRequest(
+                f"failed to get model version from specified version string '{version}', "
+                "version should be an integral value > 0"
+            )
         if number in ready:
             return ready[number]
         if number in failed:

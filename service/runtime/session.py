@@ -295,7 +295,8 @@ def _tensor(argument: Any) -> TensorSpec:
             f"'{argument.name}' is a {argument.type}, which the protocol has no datatype for{_remedy(argument.type)}"
         )
     shape = tuple(axis if isinstance(axis, int) else -1 for axis in argument.shape)
-    return TensorSpec(argument.name, BY_ONNX[argument.type], shape)
+    names = tuple(axis if isinstance(axis, str) else "" for axis in argument.shape)
+    return TensorSpec(argument.name, BY_ONNX[argument.type], shape, names)
 
 
 def _remedy(kind: str) -> str:
