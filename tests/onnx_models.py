@@ -21,6 +21,7 @@ def save(
     outputs: Sequence[onnx.ValueInfoProto],
     weights: Sequence[onnx.TensorProto] = (),
     metadata: dict[str, str] | None = None,
+    *,
     version: int = 1,
     check: bool = True,
 ) -> Path:
@@ -230,7 +231,7 @@ def classifier(
             numpy_helper.from_array(np.array([shift], dtype=np.float32), "shift"),
         ],
         metadata,
-        version,
+        version=version,
     )
 
 
