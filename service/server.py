@@ -105,6 +105,7 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
         max_queue_delay_s=settings.max_queue_delay_us / 1e6,
         max_inline_s=inline_us / 1e6,
         batching=settings.batching_by_model,
+        require_probe=settings.require_probe,
     )
     flush_scope = FlushScope()
     busy = threading.Event()

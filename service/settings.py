@@ -59,6 +59,8 @@ class Settings:
     """Folder of <name>/<version>/model.onnx."""
     models: str = ""
     """Serve only these, separated by commas, and refuse to start without one of them; empty: all that can be."""
+    require_probe: bool = False
+    """Serve only files whose metadata has hashes and a probe, so that all that they claim is proved at load."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for all of IPv4, [::] for all addresses."""
     port: int = Field(default=8001, ge=0, le=65535)

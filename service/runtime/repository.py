@@ -50,6 +50,8 @@ class ServingOptions:
     max_inline_s: float = 0.0
     batching: Mapping[str, Batching] = field(default_factory=dict)
     """By name of the model, "" for all others."""
+    require_probe: bool = False
+    """True if files without hashes and a probe are rejected."""
 
 
 @dataclass
@@ -162,15 +164,18 @@ def _open_side_by_side(
 
     def open_one(name: str, path: Path) -> Session | ModelRejected:
         try:
-            return Session(
+            session = Session(
                 path,
                 providers,
                 threads=options.threads,
                 max_batch_rows=options.max_batch_rows,
                 batching=options.batching.get(name, options.batching.get("", "auto")),
             )
+            if options.require_probe:
+                session.metadata.require_proof()
         except ModelRejected as error:
             return error
+        return session
 
     with ThreadPoolExecutor(max(1, options.threads), "opener") as openers:
         opening = {place: openers.submit(open_one, place[0], path) for place, path in chosen.items()}
@@ -204,6 +209,14 @@ def _policy(session: Session, provider: Provider, options: ServingOptions) -> Ba
 
 
 def _log_ready(name: str, version: int, session: Session, batcher: Batcher) -> None:
+    if session.metadata.outdated:
+        log.warning(
+            "model of an old format",
+            model=name,
+            version=version,
+            reason="its metadata is of format 1: hashes are missing, and changes of the file go unseen. "
+            "`python -m training.export --renew` writes it anew",
+        )
     log.info(
         "model ready",
         model=name,
