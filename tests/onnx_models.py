@@ -22,6 +22,7 @@ def save(
     outputs: Sequence[onnx.ValueInfoProto],
     weights: Sequence[onnx.TensorProto] = (),
     metadata: dict[str, str] | None = None,
+    *,
     version: int = 1,
     check: bool = True,
 ) -> Path:
@@ -256,7 +257,7 @@ def classifier(
             numpy_helper.from_array(np.array([shift], dtype=np.float32), "shift"),
         ],
         metadata,
-        version,
+        version=version,
     )
 
 

@@ -168,9 +168,7 @@ class ImageClassifier:
                 f"the model '{name}' does not classify images: it takes tensors, through inference.GRPCInferenceService"
             )
         shape = image_shape(endpoint, normalize_digits=self._digit_normalization)
-        return ClassifyOptions(
-            endpoint, shape, self._writer(endpoint), max(1, top_k), logits, self._model_errors
-        )
+        return ClassifyOptions(endpoint, shape, self._writer(endpoint), max(1, top_k), logits, self._model_errors)
 
     def _list_models(self, _message: pb.ListModelsRequest) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(
