@@ -92,7 +92,11 @@ def _parser(
     kind: type[Any], fields: Mapping[str, "dataclasses.Field[Any]"], arguments: Sequence[str]
 ) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        PROG, description=kind.__doc__, formatter_class=_HelpFormatter, argument_default=argparse.SUPPRESS
+        PROG,
+        description=kind.__doc__,
+        formatter_class=_HelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
     )
     helps = descriptions(kind) if {"-h", "--help"} & set(arguments) else {}  # the source is read for it alone
     for name, field in fields.items():

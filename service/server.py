@@ -111,19 +111,7 @@ def running(
     cores = usable_cores()
     threads = settings.threads or cores
     chosen = providers.choose(split_names(settings.providers), settings.provider_options)
-    inline_us = settings.max_inline_us
-    if inline_us is None:
-        inline_us = longest_inline_us(chosen[0].name, threads, cores)
-    options = ServingOptions(
-        threads=threads,
-        max_batch_rows=settings.max_batch_rows,
-        max_queue_rows=settings.max_queue_rows,
-        preferred_batch_size=settings.preferred_batch_size,
-        max_queue_s=settings.max_queue_ms / 1e3,
-        max_queue_delay_s=settings.max_queue_delay_us / 1e6,
-        max_inline_s=inline_us / 1e6,
-        batching=settings.batching_by_model,
-    )
+    options = _options(settings, chosen[0].name, threads, cores)
     flush_scope = FlushScope()
     busy = threading.Event()
     with ExitStack() as stack:
@@ -176,6 +164,23 @@ def running(
         gc.collect()
         gc.freeze()
         yield server
+
+
+def _options(settings: Settings, provider: str, threads: int, cores: int) -> ServingOptions:
+    inline_us = settings.max_inline_us
+    if inline_us is None:
+        inline_us = longest_inline_us(provider, threads, cores)
+    return ServingOptions(
+        threads=threads,
+        max_batch_rows=settings.max_batch_rows,
+        max_queue_rows=settings.max_queue_rows,
+        preferred_batch_size=settings.preferred_batch_size,
+        max_queue_s=settings.max_queue_ms / 1e3,
+        max_queue_delay_s=settings.max_queue_delay_us / 1e6,
+        max_inline_s=inline_us / 1e6,
+        batching=settings.batching_by_model,
+        require_probe=settings.require_probe,
+    )
 
 
 def _loader(settings: Settings, opener: EndpointOpener, repository: Repository) -> ModelLoader:

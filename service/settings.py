@@ -102,6 +102,8 @@ class Settings:
     """How often the folder is looked at, in seconds, with model_control poll."""
     reload_lossy: bool = False
     """Let a reload lose models that are served; without it, such a reload is refused, and the old ones go on."""
+    require_probe: bool = False
+    """Serve only files whose metadata has hashes and a probe, so that all that they claim is proved at load."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for all of IPv4, [::] for all addresses."""
     port: int = Field(default=8001, ge=0, le=65535)

@@ -1,8 +1,9 @@
 """Small ONNX files of odd forms, for what the bundled classifiers do not have."""
 
 import base64
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ def save(
     outputs: Sequence[onnx.ValueInfoProto],
     weights: Sequence[onnx.TensorProto] = (),
     metadata: dict[str, str] | None = None,
+    *,
     version: int = 1,
     check: bool = True,
 ) -> Path:
@@ -29,11 +31,36 @@ def save(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     if check:
         onnx.checker.check_model(model, full_check=True)
-    helper.set_model_props(model, metadata or {})
     path = folder / name / str(version) / "model.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.SerializeToString())
+    write(model, metadata or {}, path)
     return path
+
+
+def write(model: onnx.ModelProto, metadata: Mapping[str, str], path: Path) -> None:
+    """Write the model with this metadata, and with the hashes of all of it where its format has them."""
+    entries = {key: value for key, value in metadata.items() if key != "convserve.sha256"}
+    del model.metadata_props[:]
+    if entries.get("convserve.format") == "2":
+        entries["convserve.sha256"] = json.dumps(hashes(model, entries, path.parent))
+    helper.set_model_props(model, entries)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def hashes(model: onnx.ModelProto, entries: Mapping[str, str], folder: Path) -> dict[str, object]:
+    """SHA-256 of a model without metadata, of its external data in the folder, and of its entries (file-format.md)."""
+    external = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
+    names = {entry.value for entry in external if entry.key == "location"}
+    files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    return {
+        "model": hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(),
+        "files": files,
+        "entries": {
+            key: hashlib.sha256(value.encode()).hexdigest()
+            for key, value in entries.items()
+            if key.startswith("convserve.")
+        },
+    }
 
 
 def value(name: str, element: int, shape: Sequence[str | int] | None) -> onnx.ValueInfoProto:
@@ -204,7 +231,7 @@ def classifier(
     images = generator.integers(0, 256, (4, size, size, channels), dtype=np.uint8)
     logits = (images.reshape(4, -1).astype(np.float32) @ weights).astype(np.float32)
     metadata = {
-        "convserve.format": "1",
+        "convserve.format": "2",
         "convserve.labels": json.dumps(list(labels)),
         "convserve.dataset": "random",
         "convserve.test_accuracy": "0.5",
@@ -230,7 +257,7 @@ def classifier(
             numpy_helper.from_array(np.array([shift], dtype=np.float32), "shift"),
         ],
         metadata,
-        version,
+        version=version,
     )
 
 

@@ -47,6 +47,8 @@ class Arguments:
     own: Own | None
     """Pictures to train on instead; there are no names then."""
     list: bool
+    renew: bool
+    """Whether files of an older format are written anew; nothing is trained then."""
     precision: tuple[str, ...]
     """What is asked for, each once."""
     epochs: int | None
@@ -73,7 +75,9 @@ def read(arguments: Sequence[str] | None) -> Arguments:
         own = _own(parser, names, given["data_dir"], network, name)
     elif network is not None or name is not None:
         parser.error("--network and --name are for images of your own: add --dataset folder --data-dir FOLDER")
-    elif not names and not given["list"]:
+    elif given["renew"] and names:
+        parser.error("--renew writes all files of an older format anew, and trains nothing: give it no NAME")
+    elif not names and not given["list"] and not given["renew"]:
         parser.error("name one or more networks, or --all; --list shows them")
     for name in names:
         if name not in RECIPES:
@@ -128,6 +132,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="NAME", help="networks to export; --list shows them")
     parser.add_argument("--all", action="store_true", help="export every network")
     parser.add_argument("--list", action="store_true", help="show the networks, and what is in place, and stop")
+    parser.add_argument(
+        "--renew",
+        action="store_true",
+        help="write every file of an older format in --models-dir anew, without training: the same graph and figures, "
+        "with the hashes and logits that are proved today",
+    )
     parser.add_argument(
         "--precision",
         type=precisions,

@@ -20,6 +20,7 @@ from training.device import choose_device
 from training.errors import DataError
 from training.networks import NETWORKS
 from training.recipes import RECIPES, Recipe, teacher_of
+from training.renew import renew_all
 from training.report.measure import parse_metadata
 from training.report.write import write
 from training.tables import Export, path_of
@@ -37,6 +38,8 @@ def run(args: Arguments) -> int:
     def work() -> None:
         if args.list:
             console.print(tables.of_networks(args.models_dir))
+        if args.renew:
+            renew_all(args.models_dir, args.data_dir or default_data_dir(), console)
         for recipe, read_data in jobs(args, console):
             # One by one, because what was made before a failure is shown too.
             for export in make(recipe, read_data, args, console):

@@ -62,7 +62,6 @@ def _describe(
 ) -> dict[str, str]:
     """Give the metadata of a file before anything is measured on it; `probe` are the images of its probe."""
     return {
-        "format": onnx_file.FORMAT,
         "name": recipe.name,
         "labels": onnx_file.to_json(labels),
         "dataset": recipe.dataset,
@@ -80,7 +79,13 @@ def _describe(
         "versions": onnx_file.versions(),
         "commit": onnx_file.commit(),
         "probe": onnx_file.probe(probe.numpy(), outputs_of_torch(classifier, probe).logits),
+        **preprocessing(recipe.dataset),
     }
+
+
+def preprocessing(dataset: str) -> dict[str, str]:
+    """Give the metadata that say what a server may do to images which are not of the data set's form."""
+    return {"preprocessing": onnx_file.to_json({"digits": "mnist"})} if dataset == "mnist" else {}
 
 
 def publish_variant(precision: Literal["int8", "fp16"], data: Dataset, fp32_path: Path, path: Path) -> dict[str, str]:
@@ -93,7 +98,7 @@ def publish_variant(precision: Literal["int8", "fp16"], data: Dataset, fp32_path
     """
     metadata = onnx_file.read_metadata(fp32_path)
     data = data.hold_out(json.loads(metadata["recipe"])["validation"])
-    calibration, measured = _draw(data.train_images)
+    calibration, measured = draw_images(data.train_images)
     graph = onnx.load(fp32_path)
     graph = quantize(graph, calibration) if precision == "int8" else halve(graph)
     name, fp32 = f"{metadata['name']}-{precision}", OnnxFile(fp32_path)
@@ -119,12 +124,22 @@ def publish_variant(precision: Literal["int8", "fp16"], data: Dataset, fp32_path
             "agreement": f"{(found.predictions == expected.predictions).mean():.4f}",
             "probe": onnx_file.to_json(json.loads(metadata["probe"]) | {"tolerance": tolerance}),
         }
+        if precision == "int8":
+            metadata["probe"] = with_own_logits(metadata["probe"], temporary, measured)
         onnx_file.write(graph, metadata, temporary)
         parity.check_probe(name, metadata["probe"], OnnxFile(temporary))
     return metadata
 
 
-def _draw(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def with_own_logits(probe: str, path: Path, measured: torch.Tensor) -> str:
+    """Give the probe of the int8 file at `path` with its own logits, whose tolerance images [N, H, W, C] tell."""
+    unoptimized, optimized = OnnxFile(path, optimized=False), OnnxFile(path)
+    tolerance = parity.find_own_tolerance(outputs_of_onnx(unoptimized, measured), outputs_of_onnx(optimized, measured))
+    logits, _ = unoptimized.run(onnx_file.read_tensor(json.loads(probe)["images"]))
+    return onnx_file.add_own_logits(probe, logits, tolerance)
+
+
+def draw_images(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw images that int8 is fitted to, and others that tell the tolerance: the same ones at each call."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     few = min(MEASURED_IMAGES, len(order) // 2)

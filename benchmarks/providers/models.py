@@ -56,7 +56,8 @@ def fp16(model: Model, folder: Path) -> Path:
     if exported.exists() or made.exists():
         return exported if exported.exists() else made
     import onnx
-    from training.precision import halve
+
+    from training.quantize import halve
 
     variant = halve(onnx.load(model.path))
     made.parent.mkdir(parents=True)

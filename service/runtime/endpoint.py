@@ -16,7 +16,7 @@ from service.errors import ModelRejected
 from service.runtime.execution_provider import Provider
 from service.runtime.file_check import check_file
 from service.runtime.model_config_file import ModelConfigFile
-from service.runtime.model_folder import ModelFile, file_state, model_parts
+from service.runtime.model_folder import VersionFile, file_state, model_parts
 from service.runtime.session import Session
 
 log = structlog.get_logger(__name__)
@@ -36,6 +36,8 @@ class ServingOptions:
     max_inline_s: float = 0.0
     batching: Mapping[str, Batching] = field(default_factory=dict)
     """By name of the model, "" for all others."""
+    require_probe: bool = False
+    """True if files without hashes and a probe are rejected."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +48,7 @@ class Endpoint:
     version: str
     session: Session
     batcher: Batcher
-    file: ModelFile
+    file: VersionFile
     digest: str
     """SHA-256 of the file, and of those beside it that may belong to it."""
 
@@ -62,7 +64,7 @@ class EndpointOpener:
     busy: threading.Event | None = None
     """Set when a long run begins."""
 
-    def open(self, name: str, version: int, file: ModelFile) -> Endpoint:
+    def open(self, name: str, version: int, file: VersionFile) -> Endpoint:
         """Opens, proves and warms; the batcher does not run yet. Raises ModelRejected or ProviderUnavailable."""
         check_file(file.path)
         digest = _digest(file.path)
@@ -77,6 +79,8 @@ class EndpointOpener:
             max_batch_rows=options.max_batch_rows,
             batching=chosen,
         )
+        if options.require_probe:
+            session.metadata.require_proof()
         if file_state(file.path) != file.state:
             raise ModelRejected("it was changed while it was opened; it is opened again at the next reload")
         _apply_labels(session, config, name, version)
@@ -129,6 +133,14 @@ def _policy(session: Session, provider: Provider, options: ServingOptions) -> Ba
 
 def _log_ready(endpoint: Endpoint) -> None:
     session = endpoint.session
+    if session.metadata.outdated:
+        log.warning(
+            "model of an old format",
+            model=endpoint.name,
+            version=int(endpoint.version),
+            reason="its metadata is of format 1: hashes are missing, and changes of the file go unseen. "
+            "`python -m training.export --renew` writes it anew",
+        )
     log.info(
         "model ready",
         model=endpoint.name,

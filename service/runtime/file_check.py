@@ -1,11 +1,9 @@
-"""What a model file is, told from its first bytes and its structure, before ONNX Runtime sees it.
+"""What a model file is, told from its first bytes, and whether there is memory for it, before it is opened.
 
-ONNX Runtime says "Protobuf parsing failed" of all that is no model, opens pipes and waits, and takes what memory a file
-asks for.
+ONNX Runtime takes what memory a graph asks for, and the system then ends the process.
 """
 
 import math
-import os
 import stat
 from pathlib import Path
 
@@ -13,8 +11,6 @@ from service.errors import ModelRejected
 from service.memory import available_bytes
 from service.runtime.graph import Graph
 
-MOST_BYTES = 2**31 - 1
-"""Of a protobuf message (https://protobuf.dev/programming-guides/proto-limits/)."""
 HEAD_BYTES = 512
 KINDS: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull`, or copy the file itself"),
@@ -30,11 +26,6 @@ KINDS: tuple[tuple[bytes, str], ...] = (
     (b"\x80\x04", "a pickle (PyTorch, scikit-learn): export the model as ONNX"),
     (b"ORTM", "a model in ORT format: serve the ONNX file it was made of"),
 )
-GRAPH = 7
-"""ModelProto.graph."""
-FIELDS = {*range(1, 9), 14, 20, 25, 26}
-"""Of a ModelProto."""
-WIRE_TYPES = {0, 1, 2, 5}
 FOUR_BYTES = 4
 """Of a float32, the element of most tensors."""
 
@@ -47,7 +38,7 @@ def check_file(path: Path) -> None:
         raise ModelRejected(f"it cannot be read: {error.strerror}") from error
     size = status.st_size
     if not stat.S_ISREG(status.st_mode):
-        raise ModelRejected(f"it is {_kind(status.st_mode)}, not a file")
+        raise ModelRejected(f"it is {_kind(status.st_mode)}, not a regular file")
     if not size:
         raise ModelRejected("it is empty: copy it again")
     try:
@@ -56,14 +47,9 @@ def check_file(path: Path) -> None:
             what = next((what for start, what in KINDS if head.lstrip().lower().startswith(start.lower())), "")
             if what:
                 raise ModelRejected(f"it is no ONNX file, but {what}")
-            if size > MOST_BYTES:
-                raise ModelRejected(
-                    f"it has {_mib(size)}, and an ONNX file has at most 2 GiB: export it with weights in other files"
-                )
-            _check_fields(file.fileno(), size)
     except OSError as error:
         raise ModelRejected(f"it cannot be read: {error.strerror}") from error
-    _check_memory(size, "it has")
+    _check_memory(2 * size, "it takes while it is opened")  # the file, and the session's weights
 
 
 def check_graph(graph: Graph) -> None:
@@ -84,44 +70,6 @@ def _check_memory(needed: int, what: str) -> None:
     available = available_bytes() if needed > 2**20 else None
     if available is not None and needed > available:
         raise ModelRejected(f"{what} {_mib(needed)}, and {_mib(available)} of memory are available here")
-
-
-def _check_fields(file: int, size: int) -> None:
-    """Walks over the outermost fields, reading nothing but their lengths."""
-    at, has_graph = 0, False
-    while at < size:
-        data = os.pread(file, 20, at)
-        key, used = _varint(data)
-        kind, number = key & 7, key >> 3
-        length, more = 0, 0
-        if kind == 0:
-            _, more = _varint(data[used:])
-        elif kind == 2:
-            length, more = _varint(data[used:])
-        elif kind in (1, 5):
-            length = 8 if kind == 1 else 4
-        is_whole = used and (more or kind not in (0, 2) or at + len(data) == size)
-        if not is_whole or number not in FIELDS or kind not in WIRE_TYPES:
-            begin = data[:8].hex(" ")
-            raise ModelRejected(f"it is no ONNX file: its bytes from {at} on ({begin} …) are no field of a model")
-        has_graph |= number == GRAPH
-        at += used + more + length
-    if at > size:
-        raise ModelRejected(
-            f"it is cut: it has {size} bytes, and its fields go on to byte {at} at least. Copy it again"
-        )
-    if not has_graph:
-        raise ModelRejected("it is no ONNX model: it has no graph. If it was cut, copy it again")
-
-
-def _varint(data: bytes) -> tuple[int, int]:
-    """A number and how many bytes it takes; 0, 0 where there is none."""
-    value = 0
-    for place, byte in enumerate(data[:10]):
-        value |= (byte & 127) << 7 * place
-        if byte < 128:
-            return value, place + 1
-    return 0, 0
 
 
 def _kind(mode: int) -> str:

@@ -5,14 +5,12 @@ https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
 """
 
 import math
-import mmap
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-VARINT, EIGHT_BYTES, LENGTH, FOUR_BYTES = 0, 1, 2, 5
-"""Protobuf's wire types (https://protobuf.dev/programming-guides/encoding/)."""
+from service.runtime.protobuf_reader import fields
+
 INT8_TYPES = {2, 3}
 """TensorProto.UINT8 and INT8."""
 INT64 = 7
@@ -124,33 +122,29 @@ class Graph:
         )
 
 
-def read_graph(path: Path) -> Graph:
-    """The graph of the file; an empty one where it cannot be read as ONNX."""
+def read_graph(model: memoryview) -> Graph:
+    """The graph of a ModelProto; an empty one where it cannot be read as that."""
     graph = Graph()
     try:
-        with path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # unmapped with the last view of it
-        for number, value in _fields(memoryview(mapped)):
-            if number == 7 and isinstance(value, memoryview):
-                _read_body(value, graph, top=True)
-    except (ValueError, IndexError, OSError):
+        for part in fields(model):
+            if part.number == 7:
+                _read_body(part.message, graph, top=True)
+    except ValueError:
         return Graph()
     return graph
 
 
 def _read_body(body: memoryview, graph: Graph, *, top: bool) -> None:
-    for number, value in _fields(body):
-        if not isinstance(value, memoryview):
-            continue
-        if number == 1:
-            graph.nodes.append(_read_node(value, graph))
-        elif number == 5:
-            _read_weight(value, graph)
-        elif number in (11, 12, 13):
-            name, shape = _read_value(value)
+    for part in fields(body):
+        if part.number == 1:
+            graph.nodes.append(_read_node(part.message, graph))
+        elif part.number == 5:
+            _read_weight(part.message, graph)
+        elif part.number in (11, 12, 13):
+            name, shape = _read_value(part.message)
             if shape is not None:
                 graph.shapes[name] = shape
-            if number == 11 and top:
+            if part.number == 11 and top:
                 graph.inputs.append(name)
 
 
@@ -158,46 +152,44 @@ def _read_node(data: memoryview, graph: Graph) -> Node:
     inputs: list[str] = []
     outputs: list[str] = []
     op, axis = "", 0
-    for number, value in _fields(data):
-        if not isinstance(value, memoryview):
-            continue
-        if number in (1, 2):
-            (inputs if number == 1 else outputs).append(_text(value))
-        elif number == 4:
-            op = _text(value)
-        elif number == 5:
-            axis = _read_attribute(value, graph, axis)
+    for part in fields(data):
+        if part.number in (1, 2):
+            (inputs if part.number == 1 else outputs).append(part.text)
+        elif part.number == 4:
+            op = part.text
+        elif part.number == 5:
+            axis = _read_attribute(part.message, graph, axis)
     return Node(op, tuple(inputs), tuple(outputs), axis)
 
 
 def _read_attribute(data: memoryview, graph: Graph, axis: int) -> int:
     """The axis if this attribute tells it; nodes of a body are added to the graph."""
-    name, number_value = "", axis
-    for number, value in _fields(data):
-        if number == 1 and isinstance(value, memoryview):
-            name = _text(value)
-        elif number == 3 and isinstance(value, int):
-            number_value = _signed(value)
-        elif number in (6, 11) and isinstance(value, memoryview):
-            _read_body(value, graph, top=False)
-    return number_value if name == "axis" else axis
+    name, number = "", axis
+    for part in fields(data):
+        if part.number == 1:
+            name = part.text
+        elif part.number == 3:
+            (number,) = part.numbers
+        elif part.number in (6, 11):
+            _read_body(part.message, graph, top=False)
+    return number if name == "axis" else axis
 
 
 def _read_weight(data: memoryview, graph: Graph) -> None:
     dims: list[int] = []
     name, element = "", 0
     values: list[int] = []
-    for number, value in _fields(data):
-        if number == 1:
-            dims += _numbers(value)
-        elif number == 7:
-            values += _numbers(value)
-        elif number == 9 and isinstance(value, memoryview) and len(value) <= MOST_AXES * 8 and not len(value) % 8:
-            values += struct.unpack(f"<{len(value) // 8}q", value)
-        elif number == 2 and isinstance(value, int):
-            element = value
-        elif number == 8 and isinstance(value, memoryview):
-            name = _text(value)
+    for part in fields(data):
+        if part.number == 1:
+            dims += part.numbers
+        elif part.number == 2:
+            (element,) = part.numbers
+        elif part.number == 7:
+            values += part.numbers
+        elif part.number == 8:
+            name = part.text
+        elif part.number == 9 and len(part.message) <= MOST_AXES * 8 and not len(part.message) % 8:
+            values += struct.unpack(f"<{len(part.message) // 8}q", part.message)
     is_shape = element == INT64 and len(values) <= MOST_AXES
     graph.weights[name] = Weight(tuple(dims), element, tuple(values) if is_shape else ())
 
@@ -206,81 +198,26 @@ def _read_value(data: memoryview) -> tuple[str, tuple[int, ...] | None]:
     """The name and the shape of a ValueInfoProto; None where it does not even tell the rank."""
     name = ""
     shape: tuple[int, ...] | None = None
-    for number, value in _fields(data):
-        if number == 1 and isinstance(value, memoryview):
-            name = _text(value)
-        elif number == 2:
-            for tensor in _parts(value, 1):
+    for part in fields(data):
+        if part.number == 1:
+            name = part.text
+        elif part.number == 2:
+            for tensor in _parts(part.message, 1):
                 for dims in _parts(tensor, 2):
                     shape = tuple(_length(dim) for dim in _parts(dims, 1))
     return name, shape
 
 
 def _length(dim: memoryview) -> int:
-    return next((_signed(value) for number, value in _fields(dim) if number == 1 and isinstance(value, int)), -1)
+    return next((part.numbers[0] for part in fields(dim) if part.number == 1), -1)
 
 
-def _parts(value: int | memoryview, wanted: int) -> Iterator[memoryview]:
-    if isinstance(value, memoryview):
-        for number, part in _fields(value):
-            if number == wanted and isinstance(part, memoryview):
-                yield part
+def _parts(message: memoryview, wanted: int) -> Iterator[memoryview]:
+    for part in fields(message):
+        if part.number == wanted:
+            yield part.message
 
 
 def _area(shape: Sequence[int]) -> int:
     """The places of a window in [batch, channels, …]."""
     return math.prod(max(1, axis) for axis in shape[2:])
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The fields of a message: numbers as they are, all else as the bytes where they lie; raises ValueError."""
-    at, end = 0, len(data)
-    while at < end:
-        key, at = _varint(data, at)
-        kind = key & 7
-        if kind == VARINT:
-            value, at = _varint(data, at)
-            yield key >> 3, value
-            continue
-        if kind == LENGTH:
-            size, at = _varint(data, at)
-        elif kind in (EIGHT_BYTES, FOUR_BYTES):
-            size = 8 if kind == EIGHT_BYTES else 4
-        else:
-            raise ValueError(f"wire type {kind}")
-        if at + size > end:
-            raise ValueError("a field is longer than its message")
-        yield key >> 3, data[at : at + size]
-        at += size
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number is too long")
-
-
-def _numbers(value: int | memoryview) -> Iterator[int]:
-    """A repeated number, packed or not."""
-    if isinstance(value, int):
-        yield _signed(value)
-        return
-    at = 0
-    while at < len(value):
-        number, at = _varint(value, at)
-        yield _signed(number)
-
-
-def _signed(value: int) -> int:
-    return value - 2**64 if value >= 2**63 else value
-
-
-def _text(value: memoryview) -> str:
-    return bytes(value).decode(errors="replace")

@@ -27,7 +27,7 @@ Place = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class ModelFile:
+class VersionFile:
     """A model file that may be served."""
 
     path: Path
@@ -40,7 +40,7 @@ class ModelFile:
 class Listing:
     """What a scan has found."""
 
-    files: dict[Place, ModelFile] = field(default_factory=dict)
+    files: dict[Place, VersionFile] = field(default_factory=dict)
     rejected: dict[Place, str] = field(default_factory=dict)
     """Versions that cannot be served whatever their files are, and why."""
     remarks: dict[Path, str] = field(default_factory=dict)
@@ -188,7 +188,7 @@ def _scan_named(name: str, path: Path, listing: Listing) -> None:
 
 
 def _add(name: str, version: int, path: Path, config: ModelConfigFile, listing: Listing) -> None:
-    listing.files[name, version] = ModelFile(path, config, file_state(path))
+    listing.files[name, version] = VersionFile(path, config, file_state(path))
 
 
 def file_state(path: Path) -> tuple[tuple[str, int, int, int], ...]:

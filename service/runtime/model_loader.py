@@ -12,7 +12,7 @@ import structlog
 
 from service.errors import ModelRejected, StartError, UnknownModel
 from service.runtime.endpoint import Endpoint, EndpointOpener
-from service.runtime.model_folder import Listing, ModelFile, ModelFolder, Place
+from service.runtime.model_folder import Listing, ModelFolder, Place, VersionFile
 from service.runtime.repository import Contents, Repository
 from service.runtime.version_policy import VersionPolicies
 
@@ -37,7 +37,7 @@ class Switch:
 class _Opening:
     """What is known while models are opened."""
 
-    files: dict[Place, ModelFile]
+    files: dict[Place, VersionFile]
     ready: dict[Place, Endpoint] = field(default_factory=dict)
     rejected: dict[Place, str] = field(default_factory=dict)
     refused: dict[Place, str] = field(default_factory=dict)
@@ -175,7 +175,7 @@ class ModelLoader:
                 chosen.append(place)
         return chosen
 
-    def _open_one(self, place: Place, file: ModelFile) -> Endpoint | ModelRejected:
+    def _open_one(self, place: Place, file: VersionFile) -> Endpoint | ModelRejected:
         try:
             return self._opener.open(*place, file)
         except ModelRejected as error:
@@ -253,5 +253,5 @@ def _beside(before: Contents, after: Contents, name: str) -> Contents:
     )
 
 
-def _is_same(old: ModelFile, new: ModelFile) -> bool:
+def _is_same(old: VersionFile, new: VersionFile) -> bool:
     return (old.path, old.config, old.state) == (new.path, new.config, new.state)

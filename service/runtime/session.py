@@ -19,6 +19,8 @@ from service.runtime import row_independence, tuning
 from service.runtime.execution_provider import Cpu, Provider
 from service.runtime.file_check import check_graph
 from service.runtime.graph import Graph, read_graph
+from service.runtime.hashes import verify_hashes
+from service.runtime.model_file import ModelFile
 from service.runtime.model_metadata import ModelMetadata, read_metadata
 from service.runtime.providers import open_session
 from service.runtime.runner import (
@@ -93,14 +95,16 @@ class Session:
         ``batching``: as the setting says; ``auto`` leaves it to the file's metadata, and then to the model's rows.
         """
         first = providers[0]
-        graph = read_graph(path)
+        file = ModelFile.read(path)
+        self.metadata: ModelMetadata = read_metadata(file.metadata)
+        verify_hashes(file)
+        graph = read_graph(memoryview(file.model))
         check_graph(graph)
-        session = open_session(path, providers, threads)
         self.has_control_flow = graph.has_control_flow
         """True where the time of a run depends on the values of its inputs."""
+        session = open_session(file, providers, threads)
         self.provider = first.name
         self.arithmetic = first.arithmetic
-        self.metadata: ModelMetadata = read_metadata(session.get_modelmeta().custom_metadata_map)
         self.spec = _read_spec(session)
         self._runner: Runner = DirectRunner(session, self.spec.inputs, self.spec.outputs)
         scalars = [spec.name for spec in self.spec.inputs if graph.shapes.get(spec.name) == ()]
@@ -115,6 +119,8 @@ class Session:
         """How many rows of several requests had better share a run; None: as many as there are."""
         self.instance_count = first.instance_count if self.buckets else 1
         """How many runs it does at a time. More threads than that may call ``run``; they wait for each other."""
+        if "probabilities" in self.spec.output_by_name:
+            self.metadata.check_labels(*self.spec.output_by_name["probabilities"].shape[-1:])
         self.probe_tolerance = self._probe_tolerance()
         """The largest deviation of a logit that is accepted here; None without a probe."""
         self.probe_deviation: float | None = None
@@ -123,7 +129,7 @@ class Session:
             free = {argument.shape[0] for argument in session.get_inputs() if argument.shape[0]}
             sizes = {rows: dict.fromkeys(free, rows) for rows in self.buckets}
             self._runner = InstancePool(
-                [self._open_instance(path, providers, threads, sizes) for _ in range(self.instance_count)]
+                [self._open_instance(file, providers, threads, sizes) for _ in range(self.instance_count)]
             )
             return
         if not self.spec.batches:
@@ -132,7 +138,7 @@ class Session:
             return
         self._verify_probe(self._runner, None)
         if isinstance(first, Cpu):
-            self._apply(_tuning(path, first, graph, threads, max_batch_rows), path, providers)
+            self._apply(_tuning(path, first, graph, threads, max_batch_rows), file, providers)
         else:
             # Compiles, tunes and takes its memory before the first caller waits.
             self._run_zeros(self._runner, max_batch_rows)
@@ -167,12 +173,12 @@ class Session:
                 "With auto, it is served one request at a time"
             )
 
-    def _apply(self, chosen: Tuning, path: Path, providers: Sequence[Provider]) -> None:
+    def _apply(self, chosen: Tuning, file: ModelFile, providers: Sequence[Provider]) -> None:
         """Runs as was chosen; a second session is opened only where runs of one thread are wanted."""
         self.preferred_batch_size = chosen.preferred_batch_size
         if not chosen.one_thread_rows and chosen.instance_count == 1:
             return
-        one = DirectRunner(open_session(path, providers, 1), self.spec.inputs, self.spec.outputs)
+        one = DirectRunner(open_session(file, providers, 1), self.spec.inputs, self.spec.outputs)
         self._verify_probe(one, 1 if self.metadata.probe is None else None)
         self.one_thread_rows = chosen.one_thread_rows
         self.instance_count = chosen.instance_count
@@ -195,13 +201,13 @@ class Session:
             raise ModelFailed(str(error)) from error
 
     def _open_instance(
-        self, path: Path, providers: Sequence[Provider], threads: int, sizes: Mapping[int, Mapping[str, int]]
+        self, file: ModelFile, providers: Sequence[Provider], threads: int, sizes: Mapping[int, Mapping[str, int]]
     ) -> ModelInstance:
         """A session for each number of rows, with the free axes that it fixes; all of them proved, and so warm."""
         placement = providers[0].placement
         buckets = []
         for rows, axes in sizes.items():
-            session = open_session(path, providers, threads, axes)
+            session = open_session(file, providers, threads, axes)
             buckets.append(ShapeBucket(session, self.spec.inputs, self.spec.outputs, rows, placement))
         instance = ModelInstance(buckets, one_thread=providers[0].captures)
         for rows in sizes:
@@ -219,7 +225,8 @@ class Session:
             raise ModelRejected(
                 f"its probe has images of shape {probe.images.shape}, which its own input does not take"
             )
-        return max(probe.tolerance, self.arithmetic.tolerance * float(np.abs(probe.logits).max()))
+        self.metadata.check_labels(probe.logits.shape[1])
+        return probe.allow(self.arithmetic.tolerance).closest[1]
 
     def _verify_probe(self, runner: Runner, rows: int | None) -> None:
         """Runs the images of the probe, ``rows`` at a time if given, and compares; zeros where there is no probe."""
@@ -232,11 +239,12 @@ class Session:
         for start in range(0, count, rows or count):
             chosen = np.arange(start, start + (rows or count)) % count
             try:
-                logits = runner.run({"images": probe.images[chosen]})["logits"]
+                outputs = runner.run({"images": probe.images[chosen]})
             except Exception as error:  # ONNX Runtime's exceptions share no base class
                 raise ModelRejected(f"it cannot run its own probe: {error}") from error
-            part = replace(probe, logits=probe.logits[chosen], tolerance=self.probe_tolerance)
-            self.probe_deviation = max(self.probe_deviation or 0.0, part.check(logits))
+            deviation = probe.allow(self.arithmetic.tolerance).take(chosen).check(outputs["logits"])
+            self.probe_deviation = max(self.probe_deviation or 0.0, deviation)
+            self.metadata.check_probabilities(outputs["logits"], outputs["probabilities"], self.arithmetic.tolerance)
 
     def _run_zeros(self, runner: Runner, rows: int) -> None:
         """Runs so many rows of zeros; raises ModelRejected where it fails."""

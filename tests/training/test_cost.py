@@ -35,7 +35,7 @@ def exported(network: nn.Module, shape: tuple[int, int, int], folder: Path) -> P
     path = folder / "model.onnx"
     channels = shape[2]
     classifier = Classifier(Preprocess((0.0,) * channels, (1.0,) * channels), network)
-    onnx_file.write(onnx_file.build(classifier, shape), {"format": "1", "name": "untrained"}, path)
+    onnx_file.write(onnx_file.build(classifier, shape), {"name": "untrained"}, path)
     return path
 
 

@@ -53,7 +53,7 @@ def test_metadata_keeps_the_contract(name: str) -> None:
     """Every entry of the contract is there."""
     metadata = onnx_file.read_metadata(ROOT / "models" / name / "1" / "model.onnx")
     recipe = RECIPES[name]
-    assert metadata["format"] == "1"
+    assert metadata["format"] == "2"
     assert json.loads(metadata["labels"]) == list(LABELS[recipe.dataset])
     assert (metadata["dataset"], metadata["network"], metadata["name"]) == (recipe.dataset, recipe.network, name)
     assert [epoch.keys() for epoch in json.loads(metadata["history"])] == [Epoch.__annotations__.keys()] * recipe.epochs
@@ -93,7 +93,7 @@ def test_same_weights_give_same_bytes(tmp_path: Path) -> None:
         torch.manual_seed(0)
         classifier = Classifier(Preprocess((0.0,), (1.0,)), NETWORKS["mnist-deep"].build())
         path = tmp_path / attempt
-        metadata = {"format": "1", "name": "deep"}
+        metadata = {"format": "2", "name": "deep"}
         onnx_file.write(onnx_file.build(classifier, (28, 28, 1)), metadata, path)
         contents.append(path.read_bytes())
     assert contents[0] == contents[1]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
@@ -99,6 +101,7 @@ def test_metadata_extends_the_float32_files(pair: Pair) -> None:
     probe, reference = json.loads(metadata["probe"]), json.loads(fp32["probe"])
     assert (probe["images"], probe["logits"]) == (reference["images"], reference["logits"])
     assert probe["tolerance"] > reference["tolerance"] == onnx_file.TOLERANCE
+    assert ("onnxruntime" in probe) == (precision == "int8")
 
 
 def test_logits_stay_within_limits(pair: Pair) -> None:
@@ -139,19 +142,70 @@ def test_service_opens_it(pair: Pair) -> None:
     """The service opens it and its probe passes."""
     session = Session(pair.path, choose(["cpu"]), threads=2, max_batch_rows=64)
     assert session.spec.is_image_classifier
-    assert session.card.precision == pair.metadata["precision"]
+    assert session.metadata.precision == pair.metadata["precision"]
     assert session.probe_deviation is not None
-    assert onnx_file.TOLERANCE < session.probe_deviation <= pair.tolerance
+    assert session.probe_tolerance is not None
+    assert session.probe_deviation <= session.probe_tolerance <= pair.tolerance
+    assert session.metadata.unproved == ""
+
+
+def upside_down(weights: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Filters whose rows are in reverse order."""
+    return np.flip(weights, 2).copy()
+
+
+def without_largest(weights: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Filters of which the largest is zero."""
+    changed = weights.copy()
+    changed[np.abs(weights.astype(np.float64)).sum((1, 2, 3)).argmax()] = 0
+    return changed
+
+
+def doubled(scales: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Scales twice as large."""
+    return (scales * 2).astype(scales.dtype)
+
+
+def damaged(path: Path, change: Callable[[NDArray[np.generic]], NDArray[np.generic]], folder: Path) -> Path:
+    """Write the file with its first filters, or their scales, changed, and the hashes of the changed file."""
+    model = onnx.load(path)
+    name, axes = ("weight_scale", 1) if change is doubled else ("weight", 4)
+    weights = next(t for t in model.graph.initializer if "conv" in t.name and name in t.name and len(t.dims) == axes)
+    weights.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(weights)), weights.name))
+    onnx_file.write(model, onnx_file.read_metadata(path), folder / "model.onnx")
+    return folder / "model.onnx"
 
 
 def test_tolerance_tells_damaged_file(pair: Pair, tmp_path: Path) -> None:
-    """Its tolerance still tells a damaged file. The weights of its first convolution are turned upside down."""
-    model = onnx.load(pair.path)
-    weights = next(t for t in model.graph.initializer if "conv" in t.name and len(t.dims) == 4)
-    weights.CopyFrom(numpy_helper.from_array(np.flip(numpy_helper.to_array(weights), 2).copy(), weights.name))
-    onnx.save(model, tmp_path / "model.onnx")
-    with pytest.raises(ModelRejected, match="the file's own probe fails here"):
-        Session(tmp_path / "model.onnx", choose(["cpu"]), threads=2, max_batch_rows=64)
+    """Its tolerance still tells a damaged file, even one whose hashes are right."""
+    with pytest.raises(ModelRejected, match="probe fails here"):
+        Session(damaged(pair.path, upside_down, tmp_path), choose(["cpu"]), threads=2, max_batch_rows=64)
+
+
+@pytest.mark.parametrize("change", [without_largest, doubled])
+@pytest.mark.parametrize("name", ["mnist", "mnist-deep", "cifar10-cnn"])
+def test_own_logits_tell_small_damage(
+    name: str, change: Callable[[NDArray[np.generic]], NDArray[np.generic]], tmp_path: Path
+) -> None:
+    """A filter that is zero, and scales that are doubled, are found in the shipped int8 files by running them."""
+    with pytest.raises(ModelRejected, match=r"probe fails here: the logits are off by"):
+        Session(damaged(shipped(f"{name}-int8"), change, tmp_path), choose(["cpu"]), threads=2, max_batch_rows=64)
+
+
+@pytest.mark.parametrize("name", ["mnist", "mnist-deep", "cifar10-cnn", "cifar10"])
+def test_own_tolerance_is_what_hardware_explains(name: str) -> None:
+    """The shipped int8 files hold their own logits to a small part of what quantisation itself costs."""
+    probe = json.loads(onnx_file.read_metadata(shipped(f"{name}-int8"))["probe"])
+    own = probe["onnxruntime"]
+    assert parity.OWN_LEAST <= own["tolerance"] <= 0.4
+    assert own["tolerance"] < probe["tolerance"] / 5
+    found = [
+        OnnxFile(shipped(f"{name}-int8"), optimized=optimized).run(onnx_file.read_tensor(probe["images"]))[0]
+        for optimized in (False, True)
+    ]
+    deviations = [float(np.abs(logits - onnx_file.read_tensor(own["logits"])).max()) for logits in found]
+    assert deviations[0] <= onnx_file.TOLERANCE
+    assert deviations[1] <= own["tolerance"] / 2
 
 
 def optimised(path: Path, folder: Path) -> list[str]:

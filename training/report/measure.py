@@ -20,7 +20,7 @@ from training.recipes import RECIPES, current_names
 from training.report import cost
 
 # Facts of the metadata that are JSON, numbers included; all others are text.
-JSON_KEYS = {"history", "labels", "parameters", "recipe", "seed", "temperature", "versions"}
+JSON_KEYS = {"history", "labels", "parameters", "preprocessing", "recipe", "seed", "temperature", "versions"}
 JSON_KEYS |= {"agreement", "calibration_error", "fp32_test_correct", "test_accuracy", "test_correct", "test_images"}
 # What older files lack.
 REQUIRED_KEYS = {"calibration_error", "history", "name", "temperature"}

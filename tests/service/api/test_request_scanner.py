@@ -161,7 +161,7 @@ class Asked:
     def __init__(self) -> None:
         self.batcher = RecordingBatcher()
         tensors = [TensorSpec(name, DATATYPES["FP32"], (-1, 1)) for name in ("left", "right", "total", "twice")]
-        spec = ModelSpec(tuple(tensors[:2]), tuple(tensors[2:]), batches=True)
+        spec = ModelSpec(tuple(tensors[:2]), tuple(tensors[2:]))
         session = SimpleNamespace(spec=spec, metadata=SimpleNamespace(labels=()))
         self._endpoint: Any = SimpleNamespace(name="sum", version="1", session=session, batcher=self.batcher)
         repository: Any = SimpleNamespace(find=self._find)

@@ -165,7 +165,7 @@ def quantized(folder: Path) -> Path:
         node("QuantizeLinear", ["m", "scale", "zero"], "r"),
         node("DequantizeLinear", ["r", "scale", "zero"]),
     ]
-    weights = {
+    weights: Arrays = {
         "scale": np.array(0.05, np.float32),
         "zero": np.array(0, np.int8),
         "W": np.random.default_rng(0).integers(-100, 100, (4, 4)).astype(np.int8),

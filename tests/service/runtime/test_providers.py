@@ -263,7 +263,7 @@ def test_each_bucket_proves_itself_before_it_serves(tmp_path: Path) -> None:
         helper.make_node("Shape", ["products"], ["rows"], start=0, end=1),
     ):
         model.graph.node.insert(place, node)
-    path.write_bytes(model.SerializeToString())
+    onnx_models.write(model, {entry.key: entry.value for entry in model.metadata_props}, path)
 
     @dataclass(frozen=True)
     class WithoutFours(Bucketed):
