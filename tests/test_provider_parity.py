@@ -50,8 +50,11 @@ def test_every_provider_is_compared() -> None:
 
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("name", SHIPPED)
-def test_all_three_agree_on_each_provider_or_it_is_refused(name: str, setting: str, data_dir: Path) -> None:
-    """Where factors are rounded, the logits may leave the tolerance by what is stated for that arithmetic."""
+def test_providers_agree_or_are_refused(name: str, setting: str, data_dir: Path) -> None:
+    """All three agree on each provider, or it is refused.
+
+    Where factors are rounded, the logits may leave the tolerance by what is stated for that arithmetic.
+    """
     provider, options = SETTINGS[setting]
     session = open_on(provider, options, shipped(name))
     assert session is not None or provider != "cpu"
@@ -74,8 +77,11 @@ def test_all_three_agree_on_each_provider_or_it_is_refused(name: str, setting: s
             assert np.abs(served - independent[:rows]).max() <= allowed
 
 
-def test_the_weights_compared_are_those_of_the_file() -> None:
-    """PyTorch's own copy would agree with itself: what it computes with is read from the file that is served."""
+def test_weights_are_those_of_the_file() -> None:
+    """The weights compared are those of the file.
+
+    PyTorch's own copy would agree with itself: what it computes with is read from the file that is served.
+    """
     held = [numpy_helper.to_array(weight) for weight in onnx.load(shipped("cifar10-cnn")).graph.initializer]
     for value in classifier_of("cifar10-cnn").network.state_dict().values():
         assert any(weight.shape == value.shape and np.array_equal(weight, value.numpy()) for weight in held)
