@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.request_payload import MODEL_INFER
-from service.rpc import Call, GrpcioTransport, Methods, NativeTransport
+from service.rpc import Call, Methods, NativeTransport
+from service.rpc.grpc_aio_server import GrpcioTransport
 
 TRANSPORTS: dict[str, Callable[..., NativeTransport | GrpcioTransport]] = {
     "native": partial(NativeTransport, busy_poll_s=50e-6),

@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "classify",
         parents=[shared],
         help="tell what pictures show",
-        description="Tell what pictures show: PNG, JPEG, WebP, BMP or GIF files of any size.",
+        description="Tell what pictures show: PNG, JPEG, WebP, BMP, GIF, TIFF or PPM files of any size.",
     )
     classify.add_argument("pictures", nargs="+", metavar="PICTURE", help="an image file; - is standard input")
     classify.add_argument(

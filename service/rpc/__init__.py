@@ -6,7 +6,6 @@ over TLS too. Nothing outside this package knows which one is in use.
 
 from service.rpc.call import BidiMethod, Call, DeferredMethod, ImmediateMethod, Methods, Transport
 from service.rpc.flush_scope import FlushScope
-from service.rpc.grpc_aio_server import GrpcioTransport
 from service.rpc.native_server import NativeTransport
 from service.rpc.tls_files import TlsFiles
 
@@ -15,7 +14,6 @@ __all__ = [
     "Call",
     "DeferredMethod",
     "FlushScope",
-    "GrpcioTransport",
     "ImmediateMethod",
     "Methods",
     "NativeTransport",

@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +12,12 @@ from google.protobuf.message import Message
 class Call(ABC):
     """One unary call of a deferred method: bytes in, and bytes or an error out, from any thread."""
 
-    __slots__ = ("_abandoned", "_on_cancel", "deadline", "payload")
+    __slots__ = ("_abandoned", "_on_cancel", "deadline", "payload", "source")
 
-    def __init__(self, payload: bytes, time_remaining_s: float | None) -> None:
+    def __init__(self, payload: bytes, time_remaining_s: float | None, source: Hashable = None) -> None:
         self.payload = payload
+        self.source = source
+        """The caller's connection, as far as the transport knows it."""
         self.deadline = None if time_remaining_s is None else time.monotonic() + time_remaining_s
         """When the caller stops to wait, on ``time.monotonic``'s clock."""
         self._on_cancel: Callable[[], None] | None = None
@@ -66,8 +68,8 @@ class BidiMethod:
     """A bidirectional stream: each message in is a call of a deferred method, its answer, wrapped, a message out."""
 
     method: DeferredMethod
-    wrap: Callable[[bytes | str], bytes]
-    """The message out: from the answer of the method, or from the message of its error."""
+    wrap: Callable[[bytes, bytes | str], bytes]
+    """The message out: from the message in, and the answer of the method or the message of its error."""
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,7 @@ class GrpcioTransport(Transport):
                 while (call := await calls.get()) is not None:
                     answer = await call.answer
                     self._inflight.finished(call)
-                    yield stream.wrap(answer if isinstance(answer, bytes) else status_of(answer)[1])
+                    yield stream.wrap(call.payload, answer if isinstance(answer, bytes) else status_of(answer)[1])
                 await reader
             finally:
                 reader.cancel()

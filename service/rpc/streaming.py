@@ -77,7 +77,7 @@ class _BidiCall(Exchange):
         with self._lock:
             calls = self._calls
             while calls and (answer := calls[0].answer) is not None:
-                self._connection.send(self._stream, self._method.wrap(answer))
+                self._connection.send(self._stream, self._method.wrap(calls[0].payload, answer))
                 self._inflight.finished(calls.popleft())
             if self._ended and not calls and not self._ahead:
                 self._connection.finish(self._stream)

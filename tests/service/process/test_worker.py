@@ -182,7 +182,7 @@ def test_tampered_files_are_refused(odd_server: ServerProcess) -> None:
         (("--models", "linear,nix"), "there is no model 'nix' in"),
         (
             ("--models", "linear,broken"),
-            "the model 'broken' must be served and cannot be: ONNX Runtime cannot open it",
+            "the model 'broken' must be served and cannot be: it is no ONNX file",
         ),
         (("--models-dir", "nowhere"), "the models folder nowhere cannot be read"),
     ],
