@@ -13,6 +13,9 @@ from onnx import TensorProto
 from tests import onnx_models
 from tests.servers import ROOT, Serve, ServerProcess
 
+hypothesis.settings.register_profile("without clock", deadline=None)
+hypothesis.settings.load_profile("without clock")
+
 
 def pytest_configure() -> None:
     """Finds the data sets, for the tests and for the processes that they start. Raises UsageError without them."""
@@ -27,9 +30,6 @@ def pytest_configure() -> None:
             "let CONVSERVE_DATA_DIR name their folder, or have `make data` download them"
         )
     os.environ["CONVSERVE_DATA_DIR"] = str(found[0].resolve())
-
-hypothesis.settings.register_profile("without clock", deadline=None)
-hypothesis.settings.load_profile("without clock")
 
 
 @pytest.fixture(autouse=True, scope="session")
