@@ -199,7 +199,7 @@ def test_classifiers_forget_the_old(transport: str, tmp_path: Path) -> None:
 
     def labels(server: ServerProcess) -> set[str]:
         answer = send_bytes(server, "/convserve.v1.ImageClassifier/Classify", request)
-        return {each.label for each in ic.ClassifyResponse.FromString(answer).results[0].classifications}
+        return {each.label for each in ic.ClassifyResponse.FromString(answer).results[0].classification.classes}
 
     with ServerProcess(tmp_path, transport=transport) as server:
         assert labels(server) == labels(server) == {f"class {number}" for number in range(10)}
