@@ -1,8 +1,8 @@
-"""`python -m benchmarks.training`: how fast each network trains, beside the fastest that this machine multiplies.
+"""`python -m benchmarks.training` measures how fast each network trains, beside the machine's best matrix product.
 
 The ceiling is the best rate of large matrix products in the recipe's precision. A training step needs three times the
 multiply-accumulates of its forward pass (forward, gradient of the maps, gradient of the weights); whatever else it does
-(batch norm, pooling, augmentation, the optimizer) keeps it below. A teacher's answers are left out. Prints a table and
+(batch norm, pooling, augmentation, the optimizer) keeps it below. A teacher's outputs are left out. Prints a table and
 a JSON line.
 """
 
@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
 
 from training import augment, winograd
 from training.cost import processor
@@ -61,20 +62,9 @@ def ceiling(dtype: torch.dtype, device: torch.device, seconds: float) -> float:
 
 def multiply_accumulates(network: nn.Module, images: torch.Tensor) -> int:
     """Those of convolutions and linear layers in one forward pass of these images."""
-    total = 0
-
-    def count(layer: nn.Module, _inputs: object, output: torch.Tensor) -> None:
-        nonlocal total
-        weights = layer.get_parameter("weight")
-        total += output.numel() * weights[0].numel()
-
-    hooks = [
-        layer.register_forward_hook(count) for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)
-    ]
-    network(images)
-    for hook in hooks:
-        hook.remove()
-    return total
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(images)
+    return int(counter.get_total_flops()) // 2
 
 
 def training_step(
@@ -88,10 +78,11 @@ def training_step(
     layout = layout_of(recipe)
     network = NETWORKS[recipe.network].build()
     network.to(device=device, memory_format=layout)  # type: ignore[call-overload] # the stubs lack this pair
-    fewer = not direct and winograd.speed_up(network, recipe.precision, device)
-    optimizer = make_optimizer(recipe, network)
     preprocess = Preprocess(recipe.mean, recipe.std).to(device)
     images, labels = data.train_images[: recipe.batch].to(device), data.train_labels[: recipe.batch].to(device)
+    forward = multiply_accumulates(network, preprocess(images))
+    fewer = not direct and winograd.speed_up(network, recipe.precision, device)
+    optimizer = make_optimizer(recipe, network)
     draws = augment.draw(recipe, tuple(images.shape), 0, torch.Generator().manual_seed(0), device)
     rows = torch.arange(len(images), device=device)
 
@@ -104,7 +95,7 @@ def training_step(
         loss.backward()  # type: ignore[no-untyped-call] # so in PyTorch
         optimizer.step()
 
-    return step, multiply_accumulates(network, preprocess(images)), fewer
+    return step, forward, fewer
 
 
 def measure(chosen: argparse.Namespace) -> dict[str, Any]:

@@ -41,7 +41,12 @@ class Stopping(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """The queue is full, or a message is larger than the limit."""
+    """The queue is full or would take too long, or a message is larger than the limit."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        """``retry_after_s``: when a retry may succeed; None: not as the request is."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class Expired(ServiceError):

@@ -1,6 +1,7 @@
 """Puts the parts of one server together: start order is written once, stop order is its reverse."""
 
 import gc
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from service.api import open_inference as inference_protocol
 from service.api.image_classifier import ImageClassifier
 from service.api.open_inference import InferenceProtocol
 from service.cpu import usable_cores
+from service.process.watchdog import Watchdog
 from service.rpc import FlushScope, GrpcioTransport, Methods, NativeTransport, TlsFiles, Transport
 from service.runtime import providers
 from service.runtime.repository import Limits, Repository, open_repository
@@ -92,10 +94,12 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
         max_batch_rows=settings.max_batch_rows,
         preferred_batch_size=settings.preferred_batch_size,
         max_queue_rows=settings.max_queue_rows,
+        max_queue_s=settings.max_queue_ms / 1e3,
         max_queue_delay_s=settings.max_queue_delay_us / 1e6,
         max_inline_s=inline_us / 1e6,
     )
     flush_scope = FlushScope()
+    busy = threading.Event()
     with ExitStack() as stack:
         repository = stack.enter_context(
             open_repository(
@@ -105,6 +109,7 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
                 limits=limits,
                 names=split_names(settings.models),
                 flush_scope=flush_scope,
+                busy=busy,
             )
         )
         decoders = stack.enter_context(ThreadPoolExecutor(settings.decode_threads or cores, "decoder"))
@@ -126,6 +131,14 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
         )
         transport = _transport(settings, methods, repository, flush_scope, reuse_port)
         stack.enter_context(transport)
+        stack.enter_context(
+            Watchdog(
+                transport.call_soon,
+                lambda: [endpoint.batcher for endpoint in repository],
+                busy=busy,
+                limit_s=settings.watchdog_s,
+            )
+        )
         server = Server(transport, repository, readiness)
         server.announce(ready=True)
         log.info(

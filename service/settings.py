@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     2000 where a run on the CPU takes both of two cores, or the only one, else 500."""
     max_queue_rows: int = Field(default=4096, ge=1)
     """Most rows that may wait for one model; more are refused with RESOURCE_EXHAUSTED."""
+    max_queue_ms: int = Field(default=400, ge=1, le=3_600_000)
+    """How long a request may be expected to wait for its run, in milliseconds; if longer, it is refused at once with
+    RESOURCE_EXHAUSTED. As many rows as one request may have can always wait."""
     max_queue_delay_us: int = Field(default=0, ge=0, le=60_000_000)
     """How long a request may wait for others to join it, in microseconds; 0: never longer than the run that is on."""
     max_message_mib: int = Field(default=64, ge=1, le=2047)
@@ -92,6 +95,9 @@ class Settings(BaseSettings):
     """How long requests in flight may take after SIGTERM, in seconds."""
     drain_delay_s: float = Field(default=0.0, ge=0, le=3600)
     """How long requests are still taken after SIGTERM, not ready any more, in seconds: time for load balancers."""
+    watchdog_s: float = Field(default=60.0, ge=0, le=86_400)
+    """The process ends, to be started again, when the thread that receives stands still, or one run lasts, for longer
+    than this, in seconds; 0: never. From 1 s on the log tells of it."""
     tls_certificate_file: FilePath | None = None
     """Serve TLS with this PEM certificate chain."""
     tls_key_file: FilePath | None = None

@@ -1,30 +1,54 @@
 """Many small requests become few large runs. Knows neither gRPC nor ONNX: rows of arrays, and a function to run.
 
-While a run is on, the queue fills; the next run takes what is there, up to the limit in rows. So
-batches form under load by themselves, and a lone request never waits.
+While a run is on, the queue fills; the next run takes what is there, up to the limit in rows. So batches form under
+load by themselves, and a lone request never waits. A large request runs in parts, and others run between them.
 
-A run that is expected to be short happens in the thread that brought the requests: handing it to
-another costs more than it saves (benchmarks/README.md). All others happen in the batcher's own threads,
-while the next requests are read; where that does more, full runs happen side by side.
+A run that is expected to be short happens in the thread that brought the requests: handing it to another costs more
+than it saves (docs/decisions). All others happen in the batcher's own threads, while the next requests are read.
 """
 
-import heapq
-import itertools
 import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-
 from service.batching.batch import TensorMap, concatenate, split
-from service.batching.request import LOWEST_PRIORITY, Request
+from service.batching.policy import BatchingPolicy
+from service.batching.queue import FairQueue
+from service.batching.request import Request
 from service.batching.statistics import Statistics
 from service.errors import Cancelled, Expired, Overloaded, Stopping
+
+EXPIRED = "Request timeout expired: it waited in the queue for longer than the caller allows."
+MAX_ESTIMATES = 1024
+"""Signatures and sizes whose run time is remembered; past that all are forgotten."""
+DECAY = 0.75
+"""What each run leaves of the weight of those before it, in the estimate of a row's time."""
+
+
+class Run:
+    """One run under way: the requests whose rows it has, since when, and how it can be ended."""
+
+    __slots__ = ("began_ns", "inline", "requests", "rows", "terminate", "thread")
+
+    def __init__(self, requests: list[tuple[Request, int]]) -> None:
+        """``requests``: each with the number of its rows that this run has."""
+        self.requests = requests
+        self.rows = sum([rows for _, rows in requests])
+        self.began_ns = time.monotonic_ns()
+        self.inline = False
+        """True in the thread that dispatched."""
+        self.thread = threading.get_ident()
+        self.terminate: Callable[[], None] | None = None
+        """Ends the run early; set by the function that runs, if it can."""
+
+    @property
+    def is_wanted(self) -> bool:
+        """True while a caller waits for its outputs."""
+        return not all(request.done for request, _ in self.requests)
 
 
 class Batcher:
@@ -32,51 +56,36 @@ class Batcher:
 
     def __init__(
         self,
-        run: Callable[[TensorMap], TensorMap],
+        run: Callable[[TensorMap, Run], TensorMap],
+        policy: BatchingPolicy,
         *,
-        max_batch_rows: int,
-        max_queue_rows: int,
-        preferred_batch_size: int | None = None,
-        max_run_rows: int | None = None,
-        max_queue_delay_s: float = 0.0,
-        max_inline_s: float = 0.0,
-        instance_count: int = 1,
-        min_parallel_rows: int = 1,
         flush_scope: AbstractContextManager[None] | None = None,
+        busy: threading.Event | None = None,
         name: str = "model",
     ) -> None:
-        """Joins requests up to ``preferred_batch_size``, which is ``max_batch_rows`` if not given; 1 joins none.
-
-        A request of more than ``max_run_rows`` is run in parts; it should not be below ``preferred_batch_size``.
-
-        Runs expected to take ``max_inline_s`` or less, together, happen in the thread that dispatches. Up to
-        ``instance_count`` runs are under way at a time: one begins beside another when ``min_parallel_rows`` wait.
-        All results of a run are delivered within ``flush_scope``.
-        """
+        """All results of a run are delivered within ``flush_scope``; ``busy`` is set when a thread of ours runs one."""
+        self._busy = busy or threading.Event()
         self._run = run
-        self.max_batch_rows = max_batch_rows
-        self.preferred_batch_size = min(preferred_batch_size or max_batch_rows, max_batch_rows)
-        self._max_run_rows = max_run_rows or max_batch_rows
-        self._max_queue_rows = max(max_queue_rows, max_batch_rows)
-        self._max_queue_delay_s = max_queue_delay_s
-        self._max_inline_ns = max_inline_s * 1e9
-        self._instance_count = instance_count
-        self._min_parallel_rows = min_parallel_rows
+        self.policy = policy
+        self.max_batch_rows = policy.max_batch_rows
+        self.preferred_batch_size = policy.preferred_batch_size
+        self._max_queue_delay_s = policy.max_queue_delay_s
+        self._max_inline_ns = policy.max_inline_s * 1e9
         self._flush_scope = flush_scope or nullcontext()
-        self._expected_ns: dict[int, float] = {}
-        self._name = name
+        self._expected_ns: dict[tuple[Hashable, int], float] = {}
+        self.name = name
         self.statistics = Statistics()
-        self._queue: deque[Request] = deque()
-        self._urgent: list[tuple[int, int, Request]] = []  # those that name a priority: a heap, ahead of the queue
+        self._queue = FairQueue()
         self._waiting_since = 0.0
-        self._order = itertools.count()
-        self._queued_rows = 0
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
-        self._running = 0
+        self._runs: list[Run] = []
+        self._busy_ns, self._busy_rows = 0.0, 0.0  # of late, decayed: their ratio is what a row takes
+        self._backlog_since_ns = 0  # the end of the last run, if others were to follow at once
         self._closed = False
         self._threads = [
-            threading.Thread(target=self._serve, name=f"batcher {name}", daemon=True) for _ in range(instance_count)
+            threading.Thread(target=self._serve, name=f"batcher {name}", daemon=True)
+            for _ in range(policy.instance_count)
         ]
 
     def __enter__(self) -> Self:
@@ -91,8 +100,7 @@ class Batcher:
         """Ends the runs that are on, and answers what is left in the queue with Stopping."""
         with self._wake:
             self._closed = True
-            left = [*(request for _, _, request in self._urgent), *self._queue]
-            self._urgent, self._queue, self._queued_rows = [], deque(), 0
+            left = self._queue.clear()
             self._wake.notify_all()
         for request in left:
             request.complete(Stopping("The server is stopping."))
@@ -102,58 +110,119 @@ class Batcher:
     def submit(self, request: Request) -> None:
         """Queues the request; nothing runs before ``dispatch``, which sees to a whole burst of them.
 
-        Raises Overloaded or Stopping, and then does not answer it.
+        Raises Overloaded or Stopping, and then does not complete it.
         """
         with self._lock:  # a third of what the condition's own costs
             if self._closed:
                 raise Stopping("The server is stopping.")
-            if self._queued_rows + request.rows > self._max_queue_rows:
-                raise Overloaded(
-                    f"Exceeds maximum queue size: {self._queued_rows} rows wait for '{self._name}', "
-                    f"{self._max_queue_rows} may. Try again later."
-                )
-            if self._max_queue_delay_s and not (self._queue or self._urgent):
+            queue = self._queue
+            if queue.rows or self._runs:
+                self._admit(request)
+            if self._max_queue_delay_s and not queue:
                 self._waiting_since = time.monotonic()
-            if request.priority == LOWEST_PRIORITY:
-                self._queue.append(request)
-            else:
-                heapq.heappush(self._urgent, (request.priority, next(self._order), request))
-            self._queued_rows += request.rows
-            request.queued = True
+            queue.push(request)
 
     @property
-    def waiting(self) -> bool:
-        """Whether anything is in the queue."""
-        return bool(self._queue or self._urgent)
+    def queued_rows(self) -> int:
+        """Rows that wait."""
+        return self._queue.rows
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs under way."""
+        return self._runs.copy()
 
     def dispatch(self) -> bool:
-        """Runs what has been queued, in this thread if that will be short, else in the batcher's; whether those run."""
-        if not (self._queue or self._urgent):  # as most often, with several models
-            return self._running > 0
+        """Runs what has been queued, in this thread if that will be short, else in the batcher's.
+
+        Returns True while the batcher's threads are at work.
+        """
+        if not self._queue:  # as most often, with several models
+            return bool(self._runs)
         ends_ns = time.monotonic_ns() + self._max_inline_ns
-        while self._queue or self._urgent:
+        while self._queue:
             with self._wake:
-                if self._running or not self._batch_is_ready() or not self._is_for_this_thread(ends_ns):
+                if self._runs or not self._batch_is_ready() or not self._is_for_this_thread(ends_ns):
                     self._wake.notify()
-                    return self._running > 0 or self._batch_is_ready()
-                batch, expired = self._form_batch()
-            self._process(batch, expired)
-        return self._running > 0
+                    return bool(self._runs) or self._batch_is_ready()
+                run, expired = self._form_batch()
+            run.inline = True
+            self._process(run, expired)
+        return bool(self._runs)
 
     def stop_delaying(self) -> None:
-        """Lets nothing wait for company any more, because none will come."""
+        """Lets no request wait for others any more."""
         with self._wake:
             self._max_queue_delay_s = 0.0
             self._wake.notify()
 
     def cancel(self, request: Request) -> None:
-        """Takes the request out if it has not run yet; its place in the queue is free at once."""
+        """Takes the request out if it has not run yet; a run that no caller waits for any more is ended."""
+        self._drop(request, Cancelled("The caller went away."))
+
+    def expire(self) -> None:
+        """Answers what has waited for longer than its caller allows, be it in the queue or in a run."""
+        now = time.monotonic()
+
+        def is_late(request: Request) -> bool:
+            return request.deadline is not None and request.deadline <= now and not request.done
+
+        with self._lock:
+            late = {request for request in self._queue if request.queued and is_late(request)}
+            late.update(request for run in self._runs for request, _ in run.requests if is_late(request))
+        if late:
+            with self._flush_scope:
+                for request in late:
+                    self._drop(request, Expired(EXPIRED))
+
+    def _drop(self, request: Request, error: Exception) -> None:
         with self._wake:
             if request.queued:
-                request.queued = False
-                request.inputs = {}  # its entry stays until the queue comes to it, its arrays need not
-                self._queued_rows -= request.rows
-        request.complete(Cancelled("The caller went away."))
+                self._queue.remove(request)
+            run = request.run
+        self._refuse(request, error)
+        if run is not None and run.terminate is not None and not run.is_wanted:
+            run.terminate()
+
+    def _admit(self, request: Request) -> None:
+        """Raises Overloaded where the queue is full, or would keep the request for too long."""
+        queue, rows = self._queue, request.rows
+        running = sum([run.rows for run in self._runs])
+        row_s = self._busy_ns / self._busy_rows / 1e9 if self._busy_rows else 0.0
+        limit_s, limit = self._wait_limit(request, row_s)
+        if queue.rows + rows > self.policy.max_queue_rows:
+            self._admit_to_full_queue(request, (queue.rows + running) * row_s)
+        elif (queue.rows + running) * row_s > limit_s:
+            # Only now: those of other connections that come later do not count.
+            wait_s = (queue.rows_ahead(request) + running) * row_s
+            if wait_s > limit_s:
+                raise Overloaded(
+                    f"Exceeds maximum queue time: '{self.name}' would begin this request in {wait_s * 1e3:.0f} ms, "
+                    f"{max(limit_s, 0) * 1e3:.0f} ms are allowed ({limit}). {_try_again(wait_s)}",
+                    retry_after_s=wait_s,
+                )
+
+    def _admit_to_full_queue(self, request: Request, wait_s: float) -> None:
+        """Raises Overloaded, unless it is others' requests that fill the queue and not this caller's."""
+        queue, policy = self._queue, self.policy
+        own_rows = queue.rows_ahead(request) + request.rows
+        if own_rows > policy.max_batch_rows or queue.rows > 2 * policy.max_queue_rows:
+            raise Overloaded(
+                f"Exceeds maximum queue size: {queue.rows} rows wait for '{self.name}', {policy.max_queue_rows} may. "
+                f"{_try_again(wait_s)}",
+                retry_after_s=wait_s,
+            )
+
+    def _wait_limit(self, request: Request, row_s: float) -> tuple[float, str]:
+        """How long the request may wait for its run, in seconds, and what says so."""
+        policy, rows = self.policy, request.rows
+        # As many rows as one request may have can always wait, however slow the model is.
+        limit_s = policy.max_queue_s if self._queue.rows > policy.max_batch_rows else math.inf
+        if request.deadline is not None:
+            left_s = request.deadline - time.monotonic()
+            if 0 < left_s < limit_s + rows * row_s:  # one that has passed expires in the queue, and is told so
+                return left_s - rows * row_s, "its deadline"
+        return limit_s, "--max-queue-ms"
 
     def _serve(self) -> None:
         while True:
@@ -162,128 +231,179 @@ class Batcher:
                     self._wake.wait(self._delay_left() if self._has_room() else None)
                 if self._closed:
                     return
-                batch, expired = self._form_batch()
-                if self.waiting and self._has_room():
+                run, expired = self._form_batch()
+                if self._queue and self._has_room():
                     self._wake.notify()
-            self._process(batch, expired)
+            if not self._busy.is_set():
+                self._busy.set()
+            self._process(run, expired)
 
-    def _process(self, batch: list[Request], expired: list[Request]) -> None:
+    def _process(self, run: Run, expired: list[Request]) -> None:
         """Answers what ``_form_batch`` took."""
         try:
             if expired:
-                message = "Request timeout expired: it waited in the queue for longer than the caller allows."
                 with self._flush_scope:
                     for request in expired:
-                        self._refuse(request, Expired(message))
-            if batch:
-                self._execute(batch)
+                        self._refuse(request, Expired(EXPIRED))
+            if run.requests:
+                self._execute(run)
         finally:
             with self._wake:
-                self._running -= 1
-                if self.waiting:  # else the thread would wake to nothing, and take the first of the next burst alone
+                self._runs.remove(run)
+                unfinished = [request for request, _ in run.requests if request.rows_left and not request.done]
+                for request, _ in run.requests:
+                    request.run = None
+                if not self._closed:
+                    for request in unfinished:
+                        self._queue.push(request)  # behind the others: they run between its parts
+                if self._queue:  # else the thread would wake to nothing, and take the first of the next burst alone
                     self._wake.notify()
+            if self._closed:
+                for request in unfinished:
+                    request.complete(Stopping("The server is stopping."))
 
     def _is_for_this_thread(self, ends_ns: float) -> bool:
-        """Whether the next run is expected to end by then, and neither is nor leaves one to be run beside another.
+        """True if the next run is expected to end by then, and is neither one of several side by side.
 
-        The first run of its size is never expected to be short.
+        The first run of its size and shapes is never expected to be short.
         """
-        first = self._urgent[0][2] if self._urgent else self._queue[0]
-        rows = max(first.rows, min(self._queued_rows, self.preferred_batch_size))
-        left = self._queued_rows - rows
-        if self._instance_count > 1 and (rows > self._min_parallel_rows or left >= self._min_parallel_rows):
+        if not self._max_inline_ns:
             return False
-        return time.monotonic_ns() + self._expected_ns.get(rows.bit_length(), math.inf) <= ends_ns
+        policy, first, queued = self.policy, self._queue.peek(), self._queue.rows
+        rows = max(min(first.rows_left, policy.max_run_rows), min(queued, policy.preferred_batch_size))
+        if policy.instance_count > 1 and (rows > policy.min_parallel_rows or queued - rows >= policy.min_parallel_rows):
+            return False
+        expected = self._expected_ns.get((first.signature, rows.bit_length()), math.inf)
+        return time.monotonic_ns() + expected <= ends_ns
 
     def _has_room(self) -> bool:
-        """Whether one more run may be under way."""
-        running = self._running
-        return not running or (running < self._instance_count and self._queued_rows >= self._min_parallel_rows)
+        """True if one more run may be under way."""
+        running = len(self._runs)
+        policy = self.policy
+        return not running or (running < policy.instance_count and self._queue.rows >= policy.min_parallel_rows)
 
     def _batch_is_ready(self) -> bool:
-        """Whether to run now: something waits, and fills a batch or has waited its delay."""
-        return self.waiting and (self._queued_rows >= self.preferred_batch_size or self._delay_left() == 0.0)
+        """True if something waits, and fills a batch or has waited its delay."""
+        return bool(self._queue) and (self._queue.rows >= self.preferred_batch_size or self._delay_left() == 0.0)
 
     def _delay_left(self) -> float | None:
         """Seconds until what waits has waited its delay; None with an empty queue.
 
         What a run leaves behind for want of room keeps its time, so it is in the next run.
         """
-        if not self.waiting:
+        if not self._queue:
             return None
         if not self._max_queue_delay_s:
             return 0.0
         return max(0.0, self._waiting_since + self._max_queue_delay_s - time.monotonic())
 
-    def _form_batch(self) -> tuple[list[Request], list[Request]]:
-        """Takes from the head what can be joined: the same shapes, up to the limit in rows; and what has expired."""
-        self._running += 1
-        batch: list[Request] = []
+    def _form_batch(self) -> tuple[Run, list[Request]]:
+        """Takes from the head what can share a run: the same shapes, up to the limit in rows; and what has expired."""
+        batch: list[tuple[Request, int]] = []
         expired: list[Request] = []
-        queue, urgent = self._queue, self._urgent
+        queue, limit = self._queue, self.preferred_batch_size
         rows = 0
-        now = time.monotonic()
-        while urgent or queue:
-            request = urgent[0][2] if urgent else queue[0]
+        now_ns = time.monotonic_ns()
+        now = now_ns / 1e9
+        while queue:
+            request = queue.peek()
             alive = request.queued and (request.deadline is None or now < request.deadline)
-            if (
-                alive
-                and batch
-                and (rows + request.rows > self.preferred_batch_size or request.signature != batch[0].signature)
-            ):
+            if alive and batch and (rows + request.rows_left > limit or request.signature != batch[0][0].signature):
                 break
-            if urgent:
-                heapq.heappop(urgent)
-            else:
-                queue.popleft()
-            if not request.queued:
+            queued = request.queued
+            queue.pop()
+            if not queued:
                 continue  # cancelled: its rows have been given back
-            request.queued = False
-            self._queued_rows -= request.rows
-            if alive:
-                batch.append(request)
-                rows += request.rows
-            else:
+            if not alive or (queue and self._comes_too_late(request, now)):
                 expired.append(request)
-        return batch, expired
+                continue
+            request.started_ns = request.started_ns or now_ns
+            part = min(request.rows_left, self.policy.max_run_rows)
+            batch.append((request, part))
+            rows += part
+        run = Run(batch)
+        for request, _ in batch:
+            request.run = run
+        self._runs.append(run)
+        return run, expired
 
-    def _execute(self, batch: list[Request]) -> None:
-        """Runs the batch and answers each request; if a joint run fails, each runs alone."""
-        rows = sum(request.rows for request in batch)
+    def _comes_too_late(self, request: Request, now: float) -> bool:
+        """True if the request cannot be answered by its deadline, as far as can be told, and others wait."""
+        if request.deadline is None:
+            return False
+        expected_ns = self._expected_ns.get((request.signature, request.rows_left.bit_length()))
+        return expected_ns is not None and now + expected_ns / 1e9 > request.deadline
+
+    def _execute(self, run: Run) -> None:
+        """Runs the batch and completes each request; if a joint run fails, each runs alone."""
+        batch, rows = run.requests, run.rows
+        run.thread = threading.get_ident()
         began = time.monotonic_ns()
         try:
-            inputs = concatenate([request.inputs for request in batch])
+            inputs = concatenate([request.take(part) for request, part in batch])
             joined = time.monotonic_ns()
-            outputs = self._run(inputs) if rows <= self._max_run_rows else self._run_in_parts(inputs, rows)
+            outputs = self._run(inputs, run)
             ran = time.monotonic_ns()
-            answers = split(outputs, [request.rows for request in batch])
+            results = split(outputs, [part for _, part in batch])
+            completed = [
+                (request, result)
+                for (request, part), piece in zip(batch, results, strict=True)
+                if (result := request.add(piece, part)) is not None
+            ]
         except Exception as error:
-            if len(batch) > 1:
-                for request in batch:
-                    self._execute([request])
-            else:
-                self._refuse(batch[0], error)
+            self._fail(run, error)
             return
         ended = time.monotonic_ns()
-        with self._flush_scope:
-            for request, answer in zip(batch, answers, strict=True):
-                request.complete(answer)
-        # After the answers, which somebody waits for.
-        expected = self._expected_ns.get(rows.bit_length(), ran - joined)
-        self._expected_ns[rows.bit_length()] = expected + (ran - joined - expected) / 8
-        waited = [began - request.arrived_ns for request in batch]
         with self._lock:
-            self.statistics.ran(waited, rows, (began, joined, ran, ended))
+            self._learn(batch[0][0].signature, rows, ran - joined, began, ended)
+            waited = [request.started_ns - request.arrived_ns for request, _ in completed]
+            taken = sum([ended - request.arrived_ns for request, _ in completed])
+            self.statistics.ran(len(completed), rows, (began, joined, ran, ended))
+            self.statistics.completed(waited, taken)
+        with self._flush_scope:
+            for request, result in completed:
+                request.complete(result)
 
-    def _run_in_parts(self, inputs: TensorMap, rows: int) -> TensorMap:
-        """Runs a large request in parts: the values between two layers are then still in the cache for the next."""
-        size = self._max_run_rows
-        parts = [
-            self._run({name: array[at : at + size] for name, array in inputs.items()}) for at in range(0, rows, size)
-        ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    def _fail(self, run: Run, error: Exception) -> None:
+        """Answers a request whose run failed; if several shared it, each runs alone, so that one harms no other."""
+        if len(run.requests) == 1:
+            request, _ = run.requests[0]
+            request.rows_left = 0  # nothing of it is left to run
+            self._refuse(request, error)
+            return
+        for request, part in run.requests:
+            if not request.done:
+                request.rows_left += part
+                alone = Run([(request, part)])
+                with self._lock:
+                    self._runs.append(alone)
+                    request.run = alone
+                try:
+                    self._execute(alone)
+                finally:
+                    with self._lock:
+                        self._runs.remove(alone)
+                        request.run = run
+
+    def _learn(self, signature: Hashable, rows: int, run_ns: int, began: int, ended: int) -> None:
+        """Keeps what runs of this size take, and what a row takes of late when the batcher is busy."""
+        key = signature, rows.bit_length()
+        expected = self._expected_ns.get(key, run_ns)
+        if len(self._expected_ns) >= MAX_ESTIMATES:
+            self._expected_ns.clear()
+        self._expected_ns[key] = expected + (run_ns - expected) / 8
+        # While rows wait, all time from one run's end to the next counts; of runs side by side, what the later one adds.
+        since = self._backlog_since_ns or began
+        self._backlog_since_ns = ended if self._queue or len(self._runs) > 1 else 0
+        self._busy_ns = self._busy_ns * DECAY + max(0, ended - since)
+        self._busy_rows = self._busy_rows * DECAY + rows
 
     def _refuse(self, request: Request, error: Exception) -> None:
-        with self._lock:
-            self.statistics.failed(time.monotonic_ns() - request.arrived_ns)
-        request.complete(error)
+        if not request.done:
+            with self._lock:
+                self.statistics.failed(time.monotonic_ns() - request.arrived_ns)
+            request.complete(error)
+
+
+def _try_again(wait_s: float) -> str:
+    return f"Try again in {wait_s * 1e3:.0f} ms." if wait_s else "Try again later."

@@ -1,11 +1,17 @@
-"""A request in flight, as the batcher knows it: its rows, and who gets the answer."""
+"""A request in flight, as the batcher knows it: its rows, and the callback that takes its result."""
 
 import time
 from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING
 
+import numpy as np
 import structlog
 
 from service.batching.batch import TensorMap
+from service.errors import ModelFailed
+
+if TYPE_CHECKING:
+    from service.batching.batcher import Run
 
 log = structlog.get_logger(__name__)
 
@@ -14,9 +20,23 @@ LOWEST_PRIORITY = 2**32
 
 
 class Request:
-    """One request in flight: its rows, and its answer, which is given once and only if nobody has."""
+    """One request in flight: its rows, and its result, which is delivered once."""
 
-    __slots__ = ("_callback", "arrived_ns", "deadline", "inputs", "priority", "queued", "rows", "signature")
+    __slots__ = (
+        "_callback",
+        "_pieces",
+        "arrived_ns",
+        "deadline",
+        "inputs",
+        "priority",
+        "queued",
+        "rows",
+        "rows_left",
+        "run",
+        "signature",
+        "source",
+        "started_ns",
+    )
 
     def __init__(
         self,
@@ -27,34 +47,66 @@ class Request:
         signature: Hashable,
         deadline: float | None = None,
         priority: int = LOWEST_PRIORITY,
+        source: Hashable = None,
     ) -> None:
         """``callback`` gets the outputs or an error, once; ``deadline`` is on ``time.monotonic``'s clock.
 
-        Only requests of one ``signature`` share a run: it tells the shapes of their rows.
+        Only requests of one ``signature`` share a run: it tells the shapes of their rows. ``source`` is the caller's
+        connection: those of one model take turns.
         """
         self.inputs = inputs
         self.rows = rows
+        self.rows_left = rows
+        """Rows that no run has taken yet."""
         self.deadline = deadline
         self.priority = priority
         self.signature = signature
+        self.source = source
         self.queued = False
+        """True while it has rows in the queue."""
+        self.run: Run | None = None
+        """The run that has its rows now."""
         self.arrived_ns = time.monotonic_ns()
+        self.started_ns = 0
+        """When its first rows were taken; 0: not yet."""
         self._callback = [callback]
+        self._pieces: list[TensorMap] = []
 
     @property
     def done(self) -> bool:
-        """Whether the answer has been given."""
+        """True once the result has been delivered."""
         return not self._callback
 
-    def complete(self, result: TensorMap | Exception) -> bool:
-        """Gives the answer; False if it was given before."""
+    def take(self, rows: int) -> TensorMap:
+        """The inputs of the next rows, which are then taken."""
+        begin = self.rows - self.rows_left
+        self.rows_left -= rows
+        if rows == self.rows:
+            return self.inputs
+        return {name: array[begin : begin + rows] for name, array in self.inputs.items()}
+
+    def add(self, outputs: TensorMap, rows: int) -> TensorMap | None:
+        """The outputs of rows that ran; returns those of the whole request once all rows ran."""
+        if rows == self.rows:
+            return outputs
+        self._pieces.append(outputs)
+        if self.rows_left:
+            return None
         try:
-            callback = self._callback.pop()  # atomic: of two threads that answer, one gets the callback
+            return {name: np.concatenate([piece[name] for piece in self._pieces]) for name in outputs}
+        except ValueError as error:  # it is not to be run again: some of its pieces are there
+            self.complete(ModelFailed(f"its parts gave outputs that do not fit together: {error}"))
+            return None
+
+    def complete(self, result: TensorMap | Exception) -> bool:
+        """Delivers the result; returns False if one was delivered before."""
+        try:
+            callback = self._callback.pop()  # atomic: of two threads that complete it, one gets the callback
         except IndexError:
             return False
         try:
             callback(result)
         except Exception:
-            # A caller's callback must not take down the thread that answers everybody else.
-            log.exception("answering a request failed")
+            # A caller's callback must not take down the thread that completes all others.
+            log.exception("delivering a result failed")
         return True

@@ -39,19 +39,21 @@ class Statistics:
     split: Duration = field(default_factory=Duration)
     run_by_rows: dict[int, Duration] = field(default_factory=lambda: defaultdict(Duration))
 
-    def ran(self, waited_ns: list[int], rows: int, times_ns: tuple[int, int, int, int]) -> None:
-        """Counts a run: how long each request had waited, and when it began, was joined, had run, and was split."""
+    def ran(self, requests: int, rows: int, times_ns: tuple[int, int, int, int]) -> None:
+        """Counts a run of so many requests: when it began, its rows were joined, had run, and were split."""
         began, joined, ran, split = times_ns
-        requests = len(waited_ns)
         self.last_run_ms = time.time_ns() // 1_000_000
         self.rows += rows
         self.runs += 1
-        self.success.add(sum(waited_ns) + requests * (split - began), requests)
-        self.queue.add(sum(waited_ns), requests)
         self.join.add(joined - began, requests)
         self.run.add(ran - joined, requests)
         self.split.add(split - ran, requests)
         self.run_by_rows[rows].add(ran - joined)
+
+    def completed(self, waited_ns: list[int], total_ns: int) -> None:
+        """Counts requests with a result: how long each waited for its first run, and all from arrival to result."""
+        self.success.add(total_ns, len(waited_ns))
+        self.queue.add(sum(waited_ns), len(waited_ns))
 
     def failed(self, ns: int) -> None:
         """Counts a request that got an error from the queue or the run, so long after it came."""

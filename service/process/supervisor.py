@@ -1,7 +1,7 @@
 """Several worker processes on one port: starts, watches, restarts and renews them, and ends with them.
 
-Each worker is the same command again, told by its environment which slot it has (service/slot.py). The kernel
-spreads connections over their listeners (SO_REUSEPORT); the supervisor itself never sees a request.
+Each worker is the same command again, told by its environment which slot it has (worker_slot.py). The kernel spreads
+connections over their listeners (SO_REUSEPORT); the supervisor itself never sees a request.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import structlog
 
 from service.cpu import Share, divide
 from service.errors import StartError
-from service.process.worker_slot import HAND_OVER, READY, WorkerSlot
+from service.process.worker_slot import HAND_OVER, MAX_MESSAGE_BYTES, PING, PONG, READY, WorkerSlot
 from service.settings import Settings
 
 FIRST_DELAY_S = 0.1
@@ -29,6 +29,9 @@ MAX_DEATHS = 5
 """So many deaths of one worker in a row are a crash loop, and the end of all."""
 END_S = 10.0
 """How long workers may take to end beyond the times they are given for what is in flight."""
+
+PING_S = 1.0
+"""Between two questions to each worker whether it lives."""
 
 log = structlog.get_logger(__name__)
 
@@ -95,6 +98,18 @@ class _Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._workers = [self._start(number) for number in range(len(shares))]
         self._spawn(self._run())
+        self._spawn(self._ping())
+
+    async def _ping(self) -> None:
+        """Ends workers that have not answered for too long: all their threads stand still."""
+        limit_s = self._settings.watchdog_s
+        while limit_s:
+            await asyncio.sleep(PING_S)
+            for worker in self._alive:
+                if worker.silent_s > limit_s:
+                    log.error("worker does not answer, and is killed", worker=worker.number, for_s=worker.silent_s)
+                    worker.signal(signal.SIGKILL)
+                worker.ping()
 
     def stop(self, number: int) -> None:
         """All workers drain and end; told twice, they end at once, and we too."""
@@ -221,6 +236,7 @@ class _Worker:
         self.failure = ""
         """Why it does not serve, or not any more."""
         self._ready_at: float | None = None
+        self._heard_at = 0.0
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             slot = WorkerSlot(number, port, share.threads, share.cores, theirs.fileno())
@@ -249,6 +265,16 @@ class _Worker:
         """Sends it a signal."""
         self._process.send_signal(number)
 
+    @property
+    def silent_s(self) -> float:
+        """For how long it has not answered, since it became ready, in seconds."""
+        return 0.0 if self._ready_at is None else time.monotonic() - self._heard_at
+
+    def ping(self) -> None:
+        """Asks for a sign of life."""
+        with contextlib.suppress(OSError):  # it has ended, or reads nothing
+            self._control.send(PING)
+
     def hand_over(self) -> None:
         """Has it leave its slot, without losing a request."""
         with contextlib.suppress(OSError):  # it has ended
@@ -256,7 +282,7 @@ class _Worker:
 
     def _on_message(self) -> None:
         try:
-            message = self._control.recv(2**16).decode()
+            message = self._control.recv(MAX_MESSAGE_BYTES).decode()
         except BlockingIOError:
             return
         except OSError:
@@ -264,8 +290,11 @@ class _Worker:
         if not message:
             self._loop.remove_reader(self._control)
             return
+        self._heard_at = time.monotonic()
+        if message == PONG:
+            return
         if message == READY:
-            self._ready_at = time.monotonic()
+            self._ready_at = self._heard_at
         else:
             self.failure = message
         self.message.set_result(None)

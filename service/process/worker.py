@@ -11,18 +11,24 @@ from queue import SimpleQueue
 import structlog
 
 from service.errors import StartError
-from service.process.worker_slot import HAND_OVER, READY, WorkerSlot
+from service.process.worker_slot import MAX_MESSAGE_BYTES, PING, PONG, READY, WorkerSlot
 from service.server import running
 from service.settings import Settings
 
 CLOSE_S = 5.0
 """How long closing may take, when all that is in flight is answered or the grace period is over."""
 
+EXIT_FAILED = 70
+"""EX_SOFTWARE of sysexits.h."""
+LOG_S = 0.1
+"""What the log's thread has to write the last line."""
+
 log = structlog.get_logger(__name__)
 
 
 def run(settings: Settings, slot: WorkerSlot | None = None) -> int:
     """Serves until told to stop. Returns 0 if all was answered by then, 1 otherwise."""
+    threading.excepthook = _end_with_thread
     with contextlib.nullcontext() if slot is None else slot.open_control_socket() as control:
         signals = StopSignals(control)
         try:
@@ -54,6 +60,14 @@ def _serve(settings: Settings, control: socket.socket | None, signals: "StopSign
             log.error("requests were still in flight when the grace period ended")
         _end_within(CLOSE_S, 0 if drained else 1)
     return drained
+
+
+def _end_with_thread(arguments: threading.ExceptHookArgs) -> None:
+    """Ends the process with a thread that failed: what it served would wait for ever."""
+    thread = arguments.thread.name if arguments.thread else "unknown"
+    log.critical("a thread failed; the process ends", thread=thread, exc_info=arguments.exc_value)
+    time.sleep(LOG_S)
+    os._exit(EXIT_FAILED)
 
 
 def _report(control: socket.socket | None, message: str) -> None:
@@ -97,7 +111,10 @@ class StopSignals:
         self._wakeups.put(None)
 
     def _listen(self, control: socket.socket) -> None:
-        while control.recv(len(HAND_OVER)):
-            self._wakeups.put(None)
+        while message := control.recv(MAX_MESSAGE_BYTES):
+            if message == PING:
+                _report(control, PONG)
+            else:
+                self._wakeups.put(None)
         self.stop = True
         self._wakeups.put(None)

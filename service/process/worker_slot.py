@@ -9,8 +9,11 @@ from typing import Self
 from service.settings import Settings
 
 VARIABLE = "CONVSERVE_WORKER_SLOT"
+MAX_MESSAGE_BYTES = 2**16
 READY = "ready"
 """A worker's message that it serves; any other is the sentence that says why it cannot."""
+PING, PONG = b"ping", "pong"
+"""The supervisor's question whether the worker lives, and the answer."""
 HAND_OVER = b"hand over"
 """The supervisor's message that another has taken the slot."""
 

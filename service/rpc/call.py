@@ -96,6 +96,10 @@ class Transport(ABC):
     """The TCP port it listens on."""
 
     @abstractmethod
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Has something done by the thread that receives; any thread may ask."""
+
+    @abstractmethod
     def set_ready(self, serving: Mapping[str, bool]) -> None:
         """Tells the health protocol which names are serving."""
 

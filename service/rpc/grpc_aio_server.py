@@ -83,6 +83,11 @@ class GrpcioTransport(Transport):
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Has something done by the thread that receives."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(callback)
+
     def set_ready(self, serving: Mapping[str, bool]) -> None:
         """Tells the health protocol which names are serving."""
         told = asyncio.run_coroutine_threadsafe(self._set_health(serving), self._loop)

@@ -121,6 +121,10 @@ class NativeTransport(Transport):
         """Ends all calls."""
         self._stack.close()
 
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Has something done by the thread that receives."""
+        self._call_soon_threadsafe(callback)
+
     def set_ready(self, serving: Mapping[str, bool]) -> None:
         """Tells the health protocol which names are serving."""
         self._router.health.set_ready(serving)

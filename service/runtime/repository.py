@@ -3,6 +3,7 @@
 One file that cannot be served leaves the others serving; the reason is kept and told.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from service.batching.batcher import Batcher
+from service.batching.policy import BatchingPolicy
 from service.errors import InvalidRequest, ModelRejected, NotReady, StartError, UnknownModel
 from service.runtime.execution_provider import Provider
 from service.runtime.session import Session
@@ -38,6 +40,7 @@ class Limits:
     preferred_batch_size: int
     """Most rows joined from several requests; 0: what suits the provider."""
     max_queue_rows: int
+    max_queue_s: float
     max_queue_delay_s: float
     max_inline_s: float
 
@@ -104,6 +107,7 @@ def open_repository(
     limits: Limits,
     names: Sequence[str] = (),
     flush_scope: AbstractContextManager[None] | None = None,
+    busy: threading.Event | None = None,
 ) -> Iterator[Repository]:
     """Opens every model of the folder; on leaving, ends their batchers.
 
@@ -120,7 +124,7 @@ def open_repository(
             if names and name not in names:
                 continue
             try:
-                endpoint = _open(name, version, path, providers, threads, limits, flush_scope)
+                endpoint = _open(name, version, path, providers, threads, limits, flush_scope, busy)
             except ModelRejected as error:
                 log.error("model rejected", model=name, version=version, file=str(path), reason=str(error))
                 repository.rejected.setdefault(name, {})[version] = str(error)
@@ -147,22 +151,22 @@ def _open(
     threads: int,
     limits: Limits,
     flush_scope: AbstractContextManager[None] | None,
+    busy: threading.Event | None,
 ) -> Endpoint:
     session = Session(path, providers, threads=threads, max_batch_rows=limits.max_batch_rows)
-    batcher = Batcher(
-        session.run,
+    policy = BatchingPolicy(
         max_batch_rows=limits.max_batch_rows if session.spec.batches else 1,
-        preferred_batch_size=limits.preferred_batch_size or session.preferred_batch_size,
-        max_run_rows=session.preferred_batch_size and max(session.preferred_batch_size, limits.preferred_batch_size),
+        preferred_batch_size=limits.preferred_batch_size or session.preferred_batch_size or 0,
+        max_run_rows=max(session.preferred_batch_size or 0, limits.preferred_batch_size),
         max_queue_rows=limits.max_queue_rows,
+        max_queue_s=limits.max_queue_s,
         max_inline_s=limits.max_inline_s,
         instance_count=session.instance_count,
         # Beside another run a full one only: what else waits is better joined by what comes meanwhile.
         min_parallel_rows=providers[0].preferred_batch_size or 1,
         max_queue_delay_s=limits.max_queue_delay_s if session.spec.batches else 0.0,
-        flush_scope=flush_scope,
-        name=name,
     )
+    batcher = Batcher(lambda inputs, _: session.run(inputs), policy, flush_scope=flush_scope, busy=busy, name=name)
     log.info(
         "model ready",
         model=name,

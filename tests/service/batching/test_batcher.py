@@ -2,10 +2,11 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.batching.batch import TensorMap
-from service.batching.batcher import Batcher
+from service.batching.batcher import Batcher, Run
+from service.batching.policy import BatchingPolicy
 from service.batching.request import Request
 from service.errors import Cancelled, Expired, ModelFailed, Overloaded, Stopping
 
@@ -43,7 +45,7 @@ class RecordingModel:
         finally:
             self._free.set()
 
-    def __call__(self, inputs: TensorMap) -> TensorMap:
+    def __call__(self, inputs: TensorMap, _run: Run) -> TensorMap:
         rows = inputs["x"]
         assert self._one_at_a_time.acquire(blocking=False), "two runs at once"
         self.batches.append(rows.reshape(len(rows), -1)[:, 0].tolist())
@@ -57,7 +59,12 @@ class RecordingModel:
         return {"y": rows * 2}
 
 
-def make_request(rows: list[int], width: int = 1, **options: float) -> tuple[Request, Future[TensorMap]]:
+def of(model: Callable[[TensorMap, Run], TensorMap], **policy: Any) -> Batcher:
+    """A batcher of this policy."""
+    return Batcher(model, BatchingPolicy(**policy))
+
+
+def make_request(rows: list[int], width: int = 1, **options: Any) -> tuple[Request, Future[TensorMap]]:
     """A request of these rows, and the future of its answer."""
     answer: Future[TensorMap] = Future()
 
@@ -68,11 +75,11 @@ def make_request(rows: list[int], width: int = 1, **options: float) -> tuple[Req
             answer.set_result(outcome)
 
     array = np.repeat(np.array(rows)[:, None], width, axis=1)
-    request = Request({"x": array}, len(rows), done, signature=array.shape[1:], **options)  # type: ignore[arg-type]
+    request = Request({"x": array}, len(rows), done, signature=array.shape[1:], **options)
     return request, answer
 
 
-def submit(batcher: Batcher, rows: list[int], width: int = 1, **options: float) -> Future[TensorMap]:
+def submit(batcher: Batcher, rows: list[int], width: int = 1, **options: Any) -> Future[TensorMap]:
     """Queue a request of these rows."""
     request, answer = make_request(rows, width, **options)
     batcher.submit(request)
@@ -92,7 +99,7 @@ def model() -> RecordingModel:
 
 @pytest.fixture
 def batcher(model: RecordingModel) -> Iterator[Batcher]:
-    with Batcher(model, max_batch_rows=8, max_queue_rows=16) as batcher:
+    with of(model, max_batch_rows=8, max_queue_rows=16) as batcher:
         yield batcher
 
 
@@ -194,19 +201,19 @@ def test_requests_of_higher_priority_run_first(batcher: Batcher, model: Recordin
 
 
 def test_with_a_delay_a_request_waits_for_others_until_the_batch_is_full(model: RecordingModel) -> None:
-    with Batcher(model, max_batch_rows=4, max_queue_rows=16, max_queue_delay_s=3600) as batcher:
+    with of(model, max_batch_rows=4, max_queue_rows=16, max_queue_delay_s=3600) as batcher:
         answers = [submit(batcher, [i]) for i in range(4)]
         assert [rows_of(answer) for answer in answers] == [[0], [2], [4], [6]]
     assert model.batches == [[0, 1, 2, 3]]
 
 
 def test_a_delay_that_has_passed_ends_the_wait(model: RecordingModel) -> None:
-    with Batcher(model, max_batch_rows=4, max_queue_rows=16, max_queue_delay_s=1e-3) as batcher:
+    with of(model, max_batch_rows=4, max_queue_rows=16, max_queue_delay_s=1e-3) as batcher:
         assert rows_of(submit(batcher, [1])) == [2]
 
 
 def test_closing_answers_what_still_waits(model: RecordingModel) -> None:
-    batcher = Batcher(model, max_batch_rows=4, max_queue_rows=16, max_queue_delay_s=3600)
+    batcher = of(model, max_batch_rows=4, max_queue_rows=16, max_queue_delay_s=3600)
     with batcher:
         waiting = submit(batcher, [1])
     assert isinstance(waiting.exception(WAIT_S), Stopping)
@@ -227,7 +234,7 @@ def test_an_answer_that_cannot_be_delivered_harms_nobody_else(batcher: Batcher, 
 
 
 def test_requests_are_joined_up_to_a_limit_of_its_own_and_larger_ones_run_alone(model: RecordingModel) -> None:
-    with Batcher(model, max_batch_rows=8, preferred_batch_size=4, max_queue_rows=32) as batcher:
+    with of(model, max_batch_rows=8, preferred_batch_size=4, max_queue_rows=32) as batcher:
         with model.held(batcher):
             answers = [submit(batcher, [i] * size) for i, size in enumerate((2, 2, 8, 1, 3))]
         for answer in answers:
@@ -241,12 +248,12 @@ def test_as_many_runs_as_are_allowed_are_under_way_at_a_time() -> None:
     here = threading.get_ident()
     seen: list[int] = []
 
-    def meet(inputs: TensorMap) -> TensorMap:
+    def meet(inputs: TensorMap, _run: Run) -> TensorMap:
         seen.append(threading.get_ident())
         together.wait()
         return {"y": inputs["x"]}
 
-    with Batcher(meet, max_batch_rows=1, max_queue_rows=8, max_inline_s=3600, instance_count=2) as batcher:
+    with of(meet, max_batch_rows=1, max_queue_rows=8, max_inline_s=3600, instance_count=2) as batcher:
         answers = [submit(batcher, [number]) for number in range(6)]
         assert [rows_of(answer) for answer in answers] == [[number] for number in range(6)]
     assert len(set(seen)) == 2
@@ -256,7 +263,7 @@ def test_as_many_runs_as_are_allowed_are_under_way_at_a_time() -> None:
 
 def test_beside_another_run_only_a_full_one_begins(model: RecordingModel) -> None:
     """The second run is joined from all that came while the first was on, unless enough came to fill one."""
-    with Batcher(model, max_batch_rows=4, max_queue_rows=32, instance_count=2, min_parallel_rows=4) as batcher:
+    with of(model, max_batch_rows=4, max_queue_rows=32, instance_count=2, min_parallel_rows=4) as batcher:
         with model.held(batcher):
             few = [submit(batcher, [1]), submit(batcher, [2, 3])]
         assert [rows_of(answer) for answer in few] == [[2], [4, 6]]
@@ -267,11 +274,11 @@ def test_what_can_be_run_beside_is_not_run_in_the_thread_that_settles() -> None:
     here = threading.get_ident()
     threads: list[int] = []
 
-    def double(inputs: TensorMap) -> TensorMap:
+    def double(inputs: TensorMap, _run: Run) -> TensorMap:
         threads.append(threading.get_ident())
         return {"y": inputs["x"] * 2}
 
-    with Batcher(
+    with of(
         double, max_batch_rows=2, max_queue_rows=32, max_inline_s=3600, instance_count=2, min_parallel_rows=2
     ) as batcher:
         for _ in range(2):
@@ -286,7 +293,7 @@ def test_what_can_be_run_beside_is_not_run_in_the_thread_that_settles() -> None:
 
 
 def test_a_large_request_is_run_in_parts_and_answered_whole(model: RecordingModel) -> None:
-    with Batcher(model, max_batch_rows=8, max_run_rows=3, max_queue_rows=32) as batcher:
+    with of(model, max_batch_rows=8, preferred_batch_size=3, max_run_rows=3, max_queue_rows=32) as batcher:
         assert rows_of(submit(batcher, [1, 2, 3, 4, 5, 6, 7])) == [2, 4, 6, 8, 10, 12, 14]
         assert rows_of(submit(batcher, [1, 2, 3])) == [2, 4, 6]
         assert isinstance(submit(batcher, [1, 2, 3, 4, POISON]).exception(WAIT_S), ModelFailed)
@@ -296,7 +303,7 @@ def test_a_large_request_is_run_in_parts_and_answered_whole(model: RecordingMode
 def test_a_run_expected_to_be_short_happens_in_the_thread_that_settles(model: RecordingModel) -> None:
     """The first run of its size tells how long the next will take."""
     here = threading.get_ident()
-    with Batcher(model, max_batch_rows=8, max_queue_rows=32, max_inline_s=3600) as batcher:
+    with of(model, max_batch_rows=8, max_queue_rows=32, max_inline_s=3600) as batcher:
         assert rows_of(submit(batcher, [1])) == [2]
         second = submit(batcher, [2])
         assert second.done()
@@ -311,13 +318,13 @@ def test_the_thread_that_settles_runs_no_longer_than_it_may_whatever_waits(monke
     clock = SimpleNamespace(monotonic_ns=lambda: now_ns, monotonic=lambda: now_ns / 1e9)
     monkeypatch.setattr("service.batching.batcher.time", clock)
 
-    def slow(inputs: TensorMap) -> TensorMap:
+    def slow(inputs: TensorMap, _run: Run) -> TensorMap:
         nonlocal now_ns
         threads.append(threading.get_ident())
         now_ns += 50_000_000
         return inputs
 
-    with Batcher(slow, max_batch_rows=1, max_queue_rows=32, max_inline_s=0.4) as batcher:
+    with of(slow, max_batch_rows=1, max_queue_rows=32, max_inline_s=0.4) as batcher:
         submit(batcher, [0]).result(WAIT_S)  # by which it knows how long a run takes
         requests = [make_request([row]) for row in range(20)]
         for request, _ in requests:
@@ -329,14 +336,14 @@ def test_the_thread_that_settles_runs_no_longer_than_it_may_whatever_waits(monke
 
 
 def test_a_run_expected_to_be_long_happens_in_the_batchers_thread(model: RecordingModel) -> None:
-    with Batcher(model, max_batch_rows=8, max_queue_rows=32, max_inline_s=1e-12) as batcher:
+    with of(model, max_batch_rows=8, max_queue_rows=32, max_inline_s=1e-12) as batcher:
         for row in range(3):
             assert rows_of(submit(batcher, [row])) == [2 * row]
     assert threading.get_ident() not in model.threads
 
 
 def test_a_burst_is_settled_in_as_many_runs_as_it_takes(model: RecordingModel) -> None:
-    with Batcher(model, max_batch_rows=2, max_queue_rows=32, max_inline_s=3600) as batcher:
+    with of(model, max_batch_rows=2, max_queue_rows=32, max_inline_s=3600) as batcher:
         for size in (1, 2):
             submit(batcher, [0] * size).result(WAIT_S)
         requests = [make_request([row]) for row in range(5)]
@@ -348,7 +355,7 @@ def test_a_burst_is_settled_in_as_many_runs_as_it_takes(model: RecordingModel) -
 
 
 def test_threads_that_settle_at_once_never_run_at_once_and_get_their_own(model: RecordingModel) -> None:
-    with Batcher(model, max_batch_rows=8, max_queue_rows=1000, max_inline_s=3600) as batcher:
+    with of(model, max_batch_rows=8, max_queue_rows=1000, max_inline_s=3600) as batcher:
 
         def ask(start: int) -> None:
             for row in range(start, start + 100):
@@ -387,10 +394,120 @@ def test_an_answer_is_given_once() -> None:
 @given(sizes=st.lists(st.integers(1, 8), max_size=30), limit=st.integers(8, 20))
 def test_everybody_gets_their_own_rows(sizes: list[int], limit: int) -> None:
     model = RecordingModel()
-    with Batcher(model, max_batch_rows=limit, max_queue_rows=1000) as batcher:
+    with of(model, max_batch_rows=limit, max_queue_rows=1000) as batcher:
         with model.held(batcher):
             answers = [submit(batcher, list(range(100 * i, 100 * i + size))) for i, size in enumerate(sizes)]
         for i, (answer, size) in enumerate(zip(answers, sizes, strict=True)):
             assert rows_of(answer) == [2 * row for row in range(100 * i, 100 * i + size)]
     assert max(len(batch) for batch in model.batches) <= limit
     assert sum(len(batch) for batch in model.batches) == sum(sizes) + 1
+
+
+def test_other_requests_run_between_parts(model: RecordingModel) -> None:
+    """A large request is run in parts; what comes meanwhile does not wait for its end."""
+    with of(model, max_batch_rows=9, preferred_batch_size=3, max_run_rows=3, max_queue_rows=32) as batcher:
+        with model.held(batcher):
+            large = submit(batcher, list(range(1, 10)))
+            small = submit(batcher, [50])
+        assert rows_of(large) == [2 * row for row in range(1, 10)]
+        assert rows_of(small) == [100]
+    assert model.batches == [[1000], [1, 2, 3], [50], [4, 5, 6], [7, 8, 9]]
+
+
+def test_connections_take_turns(model: RecordingModel) -> None:
+    """One caller's many requests do not stand before another's first."""
+    with of(model, max_batch_rows=2, max_queue_rows=100) as batcher:
+        with model.held(batcher):
+            many = [submit(batcher, [row], source="busy") for row in range(1, 7)]
+            first = submit(batcher, [50], source="other")
+        assert rows_of(first) == [100]
+        assert [rows_of(result) for result in many] == [[2 * row] for row in range(1, 7)]
+    assert model.batches == [[1000], [1, 50], [2, 3], [4, 5], [6]]
+
+
+def test_too_long_a_wait_is_refused(model: RecordingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would wait longer than the limit is refused at once, and told when to try again."""
+    clock = SimpleNamespace(now_ns=0)
+    monkeypatch.setattr(
+        "service.batching.batcher.time",
+        SimpleNamespace(monotonic_ns=lambda: clock.now_ns, monotonic=lambda: clock.now_ns / 1e9),
+    )
+
+    def second(inputs: TensorMap, run: Run) -> TensorMap:
+        clock.now_ns += 1_000_000_000 * len(inputs["x"])
+        return model(inputs, run)
+
+    with of(second, max_batch_rows=4, max_queue_rows=100, max_queue_s=5.5) as batcher:
+        assert rows_of(submit(batcher, [1])) == [2]  # a row takes a second
+        with model.held(batcher):
+            waiting = [submit(batcher, [1, 2, 3, 4])]
+            with pytest.raises(Overloaded, match=r"'model' would begin this request in 5000 ms.* Try again") as refused:
+                submit(batcher, [5], deadline=clock.now_ns / 1e9 + 4)
+            assert refused.value.retry_after_s == 5
+            waiting.append(submit(batcher, [5]))  # behind no more than a full request
+            with pytest.raises(Overloaded, match=r"6000 ms, 5500 ms are allowed \(--max-queue-ms\)"):
+                submit(batcher, [6])
+            waiting.append(submit(batcher, [7], source="other"))  # has its turn after the first's first
+        assert [rows_of(result)[-1] for result in waiting] == [8, 10, 14]
+
+
+def test_one_full_request_may_wait(model: RecordingModel) -> None:
+    """However slow the model is, behind as many rows as one request may have another may wait."""
+    with of(model, max_batch_rows=4, max_queue_rows=100, max_queue_s=1e-9) as batcher:
+        assert rows_of(submit(batcher, [1])) == [2]
+        with model.held(batcher):
+            waiting = [submit(batcher, [1, 2, 3, 4]), submit(batcher, [5])]
+            with pytest.raises(Overloaded, match="--max-queue-ms"):
+                submit(batcher, [6])
+        assert [rows_of(result) for result in waiting] == [[2, 4, 6, 8], [10]]
+
+
+def test_expiry_does_not_wait_for_runs(model: RecordingModel) -> None:
+    """Requests whose time has passed are answered while the run that keeps them goes on."""
+    with of(model, max_batch_rows=4, max_queue_rows=100) as batcher:
+        with model.held(batcher):
+            queued = submit(batcher, [1], deadline=time.monotonic() + 1e-3)
+            unhurried = submit(batcher, [2], deadline=time.monotonic() + 3600)
+            while not queued.done():
+                batcher.expire()
+            assert isinstance(queued.exception(WAIT_S), Expired)
+            assert not unhurried.done()
+        assert rows_of(unhurried) == [4]
+    assert model.batches == [[1000], [2]]
+
+
+def test_unwanted_runs_are_ended() -> None:
+    """A run is told to end when the last of its callers has gone, and not before."""
+    entered, ended = threading.Event(), threading.Event()
+
+    def endless(inputs: TensorMap, run: Run) -> TensorMap:
+        run.terminate = ended.set
+        entered.set()
+        assert ended.wait(WAIT_S)
+        return {"y": inputs["x"]}
+
+    with of(endless, max_batch_rows=4, max_queue_rows=100, max_queue_delay_s=3600) as batcher:
+        requests = [make_request([1, 2])[0], make_request([3, 4])[0]]
+        for request in requests:
+            batcher.submit(request)
+        batcher.dispatch()
+        assert entered.wait(WAIT_S)
+        batcher.cancel(requests[0])
+        assert not ended.is_set()
+        batcher.cancel(requests[1])
+        assert ended.wait(WAIT_S)
+
+
+def test_closing_ends_half_run_requests(model: RecordingModel) -> None:
+    """A request of which only a part has run is answered too."""
+    with (
+        of(model, max_batch_rows=8, preferred_batch_size=2, max_queue_rows=100) as batcher,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        with model.held(batcher):
+            large = submit(batcher, [1, 2, 3, 4, 5])
+            closing = pool.submit(batcher.__exit__, None, None, None)
+            while not large.done():
+                pass
+        closing.result(WAIT_S)
+    assert isinstance(large.exception(WAIT_S), Stopping)

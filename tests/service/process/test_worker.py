@@ -73,7 +73,7 @@ def test_sigterm_turns_readiness_first_answers_all_in_flight_and_exits_with_0(wa
 def test_calls_on_their_way_at_sigterm_are_answered_or_told_why_not(transport: str, models_dir: Path) -> None:
     """Most of them have been accepted by gRPC, and not been handed to us when the signal comes."""
     request = infer_request("mnist-tiny", images=np.zeros((64, 28, 28, 1), np.uint8))
-    options = ("--models", "mnist-tiny", "--max-queue-rows", "65536")
+    options = ("--models", "mnist-tiny", "--max-queue-rows", "65536", "--max-queue-ms", "60000")
     with ServerProcess(models_dir, *options, transport=transport) as process, process.channel() as channel:
         answered = threading.Semaphore(0)
         call = model_infer(channel)

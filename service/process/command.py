@@ -1,0 +1,36 @@
+"""The command line: settings → one server, or a supervisor of several."""
+
+import sys
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+from pydantic_settings import CliApp
+
+from service import logs
+from service.process.worker_slot import WorkerSlot
+from service.settings import Settings
+
+EXIT_BAD_SETTINGS = 2
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Serves by these arguments, else by the process's own. Returns the exit code."""
+    slot = WorkerSlot.from_environment()
+    try:
+        settings = CliApp.run(Settings, cli_args=None if arguments is None else list(arguments))
+    except ValidationError as error:
+        for problem in error.errors():
+            option = "--" + "-".join(str(part) for part in problem["loc"]).replace("_", "-") if problem["loc"] else ""
+            print(f"python -m service: {option} {problem['msg']}".replace("  ", " "), file=sys.stderr)  # noqa: T201 - no log yet
+        return EXIT_BAD_SETTINGS
+    writer = logs.configure(settings.log_format, settings.log_level, None if slot is None else slot.number)
+    if slot is None and settings.workers:
+        from service.process import supervisor
+
+        # A worker is this same command again: the interpreter finds in it what it found for us.
+        command = sys.orig_argv[1:] if arguments is None else ["-m", "service", *arguments]
+        return supervisor.run(settings, [sys.executable, *command])
+    from service.process import worker  # not above: a supervisor does without ONNX Runtime and all that serves
+
+    logs.capture_stderr(writer)
+    return worker.run(settings if slot is None else slot.apply(settings), slot)
