@@ -16,7 +16,7 @@ from service.api.image_classifier import ImageClassifier
 from service.api.open_inference import InferenceProtocol
 from service.cpu import usable_cores
 from service.process.watchdog import Watchdog
-from service.rpc import FlushScope, GrpcioTransport, Methods, NativeTransport, TlsFiles, Transport
+from service.rpc import FlushScope, GrpcioTransport, LoopOptions, Methods, NativeTransport, TlsFiles, Transport
 from service.runtime import providers
 from service.runtime.repository import Limits, Repository, open_repository
 from service.settings import Settings, split_names
@@ -25,6 +25,9 @@ INLINE_US, INLINE_BESIDE_US = 2000, 500
 """The longest runs in the thread that receives: where they leave no core for it, and where there is one beside them."""
 AGE_OF_GRACE = 0.8
 """Where workers use TLS, how old connections grow, in grace periods: all must have gone by the end of one."""
+
+LEAVE_S = 2.0
+"""How long clients have, after the drain delay, to take their requests elsewhere."""
 
 log = structlog.get_logger(__name__)
 
@@ -57,9 +60,16 @@ class Server:
             log.warning("clients did not go when they were told to", grace_s=grace_s)
 
     def drain(self, *, delay_s: float, grace_s: float) -> bool:
-        """Not ready any more → after the delay, no new requests → those in flight answered, within the grace."""
+        """Not ready any more, and connections asked to go → after the delay no new ones, and after it no new requests.
+
+        Those in flight are answered, within the grace. Clients that come back during the delay are served too: load
+        balancers may still send them here.
+        """
         self.announce(ready=False)
-        time.sleep(delay_s)
+        self._transport.send_goaway()
+        if delay_s:
+            time.sleep(delay_s)
+            self._transport.leave(LEAVE_S)
         self._transport.stop_admitting()
         self._repository.stop_delaying()
         return self._transport.drain(grace_s)
@@ -167,10 +177,18 @@ def _transport(
             max_message_bytes=max_message_bytes,
             flush_scope=flush_scope,
             tls=_tls(settings),
-            busy_poll_s=settings.busy_poll_us / 1e6,
-            reuse_port=reuse_port,
+            options=LoopOptions(
+                busy_poll_s=settings.busy_poll_us / 1e6,
+                reuse_port=reuse_port,
+                idle_timeout_s=settings.connection_idle_s,
+                max_age_s=settings.max_connection_age_s,
+                max_age_grace_s=settings.grace_s,
+            ),
         )
     tls = _tls(settings)
+    ages = [settings.max_connection_age_s] if settings.max_connection_age_s else []
+    if tls and reuse_port:
+        ages.append(AGE_OF_GRACE * max(settings.grace_s, 1))
     return GrpcioTransport(
         address,
         methods,
@@ -178,7 +196,8 @@ def _transport(
         max_message_bytes=max_message_bytes,
         tls=tls,
         reuse_port=reuse_port,
-        max_connection_age_s=AGE_OF_GRACE * max(settings.grace_s, 1) if tls and reuse_port else None,
+        max_connection_age_s=min(ages, default=None),
+        connection_idle_s=settings.connection_idle_s or None,
     )
 
 

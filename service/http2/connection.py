@@ -201,7 +201,7 @@ class Connection:
             self._fail(error.code, str(error))
             yield ConnectionEnded(error.code, str(error))
 
-    def _receive(self, data: bytes) -> Iterator[Event]:  # noqa: C901, PLR0912, PLR0915 - the path of every request, without calls
+    def _receive(self, data: bytes) -> Iterator[Event]:
         if self._buffer:
             data = self._buffer + data
         self._buffer, self._has_frames = data, False
@@ -328,7 +328,7 @@ class Connection:
             deframer = stream.deframer = MessageDeframer(self._budget, stream.head.encoding)
         try:
             deframer.receive_data(memoryview(data)[start:stop])
-        except Exception as error:  # noqa: BLE001 - the server knows what each means
+        except Exception as error:
             self._reject(stream, error)
             return
         stated = stream.head.content_length
@@ -368,7 +368,8 @@ class Connection:
         parts.append(data[start:stop])
         if len(parts) > MAX_BLOCK_PARTS or sum(map(len, parts)) > MAX_BLOCK_BYTES:
             raise ProtocolError(
-                ErrorCode.ENHANCE_YOUR_CALM, f"a header block of over {MAX_BLOCK_BYTES} bytes or {MAX_BLOCK_PARTS} parts"
+                ErrorCode.ENHANCE_YOUR_CALM,
+                f"a header block of over {MAX_BLOCK_BYTES} bytes or {MAX_BLOCK_PARTS} parts",
             )
         if flags & END_HEADERS:
             self._block = None
@@ -558,7 +559,7 @@ class Connection:
                 message = deframer.next_message()
                 if message is None and stream.half_closed and deframer.is_partial and not deframer.has_message:
                     raise InvalidRequest("the request ends in the middle of a message")
-            except Exception as error:  # noqa: BLE001 - the server knows what each means
+            except Exception as error:
                 self._reject(stream, error)
                 return
             more = deframer.has_message
@@ -566,10 +567,9 @@ class Connection:
                 last = stream.half_closed and not more and not deframer.is_partial
                 stream.announced = last
                 self._events.append(MessageReceived(stream, message, last))
-            if more or (stream.half_closed and not stream.announced):
-                if more or message is not None:
-                    self._backlog[stream.id] = stream
-                    return
+            if more or (message is not None and stream.half_closed and not stream.announced):
+                self._backlog[stream.id] = stream
+                return
         if stream.half_closed and not stream.announced:
             stream.announced = True
             self._events.append(HalfClosed(stream))

@@ -140,7 +140,10 @@ class HeaderReader:
         """What blocks say that were seen before."""
 
     def read(self, block: bytes) -> RequestHead:
-        """Returns a request's head; raises ProtocolError, or for this stream: StreamError, HeaderListTooLarge, NotGrpc."""
+        """Returns a request's head.
+
+        Raises ProtocolError, and what is this request's alone: StreamError, HeaderListTooLarge, NotGrpc.
+        """
         head = self.known.get(block)
         if head is not None:
             return head
@@ -167,7 +170,7 @@ class HeaderReader:
         return RequestHead(names, values, shape)
 
     def read_trailers(self, block: bytes) -> None:
-        """Reads a request's trailers, of which nothing is asked; raises ProtocolError, StreamError, HeaderListTooLarge."""
+        """Reads a request's trailers, of which nothing is asked; raises as `read` does."""
         changes = self._decoder.changes
         fields = self._decode(block)
         if self._decoder.changes != changes:

@@ -5,6 +5,7 @@ over TLS too. Nothing outside this package knows which one is in use.
 """
 
 from service.rpc.call import BidiMethod, Call, DeferredMethod, ImmediateMethod, Methods, Transport
+from service.rpc.event_loop import LoopOptions
 from service.rpc.flush_scope import FlushScope
 from service.rpc.grpc_aio_server import GrpcioTransport
 from service.rpc.native_server import NativeTransport
@@ -17,6 +18,7 @@ __all__ = [
     "FlushScope",
     "GrpcioTransport",
     "ImmediateMethod",
+    "LoopOptions",
     "Methods",
     "NativeTransport",
     "TlsFiles",

@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,14 +12,20 @@ from google.protobuf.message import Message
 class Call(ABC):
     """One unary call of a deferred method: bytes in, and bytes or an error out, from any thread."""
 
-    __slots__ = ("_abandoned", "_on_cancel", "deadline", "payload")
+    __slots__ = ("_abandoned", "_on_cancel", "deadline", "payload", "source")
 
-    def __init__(self, payload: bytes, time_remaining_s: float | None) -> None:
+    def __init__(self, payload: bytes, time_remaining_s: float | None, source: Hashable = None) -> None:
         self.payload = payload
+        self.source = source
+        """The caller's connection, as far as the transport knows it."""
         self.deadline = None if time_remaining_s is None else time.monotonic() + time_remaining_s
         """When the caller stops to wait, on ``time.monotonic``'s clock."""
         self._on_cancel: Callable[[], None] | None = None
         self._abandoned = False
+
+    @abstractmethod
+    def metadata(self, name: str) -> str | None:
+        """Returns a field of the caller's metadata (``traceparent``, ``authorization``) by its name in lower case."""
 
     @abstractmethod
     def respond(self, payload: bytes) -> None:
@@ -109,6 +115,14 @@ class Transport(ABC):
 
         False if some had not gone when time ran out, or when ``abort`` said to wait no longer.
         """
+
+    @abstractmethod
+    def send_goaway(self) -> None:
+        """Asks the clients that are connected to connect anew; what they still send is served."""
+
+    @abstractmethod
+    def leave(self, timeout_s: float) -> None:
+        """Accepts no more connections, and asks all clients to go; what they still send is served meanwhile."""
 
     @abstractmethod
     def stop_admitting(self) -> None:
