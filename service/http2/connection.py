@@ -49,6 +49,8 @@ MAX_BLOCK_BYTES, MAX_BLOCK_PARTS = 65_536, 64
 """Of one header block, compressed, and the frames it may come in."""
 MAX_TURN_FRAMES = 512
 """Frames, and messages of frames, that are read before it is other connections' turn."""
+WORK_BYTES = 256
+"""Of a header block, that count as a frame more."""
 MAX_PENDING_BYTES = 2**26
 """Of answers that the client's windows hold back, beyond which it gets no new ones."""
 STREAM_PENDING_BYTES = 2**16
@@ -61,6 +63,8 @@ MAX_WINDOW_CHANGES = 1000
 """SETTINGS that open the windows of streams with answers that wait: each looks at all of these."""
 
 _RESPONSE_START = frames.frame_start(HEADERS, END_HEADERS, len(headers.RESPONSE))
+_DATA_START = struct.Struct(">HBBBLBL").pack
+"""A DATA frame's header, and the prefix of the message in it."""
 _OK_START = frames.frame_start(HEADERS, END_HEADERS | END_STREAM, len(headers.OK))
 
 
@@ -231,6 +235,8 @@ class Connection:
                 self._has_frames = True
                 break
             left -= 1
+            if kind in (HEADERS, CONTINUATION):
+                left -= (stop - start) // WORK_BYTES
             at = stop
             if kind == HEADERS and flags == END_HEADERS and self._block is None:
                 if (
@@ -242,13 +248,16 @@ class Connection:
                 ):
                     self.last_stream_id = stream_id
                     block = data[start:stop]
-                    head = known.get(block) or self._read_head(stream_id, flags, block)
-                    if head is not None:
-                        stream = streams[stream_id] = Stream(stream_id, head)
-                        yield CallStarted(stream)
-                    elif self._events:
-                        events, self._events = self._events, []
-                        yield from events
+                    head = known.get(block)
+                    if head is None:
+                        try:
+                            head = self._reader.read(block)
+                        except (StreamError, HeaderListTooLarge, NotGrpc) as error:
+                            self._refuse(stream_id, flags, error)
+                            yield from self._take_events()
+                            continue
+                    stream = streams[stream_id] = Stream(stream_id, head)
+                    yield CallStarted(stream)
                     continue
             elif kind == DATA and flags == END_STREAM and stop - start >= 5 and self._block is None:
                 found = streams.get(stream_id)
@@ -261,9 +270,8 @@ class Connection:
                         continue
             self._receive_frame(kind, flags, stream_id & STREAM_ID_MASK, data, start, stop)
             if self._events:
-                events, self._events = self._events, []
-                left -= len(events)
-                yield from events
+                left -= len(self._events)
+                yield from self._take_events()
             if self._backlog:  # a stream has more messages than a turn's
                 self._has_frames = True
                 break
@@ -385,8 +393,10 @@ class Connection:
             self._reader.skip(block)
             raise StreamError(ErrorCode.REFUSED_STREAM, "no more streams")
         self.last_stream_id = stream_id
-        head = self._read_head(stream_id, flags, block)
-        if head is None:
+        try:
+            head = self._reader.read(block)
+        except (StreamError, HeaderListTooLarge, NotGrpc) as error:
+            self._refuse(stream_id, flags, error)
             return
         stream = self.streams[stream_id] = Stream(stream_id, head)
         stream.half_closed = bool(flags & END_STREAM)
@@ -401,22 +411,23 @@ class Connection:
             stream.announced = True
             self._events.append(HalfClosed(stream))
 
-    def _read_head(self, stream_id: int, flags: int, block: bytes) -> RequestHead | None:
-        """Returns what a request's fields say, or None where the request is answered already."""
-        try:
-            return self._reader.read(block)
-        except StreamError as error:
+    def _refuse(self, stream_id: int, flags: int, error: StreamError | HeaderListTooLarge | NotGrpc) -> None:
+        """Answers a request whose fields are not to be had."""
+        if isinstance(error, StreamError):
             self._reset(stream_id, error.code)
-        except (HeaderListTooLarge, NotGrpc) as error:
-            stream = self.streams[stream_id] = Stream(stream_id, _NO_HEAD)
-            stream.half_closed = bool(flags & END_STREAM)
-            if isinstance(error, NotGrpc):
-                block = headers.refusal(error.status, str(error))
-                stream.trailers = frames.header_frames(stream_id, block, END_STREAM, self._max_frame_size)
-                self._finish(stream)
-            else:
-                self.send_trailers(stream, RESOURCE_EXHAUSTED, str(error))
-        return None
+            return
+        stream = self.streams[stream_id] = Stream(stream_id, _NO_HEAD)
+        stream.half_closed = bool(flags & END_STREAM)
+        if isinstance(error, NotGrpc):
+            block = headers.refusal(error.status, str(error))
+            stream.trailers = frames.header_frames(stream_id, block, END_STREAM, self._max_frame_size)
+            self._finish(stream)
+        else:
+            self.send_trailers(stream, RESOURCE_EXHAUSTED, str(error))
+
+    def _take_events(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
 
     def _on_trailers(self, stream_id: int, flags: int, block: bytes) -> None:
         stream = self.streams.get(stream_id)
@@ -585,8 +596,7 @@ class Connection:
             inflating = stream.deframer is not None and stream.deframer.is_inflating
             self._read_messages(stream)
             if self._events:
-                events, self._events = self._events, []
-                yield from events
+                yield from self._take_events()
             if inflating:
                 return  # a step of decompression is a turn's work
 
@@ -617,7 +627,7 @@ class Connection:
             number = NUMBER.pack(stream.id)
             self._output += (
                 *(_RESPONSE_START, number, headers.RESPONSE),
-                *(frames.frame_start(DATA, 0, size), number, PREFIX.pack(0, len(payload)), payload),
+                *(_DATA_START(size >> 8, size & 0xFF, DATA, 0, stream.id, 0, len(payload)), payload),
                 *(_OK_START, number, headers.OK),
             )
             if stream.deframer is not None:
@@ -798,13 +808,10 @@ def _exactly(form: struct.Struct, data: bytes, start: int, stop: int) -> tuple[i
     return form.unpack_from(data, start)
 
 
-def _unreadable_head() -> RequestHead:
-    """Returns the head of a request whose own was not read."""
-    fields = ((b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/"), (b"content-type", b"application/grpc"))
-    return HeaderReader().interpret(list(fields))
-
-
-_NO_HEAD = _unreadable_head()
+_NO_HEAD = HeaderReader().read(
+    headers.encode((":method", "POST"), (":scheme", "http"), (":path", "/"), ("content-type", "application/grpc"))
+)
+"""The head of a request whose own was not read."""
 _Receiver = Callable[[Connection, int, int, bytes, int, int], None]
 _RECEIVERS: dict[int, _Receiver] = {
     DATA: Connection._on_data,

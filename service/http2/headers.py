@@ -42,15 +42,15 @@ class NotGrpc(Exception):
 class RequestHead:
     """What a request's fields say."""
 
-    __slots__ = ("_names", "_values", "content_length", "encoding", "path", "timeout_s")
+    content_length: int | None = None
+    timeout_s: float | None = None
+    encoding = "identity"
+    """Of compressed messages."""
 
     def __init__(self, names: Sequence[bytes], values: Sequence[bytes], shape: "_Shape") -> None:
         """Raises StreamError where the request is malformed, NotGrpc where it is HTTP and not gRPC."""
         self._names = names
         self._values = values
-        self.content_length: int | None = None
-        self.timeout_s: float | None = None
-        self.encoding = "identity"
         if values[shape.method] != b"POST":
             raise NotGrpc(405, "gRPC asks by POST")
         path = values[shape.path]
@@ -147,27 +147,33 @@ class HeaderReader:
         head = self.known.get(block)
         if head is not None:
             return head
-        changes = self._decoder.changes
-        fields = self._decode(block)
-        unchanged = self._decoder.changes == changes
+        decoder = self._decoder
+        changes = decoder.changes
+        try:
+            fields = decoder.decode(block)
+        except DecodingError as error:
+            raise ProtocolError(ErrorCode.COMPRESSION_ERROR, f"a header block cannot be decoded: {error}") from error
+        unchanged = decoder.changes == changes
         if not unchanged and self.known:
             self.known.clear()
-        head = self.interpret(fields)
+        if len(fields) > MAX_LIST_BYTES // ENTRY_BYTES:
+            raise HeaderListTooLarge(f"the request has {len(fields)} header fields. Send less metadata.")
+        names, values = zip(*fields, strict=True) if fields else ((), ())
+        shape = _shape(names) if len(fields) <= MAX_SHAPE else _Shape(names)
+        size = shape.list_bytes + len(b"".join(values))
+        if size > MAX_LIST_BYTES:
+            raise HeaderListTooLarge(
+                f"the request's header fields have {size} bytes: {MAX_LIST_BYTES} may be. Send less metadata."
+            )
+        _check_values(decoder.literals)
+        if shape.fault is not None:
+            raise StreamError(ErrorCode.PROTOCOL_ERROR, shape.fault)
+        head = RequestHead(names, values, shape)
         if unchanged and len(block) <= MAX_KNOWN_BLOCK_BYTES:
             if len(self.known) >= MAX_KNOWN_BLOCKS:
                 self.known.clear()
             self.known[block] = head
         return head
-
-    @staticmethod
-    def interpret(fields: list[tuple[bytes, bytes]]) -> RequestHead:
-        """Returns what fields say; raises as `read` does."""
-        names, values = zip(*fields, strict=True) if fields else ((), ())
-        shape = _shape(names) if len(fields) <= MAX_SHAPE else _Shape(names)
-        _check_values(values, shape.list_bytes)
-        if shape.fault is not None:
-            raise StreamError(ErrorCode.PROTOCOL_ERROR, shape.fault)
-        return RequestHead(names, values, shape)
 
     def read_trailers(self, block: bytes) -> None:
         """Reads a request's trailers, of which nothing is asked; raises as `read` does."""
@@ -175,8 +181,10 @@ class HeaderReader:
         fields = self._decode(block)
         if self._decoder.changes != changes:
             self.known.clear()
+        if len(fields) > MAX_LIST_BYTES // ENTRY_BYTES:
+            raise HeaderListTooLarge(f"the trailers have {len(fields)} fields")
         names = [name for name, _ in fields]
-        _check_values([value for _, value in fields], sum(map(len, names)) + ENTRY_BYTES * len(names))
+        _check_values(self._decoder.literals)
         fault = _fault(names, trailers=True)
         if fault is not None:
             raise StreamError(ErrorCode.PROTOCOL_ERROR, fault)
@@ -195,17 +203,14 @@ class HeaderReader:
             raise ProtocolError(ErrorCode.COMPRESSION_ERROR, f"a header block cannot be decoded: {error}") from error
 
 
-def _check_values(values: Sequence[bytes], names_bytes: int) -> None:
-    if len(values) > MAX_LIST_BYTES // ENTRY_BYTES:
-        raise HeaderListTooLarge(f"the request has {len(values)} header fields: {MAX_LIST_BYTES} bytes of them may be")
-    text = b"".join(values)
-    if len(text) + names_bytes > MAX_LIST_BYTES:
-        raise HeaderListTooLarge(
-            f"the request's header fields have {len(text) + names_bytes} bytes: {MAX_LIST_BYTES} may be. "
-            "Send less metadata."
-        )
-    if b"\n" in text or b"\r" in text or b"\0" in text:
-        raise StreamError(ErrorCode.PROTOCOL_ERROR, "a field's value has CR, LF or NUL")
+def _check_values(literals: list[bytes]) -> None:
+    """Raises StreamError where a value has an octet that no value may have (RFC 9113, section 8.2.1).
+
+    A value that did so before and is the table's now is not found: the request that brought it was refused.
+    """
+    for value in literals:
+        if b"\n" in value or b"\r" in value or b"\0" in value:
+            raise StreamError(ErrorCode.PROTOCOL_ERROR, "a field's value has CR, LF or NUL")
 
 
 def _timeout(text: bytes) -> float:

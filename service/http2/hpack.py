@@ -22,7 +22,10 @@ STATIC_TABLE: Final[tuple[Field, ...]] = tuple(
     (name.encode(), value.encode()) for name, _, value in (entry.partition("=") for entry in _STATIC_TEXT.split("|"))
 )
 """Appendix A."""
-FIRST_DYNAMIC = len(STATIC_TABLE) + 1
+_NEWEST = 0x81 + len(STATIC_TABLE)
+"""Where the newest entry of the dynamic table is kept."""
+_INDEXED = bytes(range(0x81, 0xFF))
+"""The octets that are indexed fields by themselves (section 6.1)."""
 TABLE_BYTES = 4_096
 """SETTINGS_HEADER_TABLE_SIZE: of the dynamic table; we announce no other."""
 ENTRY_BYTES = 32
@@ -65,30 +68,31 @@ class Decoder:
     """Decodes the header blocks of one connection, in their order."""
 
     def __init__(self) -> None:
-        # By index, the newest dynamic entry at FIRST_DYNAMIC.
-        self._table: list[Field | None] = [None, *STATIC_TABLE]
+        # By the octet of an indexed field: entry 1 at 0x81, the newest dynamic entry behind the static ones.
+        self._table: list[Field | None] = [None] * 0x81 + list(STATIC_TABLE)
         self._bytes = 0
         self._limit = TABLE_BYTES
         self.changes = 0
         """How often the table has changed."""
+        self.literals: list[bytes] = []
+        """The values of the last block that were not the table's: what a caller has not seen before."""
 
     def decode(self, block: bytes) -> list[Field]:
         """Returns the fields of a block; raises DecodingError."""
         fields: list[Field] = []
+        literals = self.literals = []
         table, at, end = self._table, 0, len(block)
         try:
             while at < end:
                 first = block[at]
-                if first >= 0x80:  # an indexed field
-                    if first == 0xFF:
-                        index, at = _integer(block, at, 0x7F)
-                    else:
-                        index = first & 0x7F
-                        at += 1
-                    field = table[index]
-                    if field is None:
-                        raise DecodingError("index 0 is no entry")
-                    fields.append(field)
+                if 0x80 < first < 0xFF:  # indexed fields of one octet each, all that stand together
+                    run = block[at : end - len(block[at:].lstrip(_INDEXED))]
+                    fields += map(table.__getitem__, run)  # type: ignore[arg-type]  # only index 0 is None
+                    at += len(run)
+                    continue
+                if first >= 0x80:
+                    index, at = _integer(block, at, 0x7F)
+                    fields.append(self._entry(index))
                     continue
                 if first & 0xE0 == 0x20:
                     if fields:
@@ -103,11 +107,10 @@ class Decoder:
                     index, at = _integer(block, at, mask)
                 else:
                     at += 1
-                entry = table[index]
-                if entry is None:
-                    name, at = _string(block, at)
+                if index:
+                    name = self._entry(index)[0]
                 else:
-                    name = entry[0]
+                    name, at = _string(block, at)
                 coded = block[at]
                 length = coded & 0x7F
                 if length == 0x7F:
@@ -121,6 +124,7 @@ class Decoder:
                 if coded >= 0x80:
                     value = decode_huffman(value)
                 field = name, value
+                literals.append(value)
                 if first >= 0x40:
                     self._add(field)
                 fields.append(field)
@@ -128,13 +132,19 @@ class Decoder:
             raise DecodingError("the block ends within a field, or names an entry that the table lacks") from None
         return fields
 
+    def _entry(self, index: int) -> Field:
+        entry = self._table[0x80 + index]
+        if entry is None:
+            raise DecodingError("index 0 is no entry")
+        return entry
+
     def _add(self, field: Field) -> None:
         self.changes += 1
         size = len(field[0]) + len(field[1]) + ENTRY_BYTES
         if self._bytes + size > self._limit:
             self._evict(self._limit - size)
         if size <= self._limit:
-            self._table.insert(FIRST_DYNAMIC, field)
+            self._table.insert(_NEWEST, field)
             self._bytes += size
 
     def _resize(self, limit: int) -> None:
@@ -147,7 +157,7 @@ class Decoder:
     def _evict(self, limit: int) -> None:
         """Drops the oldest entries until at most so many bytes are left."""
         table = self._table
-        while self._bytes > limit and len(table) > FIRST_DYNAMIC:
+        while self._bytes > limit and len(table) > _NEWEST:
             entry = table.pop()
             assert entry is not None  # noqa: S101 - only index 0 is
             self._bytes -= len(entry[0]) + len(entry[1]) + ENTRY_BYTES
