@@ -145,9 +145,6 @@ class MessageDeframer:
         if flag > 1:
             raise InvalidRequest(f"a message begins with 0 or 1, not with {flag}: this is not gRPC's framing")
         if flag and self._encoding not in WINDOW_BITS:
-            # https://github.com/grpc/grpc/blob/master/doc/compression.md
-            if self._encoding == "identity":
-                raise InvalidRequest("a message is flagged as compressed, and grpc-encoding names no compression")
             raise Unsupported(f"messages compressed by {self._encoding[:40]!r} are not read here: gzip and deflate are")
         if length > most:
             raise Overloaded(f"Received message larger than max ({length} vs. {most} bytes)")

@@ -160,12 +160,7 @@ class HeaderReader:
             raise HeaderListTooLarge(f"the request has {len(fields)} header fields. Send less metadata.")
         names, values = zip(*fields, strict=True) if fields else ((), ())
         shape = _shape(names) if len(fields) <= MAX_SHAPE else _Shape(names)
-        size = shape.list_bytes + len(b"".join(values))
-        if size > MAX_LIST_BYTES:
-            raise HeaderListTooLarge(
-                f"the request's header fields have {size} bytes: {MAX_LIST_BYTES} may be. Send less metadata."
-            )
-        _check_values(decoder.literals)
+        _check_values(b"".join(values), shape.list_bytes)
         if shape.fault is not None:
             raise StreamError(ErrorCode.PROTOCOL_ERROR, shape.fault)
         head = RequestHead(names, values, shape)
@@ -184,7 +179,7 @@ class HeaderReader:
         if len(fields) > MAX_LIST_BYTES // ENTRY_BYTES:
             raise HeaderListTooLarge(f"the trailers have {len(fields)} fields")
         names = [name for name, _ in fields]
-        _check_values(self._decoder.literals)
+        _check_values(b"".join([value for _, value in fields]), sum(map(len, names)) + ENTRY_BYTES * len(names))
         fault = _fault(names, trailers=True)
         if fault is not None:
             raise StreamError(ErrorCode.PROTOCOL_ERROR, fault)
@@ -203,14 +198,15 @@ class HeaderReader:
             raise ProtocolError(ErrorCode.COMPRESSION_ERROR, f"a header block cannot be decoded: {error}") from error
 
 
-def _check_values(literals: list[bytes]) -> None:
-    """Raises StreamError where a value has an octet that no value may have (RFC 9113, section 8.2.1).
-
-    A value that did so before and is the table's now is not found: the request that brought it was refused.
-    """
-    for value in literals:
-        if b"\n" in value or b"\r" in value or b"\0" in value:
-            raise StreamError(ErrorCode.PROTOCOL_ERROR, "a field's value has CR, LF or NUL")
+def _check_values(text: bytes, names_bytes: int) -> None:
+    """Raises HeaderListTooLarge, or StreamError for an octet that no value may have (RFC 9113, section 8.2.1)."""
+    if len(text) + names_bytes > MAX_LIST_BYTES:
+        size = len(text) + names_bytes
+        raise HeaderListTooLarge(
+            f"the request's header fields have {size} bytes: {MAX_LIST_BYTES} may be. Send less metadata."
+        )
+    if b"\n" in text or b"\r" in text or b"\0" in text:
+        raise StreamError(ErrorCode.PROTOCOL_ERROR, "a field's value has CR, LF or NUL")
 
 
 def _timeout(text: bytes) -> float:

@@ -74,13 +74,10 @@ class Decoder:
         self._limit = TABLE_BYTES
         self.changes = 0
         """How often the table has changed."""
-        self.literals: list[bytes] = []
-        """The values of the last block that were not the table's: what a caller has not seen before."""
 
     def decode(self, block: bytes) -> list[Field]:
         """Returns the fields of a block; raises DecodingError."""
         fields: list[Field] = []
-        literals = self.literals = []
         table, at, end = self._table, 0, len(block)
         try:
             while at < end:
@@ -124,7 +121,6 @@ class Decoder:
                 if coded >= 0x80:
                     value = decode_huffman(value)
                 field = name, value
-                literals.append(value)
                 if first >= 0x40:
                     self._add(field)
                 fields.append(field)

@@ -226,7 +226,7 @@ class NativeTransport(Transport):
     def _on_message(self, peer: Peer, stream: Stream, payload: bytes, *, half_closed: bool) -> None:
         call = stream.call
         if isinstance(call, UnaryMethod):
-            self._fail(peer, stream, InvalidRequest("the method takes one message, and this request has more"))
+            self._fail(peer, stream, InvalidRequest("the method takes one message, and this is the second"))
             return
         try:
             call.on_message(payload)
