@@ -7,7 +7,7 @@ import pytest
 
 from service.pb import open_inference_pb2 as pb
 from service.rpc import BidiMethod, Call, FlushScope, ImmediateMethod, Methods, NativeTransport
-from tests.service.http2.peer import Peer
+from tests.service.rpc.peer import Peer
 
 ECHO, LATER, COLD, STREAM = "/test.Test/Echo", "/test.Test/Later", "/test.Test/Cold", "/test.Test/Stream"
 MAX_MESSAGE_BYTES = 2**21
