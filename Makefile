@@ -39,7 +39,7 @@ models: $(VENV)/.test data-present ## train what has no checkpoint, export, and 
 
 reports: $(VENV)/.test data-present ## measure every model anew, and write its page and models/README.md
 	$(BIN)/python -m training.report
-	$(BIN)/python -m training.catalog
+	$(BIN)/python -m training.report.catalog
 
 reproduce: $(VENV)/.test data-present ## train the documents' recipes by several seeds, and compare (hours on a CPU)
 	$(BIN)/python -m training.reproduce

@@ -14,7 +14,7 @@ from benchmarks.samples import Figures
 from benchmarks.workload import Model, Workload, open_model
 from service.settings import Settings
 
-ONE_PROCESS = ("--workers", "0") if "workers" in Settings.model_fields else ()
+ONE_PROCESS = ("--workers", "0") if hasattr(Settings, "workers") else ()
 """Options of a server whose figures are to be those of one process."""
 
 

@@ -9,7 +9,8 @@ ServiceError
 ├── Overloaded            a bound was reached: queue, message size
 ├── Expired               the time the caller allowed has passed
 ├── Cancelled             the caller went away
-└── ModelFailed           the model raised an error while it ran; details are for the log only
+├── ModelFailed           the model raised an error while it ran; details are for the log only
+└── RequestFailed         the same, as the caller may read it
 StartError                the service cannot start; for the operator, never for a caller
 ├── ProviderUnavailable   an execution provider was asked for and does not run here
 └── ModelRejected         one file cannot be served; the others can
@@ -59,6 +60,10 @@ class Cancelled(ServiceError):
 
 class ModelFailed(ServiceError):
     """The model raised an error while it ran."""
+
+
+class RequestFailed(ServiceError):
+    """The model failed at this request, for a reason that the caller may read."""
 
 
 class StartError(Exception):

@@ -20,7 +20,7 @@ ANY_HOST = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - how the ser
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Asks once. Returns 0 where the answer is SERVING, 1 where it is another or none comes, 2 for bad arguments."""
-    environment = {name.upper(): value for name, value in os.environ.items()}  # as pydantic-settings compares them
+    environment = {name.upper(): value for name, value in os.environ.items()}  # as the server compares them
     args = _parser(environment).parse_args(arguments)
     try:
         serving, answer = _ask(args.address, args.name, args.timeout_s, environment)

@@ -34,7 +34,8 @@ class LogWriter:
     def __init__(self, descriptor: int) -> None:
         self.dropped = 0
         """Lines that were not written: the queue was full, or the descriptor could not be written to."""
-        self._descriptor = descriptor
+        self.descriptor = descriptor
+        """Where lines are written to."""
         self._told = 0
         self._lines: deque[str] = deque()
         self._wake = threading.Condition()
@@ -77,7 +78,7 @@ class LogWriter:
         data = memoryview((line + "\n").encode(errors="backslashreplace"))
         try:
             while data:
-                data = data[os.write(self._descriptor, data) :]
+                data = data[os.write(self.descriptor, data) :]
         except BlockingIOError:  # somebody made the pipe non-blocking, and it is full
             self.dropped += 1
             time.sleep(0.01)
@@ -161,7 +162,7 @@ def configure(log_format: Format, level: str, worker: int | None = None, stream:
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    logging.captureWarnings(True)
+    logging.captureWarnings(capture=True)
     return writer
 
 
@@ -170,7 +171,7 @@ def capture_stderr(writer: LogWriter) -> None:
 
     The log itself goes on to where standard error went until now.
     """
-    writer._descriptor = os.dup(2)
+    writer.descriptor = os.dup(2)
     readable, writable = os.pipe()
     os.dup2(writable, 2)
     os.close(writable)

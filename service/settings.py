@@ -1,39 +1,66 @@
 """Every knob of the server, read once: command line over environment over default."""
 
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, FilePath, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
-
+from service.batching.policy import BATCHING, Batching
 from service.cpu import suggested_workers, usable_cores
+from service.options import Field, FilePath, number, read_options
 
 PROVIDERS = ("cpu", "openvino", "cuda")
 """Whose options begin with their names; they are described in provider.py, which is not imported for its weight."""
 
 
-class Settings(BaseSettings):
+def split_names(text: str) -> tuple[str, ...]:
+    """The names in a list separated by commas."""
+    return tuple(name for name in (part.strip() for part in text.split(",")) if name)
+
+
+def _batching_by_model(text: str) -> dict[str, Batching]:
+    """``off`` or ``NAME=off,on`` and the like; raises ValueError."""
+    chosen: dict[str, Batching] = {}
+    for part in split_names(text):
+        name, _, wanted = part.rpartition("=")
+        if wanted not in BATCHING:
+            raise ValueError(f"'{part}' is neither auto, on or off nor NAME=auto, NAME=on or NAME=off")
+        chosen[name.strip()] = BATCHING[wanted]
+    return chosen
+
+
+def _readable_batching(text: str) -> str:
+    _batching_by_model(text)
+    return text
+
+
+def _workers(text: str) -> int:
+    return suggested_workers(usable_cores()) if text == "auto" else int(number(int, text))
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+PARSERS = {"workers": _workers, "host": _bracketed, "batching": _readable_batching}
+"""What makes more of an option's text than its type says."""
+
+
+@dataclass(frozen=True)
+class Settings:
     """Serve the models of a folder over gRPC: the Open Inference Protocol and convserve.v1.ImageClassifier.
 
     Every option can also be given as an environment variable, CONVSERVE_ and its name in capitals.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix="CONVSERVE_",
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        cli_prog_name="python -m service",
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
-    )
-
     models_dir: Path = Path("models")
     """Folder of <name>/<version>/model.onnx."""
     models: str = ""
     """Serve only these, separated by commas, and refuse to start without one of them; empty: all that can be."""
+    require_probe: bool = False
+    """Serve only files whose metadata has hashes and a probe, so that all that they claim is proved at load."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for all of IPv4, [::] for all addresses."""
     port: int = Field(default=8001, ge=0, le=65535)
@@ -51,6 +78,12 @@ class Settings(BaseSettings):
     cpu_spin_us: int = Field(default=20, ge=0, le=1_000_000)
     """cpu: how long idle threads look for work within a run before they sleep, in microseconds; 0: they sleep at once,
     which costs no processor time and makes short runs of several threads up to a quarter longer."""
+    cpu_instances: int = Field(default=0, ge=0, le=1024)
+    """cpu: how many runs of one model may be under way at a time, each by one thread; 0: what `python -m service.tune`
+    measured for the model, else as many as threads for small models and 1 for others."""
+    cpu_one_thread_rows: int = Field(default=-1, ge=-1, le=65536)
+    """cpu: up to so many, rows are run by one thread although there are more; -1: as measured, else what one thread
+    does in some 100 us. Where cpu_instances or this want runs of one thread, the model is held in memory twice."""
     openvino_device: Literal["cpu", "gpu"] = "cpu"
     """openvino: which of Intel's processors runs the models."""
     openvino_precision: Literal["fp32", "bf16"] = "fp32"
@@ -68,8 +101,11 @@ class Settings(BaseSettings):
     max_batch_rows: int = Field(default=256, ge=1, le=65536)
     """Most rows (images) in one run, and in one request."""
     preferred_batch_size: int = Field(default=0, ge=0, le=65536)
-    """Most rows joined from several requests into one run; 0: what suits provider and model (on the CPU 64, more where
-    they run within 1.25 ms)."""
+    """Most rows joined from several requests into one run; 0: what `python -m service.tune` measured for the model,
+    else what suits provider and model (on the CPU 64, more of the smallest models)."""
+    batching: str = "auto"
+    """Whether requests may share a run: auto (where the rows of a model are found not to depend on each other), off, or
+    on (refuse a model whose rows do); for all models, or NAME=off,NAME=on. auto lets a file's metadata decide."""
     max_inline_us: int | None = Field(default=None, ge=0, le=1_000_000)
     """Runs expected to be this short, in microseconds, happen in the thread that receives the requests. If not given:
     2000 where a run on the CPU takes both of two cores, or the only one, else 500."""
@@ -86,9 +122,14 @@ class Settings(BaseSettings):
     """native: how long to look for the next requests before sleeping, in microseconds, if the last ones came within
     twice that; 0: always sleep at once, which costs no processor time and answers a lone request 60 us later."""
     max_image_pixels: int = Field(default=50_000_000, ge=1)
-    """Largest picture that is decoded, in pixels (height x width)."""
+    """Largest image that is decoded, in pixels (height x width)."""
+    digit_normalization: Literal["auto", "off"] = "auto"
+    """auto: for models whose files ask for it, Classify brings digits into MNIST's form: white on black, 20 x 20,
+    centred by mass. Images that have it, tensors, and raw pixels of the model's size are not touched. off: never."""
     decode_threads: int = Field(default=0, ge=0, le=1024)
-    """Threads that decode pictures; 0: as many as the cores this process may use."""
+    """Threads that decode images; 0: as many as the cores this process may use."""
+    hide_model_errors: bool = False
+    """Do not tell callers why a model failed at their request; the log has it in any case."""
     server_name: str = "convserve"
     """The name that ServerMetadata tells; some Triton clients expect 'triton'."""
     grace_s: float = Field(default=30.0, ge=0, le=3600)
@@ -113,37 +154,33 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level that is logged."""
 
-    @field_validator("workers", mode="before")
+    given: frozenset[str] = frozenset()
+
     @classmethod
-    def _counted(cls, workers: object) -> object:
-        return suggested_workers(usable_cores()) if workers == "auto" else workers
+    def read(cls, arguments: Sequence[str] | None = None) -> Self:
+        """From the command line and the environment; raises SettingsError."""
+        command_line = sys.argv[1:] if arguments is None else arguments
+        return read_options(cls, PARSERS, "CONVSERVE_", command_line, os.environ)
 
-    @property
-    def provider_options(self) -> dict[str, dict[str, Any]]:
-        """What was set of the execution providers' own options, by provider and option."""
-        given: dict[str, dict[str, Any]] = {}
-        for name in sorted(self.model_fields_set):
-            provider, _, option = name.partition("_")
-            if provider in PROVIDERS:
-                given.setdefault(provider, {})[option] = getattr(self, name)
-        return given
-
-    @field_validator("host")
-    @classmethod
-    def _bracketed(cls, host: str) -> str:
-        return f"[{host}]" if ":" in host and not host.startswith("[") else host
-
-    @model_validator(mode="after")
-    def _fit_together(self) -> Self:
+    def __post_init__(self) -> None:
         if (self.tls_certificate_file is None) != (self.tls_key_file is None):
             raise ValueError("TLS needs both --tls-certificate-file and --tls-key-file")
         if self.tls_client_ca_file is not None and self.tls_certificate_file is None:
             raise ValueError("--tls-client-ca-file needs --tls-certificate-file and --tls-key-file")
         if self.max_queue_rows < self.max_batch_rows:
             raise ValueError("--max-queue-rows must be at least --max-batch-rows, or a full request never fits")
-        return self
 
+    @property
+    def provider_options(self) -> dict[str, dict[str, Any]]:
+        """What was set of the execution providers' own options, by provider and option."""
+        given: dict[str, dict[str, Any]] = {}
+        for name in sorted(self.given):
+            provider, _, option = name.partition("_")
+            if provider in PROVIDERS:
+                given.setdefault(provider, {})[option] = getattr(self, name)
+        return given
 
-def split_names(text: str) -> tuple[str, ...]:
-    """The names in a list separated by commas."""
-    return tuple(name for name in (part.strip() for part in text.split(",")) if name)
+    @property
+    def batching_by_model(self) -> dict[str, Batching]:
+        """What was set for single models by name, and under "" for all others."""
+        return _batching_by_model(self.batching)

@@ -61,10 +61,16 @@ class TensorSpec:
     name: str
     datatype: Datatype
     shape: tuple[int, ...]
-    """-1 for an axis of any length; the batch axis, where there is one, comes first."""
+    """-1 for an axis of any length; the batch axis, where there is one, comes first.
+
+    Empty for a scalar or an unknown rank, which ONNX Runtime does not tell apart."""
+    axis_names: tuple[str, ...] = ()
+    """The name of each axis, "" where it has none; axes of one name have one length."""
 
     def accepts(self, shape: Sequence[int]) -> bool:
-        """Whether an array of this shape fits."""
+        """True if an array of this shape fits; without a declared rank, only the model can tell."""
+        if not self.shape:
+            return min(shape, default=0) >= 0
         if len(shape) != len(self.shape):
             return False
         for got, want in zip(shape, self.shape, strict=True):  # noqa: SIM110 - all(…) takes 4 µs of each request more

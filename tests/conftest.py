@@ -5,11 +5,15 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from onnx import TensorProto
 
 from tests import onnx_models
 from tests.servers import ROOT, ServerProcess
+
+hypothesis.settings.register_profile("without clock", deadline=None)
+hypothesis.settings.load_profile("without clock")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -57,6 +61,17 @@ def odd_models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     onnx_models.identity(folder, "identity-bf16", TensorProto.BFLOAT16)
     onnx_models.identity(folder, "identity-bytes", TensorProto.STRING)
     onnx_models.identity(folder, "ragged", TensorProto.FLOAT, ("batch", "length"))
+    onnx_models.identity(folder, "square", TensorProto.FLOAT, ("batch", "side", "side"))
+    onnx_models.identity(folder, "channels-first", TensorProto.FLOAT, ("batch", 3, 8, 8))
+    onnx_models.identity(folder, "grey-both", TensorProto.UINT8, ("batch", 1, 8, 1))
+    onnx_models.identity(folder, "one-image", TensorProto.FLOAT, (1, 8, 3))
+    onnx_models.identity(folder, "scalar", TensorProto.FLOAT, ())
+    onnx_models.identity(folder, "any-rank", TensorProto.FLOAT, None)
+    onnx_models.channels_first(folder)
+    onnx_models.named_axes(folder)
+    onnx_models.halves(folder)
+    onnx_models.appended(folder, "appended", past_needed=False)
+    onnx_models.appended(folder, "needs-past", past_needed=True)
     onnx_models.two_inputs(folder)
     onnx_models.unbatched(folder)
     onnx_models.reducing(folder)

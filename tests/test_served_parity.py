@@ -12,9 +12,9 @@ import torch
 from service.client.dataset import READERS, Dataset
 from service.cpu import usable_cores
 from tests.servers import ROOT, ServerProcess
-from tests.training.brief import read
+from tests.training.report_check import check
 from tests.training.samples import SHIPPED, classifier_of
-from tests.training.told import check
+from tests.training.trained import read
 from tests.wire import infer, infer_request
 from training.evaluate import outputs_of_torch
 from training.onnx_file import read_metadata

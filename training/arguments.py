@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from training.command import add_options
 from training.recipes import RECIPES
 
 PRECISIONS = ("fp32", "int8", "fp16")
@@ -22,9 +23,9 @@ EXAMPLES = """\
 examples:
   python -m training.export mnist-tiny cifar10-cnn          train, prove, and put both into models/
   python -m training.export cifar10-cnn --precision int8    and a quantised file beside it, models/cifar10-cnn-int8
-  python -m training.export --dataset folder --data-dir pictures --network cifar10-cnn --name my-model
-                                                            a network for your own classes, from pictures/CLASS/*.jpg
-                                                            (or pictures/train/CLASS and pictures/test/CLASS)
+  python -m training.export --dataset folder --data-dir images --network cifar10-cnn --name my-model
+                                                            a network for your own classes, from images/CLASS/*.jpg
+                                                            (or images/train/CLASS and images/test/CLASS)
 """
 
 
@@ -46,6 +47,8 @@ class Arguments:
     own: Own | None
     """Pictures to train on instead; there are no names then."""
     list: bool
+    renew: bool
+    """Whether files of an older format are written anew; nothing is trained then."""
     precision: tuple[str, ...]
     """What is asked for, each once."""
     epochs: int | None
@@ -71,8 +74,10 @@ def read(arguments: Sequence[str] | None) -> Arguments:
     if dataset == "folder":
         own = _own(parser, names, given["data_dir"], network, name)
     elif network is not None or name is not None:
-        parser.error("--network and --name are for pictures of your own: add --dataset folder --data-dir FOLDER")
-    elif not names and not given["list"]:
+        parser.error("--network and --name are for images of your own: add --dataset folder --data-dir FOLDER")
+    elif given["renew"] and names:
+        parser.error("--renew writes all files of an older format anew, and trains nothing: give it no NAME")
+    elif not names and not given["list"] and not given["renew"]:
         parser.error("name one or more networks, or --all; --list shows them")
     for name in names:
         if name not in RECIPES:
@@ -88,7 +93,7 @@ def _own(
     if names:
         parser.error("--dataset folder trains one network: give it by --network, not as NAME or by --all")
     if folder is None:
-        parser.error("--dataset folder needs --data-dir FOLDER, which holds a folder of pictures for each class")
+        parser.error("--dataset folder needs --data-dir FOLDER, which holds a folder of images for each class")
     if network is None:
         parser.error(f"--dataset folder needs --network, one of {', '.join(RECIPES)}")
     if network not in RECIPES:
@@ -128,6 +133,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--all", action="store_true", help="export every network")
     parser.add_argument("--list", action="store_true", help="show the networks, and what is in place, and stop")
     parser.add_argument(
+        "--renew",
+        action="store_true",
+        help="write every file of an older format in --models-dir anew, without training: the same graph and figures, "
+        "with the hashes and logits that are proved today",
+    )
+    parser.add_argument(
         "--precision",
         type=precisions,
         action="extend",
@@ -140,8 +151,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--no-report", dest="report", action="store_false", help="write no report beside the files that are made"
     )
 
-    own = parser.add_argument_group("pictures of your own")
-    own.add_argument("--dataset", choices=["folder"], help="train on --data-dir, a folder of pictures for each class")
+    own = parser.add_argument_group("images of your own")
+    own.add_argument("--dataset", choices=["folder"], help="train on --data-dir, a folder of images for each class")
     own.add_argument("--network", metavar="NAME", help="the network that is trained, by its own recipe")
     own.add_argument("--name", help="the name by which the model is served")
 
@@ -157,25 +168,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     places = parser.add_argument_group("where")
-    places.add_argument(
-        "--data-dir",
-        type=Path,
-        metavar="DIR",
-        help="where the data sets, or the pictures, are (default: $CONVSERVE_DATA_DIR, else data)",
-    )
-    places.add_argument(
-        "--models-dir", type=Path, default=Path("models"), metavar="DIR", help="where files go (default: models)"
-    )
-    places.add_argument(
-        "--checkpoints-dir",
-        type=Path,
-        default=Path("checkpoints"),
-        metavar="DIR",
-        help="where unfinished and finished trainings are kept (default: checkpoints)",
-    )
-    places.add_argument(
-        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="what trains (default: auto, CUDA if present)"
-    )
+    add_options(places, "--data-dir", "--models-dir", "--checkpoints-dir", "--device")
     return parser
 
 

@@ -34,11 +34,11 @@ class Checkpoint(TypedDict):
     """What a checkpoint file holds."""
 
     recipe: dict[str, object]
-    """`Recipe.numbers` of the training: who compares equal may go on from here."""
+    """`Recipe.to_dict` of the training: an equal one may go on from here."""
     history: list[Epoch]
     """One entry for each finished epoch."""
     network: dict[str, torch.Tensor]
-    average: dict[str, torch.Tensor] | None
+    ema: dict[str, torch.Tensor] | None
     """The moving average of the weights, where the recipe asks for one."""
     optimizer: dict[str, object]
     scheduler: dict[str, object]
@@ -87,6 +87,8 @@ def load(path: Path, recipe: Recipe) -> Checkpoint | None:
         found = checkpoint["recipe"]
     except (RuntimeError, OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path} is not a checkpoint, or is damaged; {remedy}") from error
+    if checkpoint.keys() != Checkpoint.__annotations__.keys():
+        raise CheckpointError(f"{path} was written by another version of this program; {remedy}")
     if found.get("name") != recipe.name:
         raise CheckpointError(f"{path} is a checkpoint of {found.get('name')}, not of {recipe.name}; {remedy}")
     different = recipe.differences(found)

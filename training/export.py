@@ -1,21 +1,47 @@
 """`python -m training.export`: train what has no finished checkpoint, export it, prove it, then put it in place.
 
-The command line is described in `arguments`, the steps for one network are in `pipeline`, and the checks in
-`publication`. Whatever fails, or is interrupted, leaves the models folder as it was.
+The command line is described in `arguments`, the steps for one network are in `pipeline`, and the checks in `publish`.
+Whatever fails, or is interrupted, leaves the models folder as it was.
 """
 
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
-from training import arguments, interrupt
+from training import arguments
 
 
 def main(line: Sequence[str] | None = None) -> int:
     """Run ``python -m training.export``; gives the exit status: 0, 1 (a sentence says why), or 130 (interrupted)."""
-    chosen = arguments.read(line)
-    with interrupt.ends_at_once():  # PyTorch and ONNX Runtime take seconds to import
+    args = arguments.read(line)
+    with interrupt_ends_process():  # PyTorch and ONNX Runtime take seconds to import
         from training import pipeline
-    return pipeline.run(chosen)
+    return pipeline.run(args)
+
+
+@contextmanager
+def interrupt_ends_process() -> Iterator[None]:
+    """While the block runs, have Ctrl-C end the process with a sentence and exit status 130, on the spot.
+
+    KeyboardInterrupt would not do: C extensions that are being imported turn it into errors of their own. A process
+    that ignores the signal, as one in a shell's background may, goes on ignoring it.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    os.write(2, b"error: interrupted before anything was begun\n")
+    os._exit(130)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def fp16(model: Model, folder: Path) -> Path:
         return exported if exported.exists() else made
     import onnx
 
-    from training.precision import halve
+    from training.quantize import halve
 
     variant = halve(onnx.load(model.path))
     made.parent.mkdir(parents=True)

@@ -23,7 +23,7 @@ from service.settings import Settings
 
 MODEL, THREADS = "cifar10-cnn", 1
 """A run long enough, and cores left, so that the load generator's share is small: it is in Python."""
-QUEUE_ROWS: int = Settings.model_fields["max_queue_rows"].default
+QUEUE_ROWS: int = Settings.max_queue_rows
 LOADS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 1.1)
 """Shares of the sustainable rate."""
 TWICE = 2.0

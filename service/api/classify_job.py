@@ -1,14 +1,13 @@
-"""What a Classify call asks, and its answer.
-
-A call of many pictures is spread over as many requests to the batcher as its limit asks for.
-"""
+"""What a Classify call asks for, and the job of answering one of several images."""
 
 import threading
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from service.api.classify_response import ClassificationWriter
+from service.api.model_errors import ModelErrors
 from service.batching.batch import TensorMap
 from service.batching.request import Request
 from service.images.decode import ImageShape
@@ -28,6 +27,7 @@ class ClassifyOptions:
     writer: ClassificationWriter
     top_k: int
     logits: bool
+    model_errors: ModelErrors
 
     def results(self, outputs: TensorMap) -> list[bytes]:
         """The ImageResult of each row."""
@@ -37,9 +37,13 @@ class ClassifyOptions:
         """The whole response, where the call has one picture."""
         return self.writer.response_of_one(outputs, self.top_k, logits=self.logits)
 
+    def explain(self, error: Exception) -> Exception:
+        """What the caller is told of an error."""
+        return self.model_errors.for_caller(error, self.endpoint)
+
 
 class ClassifyJob:
-    """The answer to one Classify call, filled by as many requests as it takes, given once."""
+    """The response to one Classify call of several images: each fails alone, and the others share a request."""
 
     def __init__(self, call: Call, options: ClassifyOptions, message: pb.ClassifyRequest) -> None:
         self.batcher = options.endpoint.batcher
@@ -47,66 +51,56 @@ class ClassifyJob:
         self.results = [b""] * len(message.images)
         self.rows: list[Array | None] = [None] * len(message.images)
         """What the model takes, of the images that have it."""
-        self._options = options
         self.done = False
+        """True once the call is answered, or its caller has gone."""
+        self._options = options
         self._call = call
         self._lock = threading.Lock()
-        self._missing = 0
-        self._requests: list[Request] = []
+        self._request: Request | None = None
         call.on_cancel(self.cancel)
 
     def queue(self) -> None:
-        """Queues the rows in parts of the batcher's size; answers at once where there is none."""
+        """Queues the rows; responds at once where there is none."""
         try:
             rows, self.rows = self.rows, []
             positions = [position for position, row in enumerate(rows) if row is not None]
-            size = self.batcher.preferred_batch_size
-            parts = [positions[at : at + size] for at in range(0, len(positions), size)]
-            self._missing = len(parts)
-            if not parts:
+            if not positions:
                 self._respond()
-            for part in parts:
-                self._submit(part, np.stack([row for row in rows[part[0] : part[-1] + 1] if row is not None]))
-                if self.done:  # the caller went away meanwhile
-                    self.cancel()
-                    return
+                return
+            images = np.stack([row for row in rows if row is not None])
+            self._request = Request(
+                {"images": images},
+                len(images),
+                partial(self._fill, positions),
+                signature=(images.shape[1:],),
+                deadline=self._call.deadline,
+                source=self._call.source,
+            )
+            self.batcher.submit(self._request)
+            if self.done:  # the caller went away meanwhile
+                self.batcher.cancel(self._request)
         except Exception as error:
             self.fail(error)
 
-    def _submit(self, positions: list[int], rows: Array) -> None:
-        request = Request(
-            {"images": rows},
-            len(rows),
-            lambda result: self._fill(positions, result),
-            signature=(rows.shape[1:],),
-            deadline=self._call.deadline,
-        )
-        self._requests.append(request)
-        self.batcher.submit(request)
-
     def fail(self, error: Exception) -> None:
-        """Answers the whole call with an error, and lets nothing of it run any more."""
+        """Answers the whole call with an error."""
         if self._claim():
             self._call.fail(error)
-            self.cancel()
 
     def cancel(self) -> None:
-        """Nobody waits for the answer any more."""
+        """Lets nothing of the call run any more: its caller has gone."""
         self.done = True
-        for request in list(self._requests):
-            self.batcher.cancel(request)
+        if self._request is not None:
+            self.batcher.cancel(self._request)
 
     def _fill(self, positions: list[int], result: TensorMap | Exception) -> None:
+        if isinstance(result, Exception):
+            self.fail(self._options.explain(result))
+            return
         try:
-            if isinstance(result, Exception):
-                raise result
             for position, encoded in zip(positions, self._options.results(result), strict=True):
                 self.results[position] = encoded
-            with self._lock:
-                self._missing -= 1
-                last = not self._missing
-            if last:
-                self._respond()
+            self._respond()
         except Exception as error:
             self.fail(error)
 
@@ -115,7 +109,7 @@ class ClassifyJob:
             self._call.respond(self._options.writer.response(self.results))
 
     def _claim(self) -> bool:
-        """Whether the caller of this is the one who may answer."""
+        """Returns True to the first that asks: it may answer the call."""
         with self._lock:
             done, self.done = self.done, True
         return not done

@@ -3,13 +3,14 @@
 Written here and not by protobuf, whose objects cost 9 µs for a picture, and these lines one.
 """
 
-from collections.abc import Sequence
-
-import numpy as np
+import math
+from collections.abc import Iterable, Sequence
 
 from service.api.protobuf_wire import bytes_field, fixed32_tag
-from service.batching.batch import BatchOutputs, BatchSlice, TensorMap
+from service.batching.batch import TensorMap
+from service.errors import RequestFailed, ServiceError
 from service.pb import image_classifier_pb2 as pb
+from service.rpc.status import status_of
 from service.tensors import Array
 
 CLASSES = pb.Classification.CLASSES_FIELD_NUMBER
@@ -20,6 +21,15 @@ PROBABILITY = fixed32_tag(pb.Class.PROBABILITY_FIELD_NUMBER)
 FLOAT_BYTES = 4
 ZERO = bytes(FLOAT_BYTES)
 """A probability that protobuf leaves out."""
+
+
+def error_result(error: ServiceError) -> bytes:
+    """The ImageResult of an image that gets an error."""
+    code, message = status_of(error)
+    return pb.ImageResult(error=pb.ImageError(code=code.value[0], message=message)).SerializeToString()
+
+
+NO_NUMBER = error_result(RequestFailed("the model's probabilities for this image are not numbers (NaN)"))
 
 
 class ClassificationWriter:
@@ -33,31 +43,31 @@ class ClassificationWriter:
         self._beginnings = [self._beginning(content) for content in self._classes]
 
     def response_of_one(self, outputs: TensorMap, top_k: int, *, logits: bool) -> bytes:
-        """The serialised ClassifyResponse of a call for one picture: its row, among those of a run."""
-        part = outputs if isinstance(outputs, BatchSlice) else BatchSlice(BatchOutputs(outputs), 0, 1)
+        """The serialised ClassifyResponse of a call for one image."""
+        probabilities = outputs["probabilities"]
         if top_k == 1 and not logits:
-            responses = part.shared.once(self, self._responses)
-            if responses is not None:
-                return responses[part.start]
-        return self.response(self.results(part, top_k, logits=logits))
+            index = int(probabilities.argmax())
+            if probabilities[0, index] > 0:  # a zero is left out, and NaN is an error
+                return self._beginnings[index] + probabilities.tobytes()[index * FLOAT_BYTES :][:FLOAT_BYTES]
+        return self.response(self.results(outputs, top_k, logits=logits))
 
     def results(self, outputs: TensorMap, top_k: int, *, logits: bool) -> list[bytes]:
         """One ImageResult a row, the ``top_k`` most probable classes first; of equal ones the first."""
-        # For one row, NumPy takes longer than all else here: those who share a run have it done once.
-        if isinstance(outputs, BatchSlice):
-            shared, rows = outputs.shared, range(outputs.start, outputs.stop)
-        else:
-            shared, rows = BatchOutputs(outputs), range(len(outputs["probabilities"]))
-        order = shared.once(top_k, lambda arrays: _order(arrays["probabilities"], top_k))
-        floats, size = shared.bytes_of("probabilities")
-        results = [b"".join([self._class(index, floats, row * size) for index in order[row]]) for row in rows]
-        if logits and "logits" in outputs:
-            raw, size = shared.bytes_of("logits")
-            field = bytes_field(LOGITS, size)
-            results = [
-                result + field + raw[row * size : (row + 1) * size] for row, result in zip(rows, results, strict=True)
-            ]
-        return [bytes_field(CLASSIFICATION, len(result)) + result for result in results]
+        probabilities = outputs["probabilities"]
+        floats, size = probabilities.tobytes(), probabilities.shape[1] * FLOAT_BYTES
+        raw_logits = outputs["logits"].tobytes() if logits and "logits" in outputs else b""
+        raw_size = len(raw_logits) // len(probabilities)
+        tail = bytes_field(LOGITS, raw_size) if raw_logits else b""
+        results = []
+        for row, (order, last) in enumerate(_orders(probabilities, top_k)):
+            if math.isnan(probabilities.item(row, last)):
+                results.append(NO_NUMBER)
+                continue
+            start = row * size
+            parts = [self._class(index, floats, start) for index in order]
+            result = b"".join([*parts, tail, raw_logits[row * raw_size : (row + 1) * raw_size]])
+            results.append(bytes_field(CLASSIFICATION, len(result)) + result)
+        return results
 
     def response(self, results: Sequence[bytes]) -> bytes:
         """The serialised ClassifyResponse with these results."""
@@ -65,20 +75,6 @@ class ClassificationWriter:
         for result in results:
             parts += (bytes_field(RESULTS, len(result)), result)
         return b"".join(parts)
-
-    def _responses(self, arrays: TensorMap) -> list[bytes] | None:
-        """The responses that name the most probable class of each row, if they all differ from its beginning alike."""
-        probabilities = arrays["probabilities"]
-        order = probabilities.argmax(axis=1)
-        best = probabilities[np.arange(len(order)), order]
-        if not best.all():
-            return None
-        floats = best.tobytes()
-        beginnings = self._beginnings
-        return [
-            beginnings[index] + floats[row * FLOAT_BYTES : (row + 1) * FLOAT_BYTES]
-            for row, index in enumerate(order.tolist())
-        ]
 
     def _beginning(self, content: bytes) -> bytes:
         """The response that names one class, up to its probability."""
@@ -99,11 +95,10 @@ class ClassificationWriter:
         return bytes_field(CLASSES, len(content)) + content
 
 
-def _order(probabilities: Array, top_k: int) -> list[list[int]]:
-    """The classes of each row, the ``top_k`` most probable ones first."""
+def _orders(probabilities: Array, top_k: int) -> Iterable[tuple[list[int], int]]:
+    """For each row, the ``top_k`` most probable classes, best first; and the class that is NaN if any is."""
     if top_k == 1:
-        order = probabilities.argmax(axis=1)[:, None]
-    else:
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
-    result: list[list[int]] = order.tolist()
-    return result
+        best: list[int] = probabilities.argmax(axis=1).tolist()
+        return [([index], index) for index in best]
+    order = (-probabilities).argsort(axis=1, kind="stable")
+    return zip(order[:, :top_k].tolist(), order[:, -1].tolist(), strict=True)

@@ -8,17 +8,18 @@ from concurrent.futures import Executor
 from functools import lru_cache
 
 from service.api.classify_job import ClassifyJob, ClassifyOptions
-from service.api.classify_response import ClassificationWriter
-from service.api.request_scanner import RequestScanner
+from service.api.classify_response import ClassificationWriter, error_result
+from service.api.known_requests import KnownRequests
+from service.api.model_errors import ModelErrors
 from service.batching.batch import TensorMap
 from service.batching.request import Request
-from service.errors import InvalidRequest, ServiceError
+from service.errors import InvalidRequest
 from service.images.decode import ImageShape, decode, from_pixels
 from service.images.decode_pool import DecodePool
+from service.images.digits import DIMENSIONS
 from service.images.sniff import ImageHeader, sniff
 from service.pb import image_classifier_pb2 as pb
 from service.rpc import Call, ImmediateMethod, Methods
-from service.rpc.status import status_of
 from service.runtime.repository import Endpoint, Repository
 from service.tensors import Array
 
@@ -34,12 +35,23 @@ MAX_OPTIONS = 256
 class ImageClassifier:
     """Answers the RPCs of ``convserve.v1.ImageClassifier`` from the models of a repository."""
 
-    def __init__(self, repository: Repository, decoders: Executor, *, max_image_pixels: int, max_decoding: int) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        decoders: Executor,
+        *,
+        max_image_pixels: int,
+        max_decoding: int,
+        digit_normalization: bool,
+        model_errors: ModelErrors | None = None,
+    ) -> None:
         """``decoders`` run what may take long, for at most ``max_decoding`` images: decoding and scaling."""
         self._repository = repository
         self._decoders = DecodePool(decoders, max_decoding)
         self._max_image_pixels = max_image_pixels
-        self._scanner: RequestScanner[ClassifyOptions] = RequestScanner()
+        self._digit_normalization = digit_normalization
+        self._model_errors = model_errors or ModelErrors()
+        self._known: KnownRequests[ClassifyOptions] = KnownRequests()
         self._writers: dict[tuple[str, str], ClassificationWriter] = {}
         self._options = lru_cache(MAX_OPTIONS)(self._find_out)
 
@@ -53,12 +65,12 @@ class ImageClassifier:
 
     def classify(self, call: Call) -> None:
         """Reads and checks; pictures that the model takes as they are, or nearly, go straight to the batcher."""
-        head = self._scanner.find(call.payload)
-        if head is not None:
-            self._ask(call, head.plan, head.read(call.payload))
+        known = self._known.find(call.payload)
+        if known is not None:
+            self._ask(call, known.plan, known.read(call.payload))
             return
         message = _parse(call.payload)
-        options = self._options(message.model_name, message.model_version, message.top_k, message.include_logits)
+        options = self._options(message.model_name, message.model_version, message.top_k, logits=message.include_logits)
         if not message.images:
             raise InvalidRequest("the call has no images")
         shape = options.shape
@@ -77,7 +89,7 @@ class ImageClassifier:
             job.queue()
             job.batcher.dispatch()  # what is submitted here is part of no burst of the transport's
 
-        self._decoders.spread(
+        self._decoders.for_each(
             len(message.images),
             lambda position: self._prepare(job, position, shape),
             queue,
@@ -92,7 +104,7 @@ class ImageClassifier:
         try:
             pixels = self._pixels(image, options.shape, plain)[None]
         except InvalidRequest as error:
-            call.respond(options.writer.response([_error(error)]))
+            call.respond(options.writer.response([error_result(error)]))
             return
         if _is_ready_made(image, options.shape):
             self._remember(call.payload, message, pixels, options)
@@ -102,30 +114,37 @@ class ImageClassifier:
         """Queues one picture; the endpoint's batcher answers."""
         batcher = options.endpoint.batcher
 
-        def answer(result: TensorMap | Exception) -> None:
+        def complete(result: TensorMap | Exception) -> None:
+            if isinstance(result, Exception):
+                call.fail(options.explain(result))
+                return
             try:
-                if isinstance(result, Exception):
-                    raise result
                 call.respond(options.response_of_one(result))
             except Exception as error:
                 call.fail(error)
 
-        request = Request({"images": pixels}, 1, answer, signature=(pixels.shape[1:],), deadline=call.deadline)
+        request = Request(
+            {"images": pixels},
+            1,
+            complete,
+            signature=(pixels.shape[1:],),
+            deadline=call.deadline,
+            source=call.source,
+        )
         batcher.submit(request)
         call.on_cancel(lambda: batcher.cancel(request))
 
     def _remember(self, payload: bytes, message: pb.ClassifyRequest, pixels: Array, options: ClassifyOptions) -> None:
         """Remembers what a call for one picture said."""
         after = pb.ClassifyRequest(top_k=message.top_k, include_logits=message.include_logits).SerializeToString()
-        spec = options.endpoint.session.spec.inputs[0]
-        self._scanner.remember(payload, message, message.images[0].pixels.data, after, spec, pixels, options)
+        self._known.remember(payload, message, message.images[0].pixels.data, after, pixels, options)
 
     def _prepare(self, job: ClassifyJob, position: int, shape: ImageShape, plain: ImageHeader | None = None) -> None:
         """Turns one picture of a call into its row, or its error."""
         try:
             job.rows[position] = self._pixels(job.message.images[position], shape, plain)
         except InvalidRequest as error:
-            job.results[position] = _error(error)
+            job.results[position] = error_result(error)
         except Exception as error:
             job.fail(error)
 
@@ -141,14 +160,15 @@ class ImageClassifier:
             return from_pixels(pixels.data, pixels.height, pixels.width, pixels.channels, shape, self._max_image_pixels)
         return decode(image.encoded, shape, self._max_image_pixels, plain)
 
-    def _find_out(self, name: str, version: str, top_k: int, logits: bool) -> ClassifyOptions:
+    def _find_out(self, name: str, version: str, top_k: int, *, logits: bool) -> ClassifyOptions:
         """What a call with these fields asks; raises ServiceError."""
         endpoint = self._repository.find(name, version)
         if not is_classifier(endpoint):
             raise InvalidRequest(
                 f"the model '{name}' does not classify images: it takes tensors, through inference.GRPCInferenceService"
             )
-        return ClassifyOptions(endpoint, image_shape(endpoint), self._writer(endpoint), max(1, top_k), logits)
+        shape = image_shape(endpoint, normalize_digits=self._digit_normalization)
+        return ClassifyOptions(endpoint, shape, self._writer(endpoint), max(1, top_k), logits, self._model_errors)
 
     def _list_models(self, _message: pb.ListModelsRequest) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(
@@ -156,9 +176,11 @@ class ImageClassifier:
         )
 
 
-def image_shape(endpoint: Endpoint) -> ImageShape:
+def image_shape(endpoint: Endpoint, *, normalize_digits: bool = False) -> ImageShape:
     """Height, width and channels of the images that the endpoint's model takes."""
-    return ImageShape(*endpoint.session.spec.inputs[0].shape[1:])
+    height, width, channels = endpoint.session.spec.inputs[0].shape[1:]
+    digits = normalize_digits and "digits" in endpoint.session.metadata.preprocessing
+    return ImageShape(height, width, channels, digits=digits and (height, width, channels) == DIMENSIONS)
 
 
 def is_classifier(endpoint: Endpoint) -> bool:
@@ -192,13 +214,7 @@ def _is_ready_made(image: pb.Image, shape: ImageShape) -> bool:
     if image.WhichOneof("content") != "pixels":
         return False
     pixels = image.pixels
-    return shape == ImageShape(pixels.height, pixels.width, pixels.channels)
-
-
-def _error(error: ServiceError) -> bytes:
-    """The ImageResult of a picture that was refused."""
-    code, message = status_of(error)
-    return pb.ImageResult(error=pb.ImageError(code=code.value[0], message=message)).SerializeToString()
+    return shape.dimensions == (pixels.height, pixels.width, pixels.channels)
 
 
 def _summary(endpoint: Endpoint) -> pb.ModelSummary:

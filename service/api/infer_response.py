@@ -1,6 +1,6 @@
 """ModelInfer's response: which outputs, in which form, and its bytes.
 
-A response ends with its tensors' bytes, each copied into it once. All that comes before them depends
+A response ends with its tensors' bytes, each copied into it once. All that comes before them, but for the id, depends
 on the model and the shapes alone, so it is serialised once for each shape: 8 µs become 1.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from service.api.protobuf_wire import bytes_field
-from service.batching.batch import BatchSlice, TensorMap
+from service.batching.batch import TensorMap
 from service.pb import open_inference_pb2 as pb
 from service.tensors import DATATYPES, Array, TensorSpec, encode
 
@@ -21,17 +21,16 @@ RAW = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
 
 
 class InferResponseEncoder:
-    """How a request wants to be answered; requests that want the same may share one."""
+    """Writes the responses of requests that want the same outputs of a model."""
 
     __slots__ = (
         "_batches",
         "_classes",
         "_head",
-        "_known",
+        "_is_raw",
         "_labels",
-        "_layouts_of_slices",
+        "_layouts",
         "_names",
-        "_plain",
         "_specs",
     )
 
@@ -39,7 +38,6 @@ class InferResponseEncoder:
         self,
         model: str,
         version: str,
-        request_id: str,
         wanted: Sequence[tuple[TensorSpec, int]],
         *,
         labels: Sequence[str] = (),
@@ -49,65 +47,44 @@ class InferResponseEncoder:
 
         ``labels`` and ``batches`` (whether the first axis counts rows) are the model's, for that extension.
         """
-        self._head = pb.ModelInferResponse(model_name=model, model_version=version, id=request_id)
+        self._head = pb.ModelInferResponse(model_name=model, model_version=version).SerializeToString()
         self._labels = labels
         self._batches = batches
         self._specs = [spec for spec, _ in wanted]
         self._classes = [classes for _, classes in wanted]
-        self._plain = not any(self._classes) and not any(spec.datatype.numpy.hasobject for spec in self._specs)
+        self._is_raw = not any(self._classes) and not any(spec.datatype.numpy.hasobject for spec in self._specs)
         self._names = [spec.name for spec in self._specs]
-        self._known: dict[Shapes, list[bytes]] = {}
-        self._layouts_of_slices: dict[tuple[int, Shapes], list[bytes]] = {}
+        self._layouts: dict[Shapes, list[bytes]] = {}
 
-    def encode(self, outputs: TensorMap) -> bytes:
-        """The serialised response with these outputs of the model."""
-        if not self._plain:
-            return self._encode_any(outputs)
-        if type(outputs) is BatchSlice:
-            return self._encode_slice(outputs)
-        arrays = [outputs[spec.name] for spec in self._specs]
+    def encode(self, outputs: TensorMap, id_field: bytes = b"") -> bytes:
+        """The serialised response with these outputs of the model, and the serialised field of its id."""
+        if not self._is_raw:
+            return self._encode_any(outputs, id_field)
+        arrays = [outputs[name] for name in self._names]
         shapes = tuple([array.shape for array in arrays])  # a list: 0.1 µs less than from a generator
-        parts = self._known.get(shapes)
-        if parts is None:
-            parts = self._layout(arrays)
-            if len(self._known) < MAX_LAYOUTS:
-                self._known[shapes] = parts
-        response: list[Any] = parts.copy()
-        response[1::2] = arrays  # buffers, as they are: joining copies each once
-        return b"".join(response)
-
-    def _encode_slice(self, part: BatchSlice) -> bytes:
-        """As ``encode``, without an array for each request: 64 of them share the bytes of their run."""
-        start, stop, shared = part.start, part.stop, part.shared
-        key = stop - start, shared.shapes
-        parts = self._layouts_of_slices.get(key)
-        if parts is None:
-            parts = self._layout([part[name] for name in self._names])
-            if len(self._layouts_of_slices) < MAX_LAYOUTS:
-                self._layouts_of_slices[key] = parts
-        response = parts.copy()
-        place = 1
-        for name in self._names:
-            raw, size = shared.bytes_of(name)
-            response[place] = raw[start * size : stop * size]
-            place += 2
+        layout = self._layouts.get(shapes)
+        if layout is None:
+            layout = self._layout(arrays)
+            if len(self._layouts) < MAX_LAYOUTS:
+                self._layouts[shapes] = layout
+        response: list[Any] = layout.copy()
+        response[1] = id_field
+        response[3::2] = arrays  # buffers, as they are: joining copies each once
         return b"".join(response)
 
     def _layout(self, arrays: Sequence[Array]) -> list[bytes]:
-        """What comes before the first array's bytes, a place for them, what comes before the second's, and so on."""
+        """The response in pieces: the model, a place for the id, what precedes an array, a place for it, and so on."""
         message = pb.ModelInferResponse()
-        message.CopyFrom(self._head)
         for spec, array in zip(self._specs, arrays, strict=True):
             message.outputs.add(name=spec.name, datatype=spec.datatype.name, shape=array.shape)
-        parts = [message.SerializeToString()]
+        parts = [self._head, b"", message.SerializeToString()]
         for array in arrays:
             parts[-1] += bytes_field(RAW, array.nbytes)
             parts += [b"", b""]
         return parts
 
-    def _encode_any(self, outputs: TensorMap) -> bytes:
+    def _encode_any(self, outputs: TensorMap, id_field: bytes) -> bytes:
         message = pb.ModelInferResponse()
-        message.CopyFrom(self._head)
         for spec, classes in zip(self._specs, self._classes, strict=True):
             array, datatype = outputs[spec.name], spec.datatype
             if classes:
@@ -117,17 +94,28 @@ class InferResponseEncoder:
                 )
             message.outputs.add(name=spec.name, datatype=datatype.name, shape=array.shape)
             message.raw_output_contents.append(encode(array, datatype))
-        return message.SerializeToString()
+        return self._head + id_field + message.SerializeToString()
 
 
 def _classification(array: Array, count: int, labels: Sequence[str], *, batches: bool) -> Array:
-    """The classification extension: ``"<value>:<index>:<label>"``, highest first, along the last axis."""
+    """The classification extension: ``"<value>:<index>:<label>"``, highest first, along the last axis.
+
+    As Triton prints them, whole numbers have no decimal places, all others six.
+    """
     flat = array.reshape(len(array), -1) if batches else array.reshape(1, -1)
-    order = np.argsort(-flat.astype(np.float64), axis=1, kind="stable")[:, :count]
+    whole = flat.dtype.kind in "iu"
+    order = (_descending(flat) if whole else np.argsort(-flat.astype(np.float64), axis=1, kind="stable"))[:, :count]
     named = len(labels) == flat.shape[1]
     texts = np.empty(order.shape, dtype=object)
     for row, column in np.ndindex(order.shape):
         index = order[row, column]
         label = f":{labels[int(index)]}" if named else ""
-        texts[row, column] = f"{flat[row, index]:.6f}:{index}{label}"
+        value = f"{flat[row, index]}" if whole else f"{flat[row, index]:.6f}"
+        texts[row, column] = f"{value}:{index}{label}"
     return texts if batches else texts[0]
+
+
+def _descending(numbers: Array) -> Array:
+    """The order of whole numbers, of equal ones the first: their negative may not exist."""
+    order: Array = numbers.shape[1] - 1 - np.argsort(numbers[:, ::-1], axis=1, kind="stable")[:, ::-1]
+    return order

@@ -1,43 +1,53 @@
 """The RPCs of the Open Inference Protocol, answered from the models of a repository."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from service.api import infer_request as inference
-from service.api.infer_response import InferResponseEncoder
-from service.api.request_scanner import RequestScanner
+from service.api import infer_request, model_reports
+from service.api.infer_plan import InferPlan, InferPlans, is_reusable, make_plan
+from service.api.model_errors import ModelErrors
+from service.api.protobuf_wire import bytes_field
+from service.api.request_scanner import scan
 from service.batching.batch import TensorMap
 from service.batching.request import Request
-from service.batching.statistics import Duration
-from service.errors import NotReady, Unsupported
+from service.errors import InvalidRequest, NotReady, Unsupported
 from service.pb import open_inference_pb2 as pb
 from service.rpc import BidiMethod, Call, ImmediateMethod, Methods
-from service.runtime.repository import FILE_NAME, Endpoint, Repository
-from service.tensors import DATATYPES, TensorSpec
+from service.runtime.repository import Repository
 
 SERVICE = "inference.GRPCInferenceService"
 EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
-PLATFORM = "onnxruntime_onnx"
-DATA_TYPES = {name: getattr(pb, f"TYPE_{'STRING' if name == 'BYTES' else name}") for name in DATATYPES}
+STREAMED = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
+FINAL = pb.ModelInferResponse(
+    parameters={"triton_final_response": pb.InferParameter(bool_param=True)}
+).SerializeToString()
+"""What a response has besides in a stream: each is the last one of its request."""
 
 
 class InferenceProtocol:
     """Answers the RPCs of ``inference.GRPCInferenceService`` from the models of a repository."""
 
     def __init__(
-        self, repository: Repository, *, server_name: str, server_version: str, is_ready: Callable[[], bool]
+        self,
+        repository: Repository,
+        *,
+        server_name: str,
+        server_version: str,
+        is_ready: Callable[[], bool],
+        model_errors: ModelErrors | None = None,
     ) -> None:
         self._repository = repository
         self._server_name = server_name
         self._server_version = server_version
         self._is_ready = is_ready
-        self._scanner: RequestScanner[InferPlan] = RequestScanner()
+        self._model_errors = model_errors or ModelErrors()
+        self._plans = InferPlans()
 
     @property
     def methods(self) -> Methods:
         """The RPCs by full name."""
-        cold = {
+        immediate = {
             "ServerLive": ImmediateMethod(pb.ServerLiveRequest, lambda _: pb.ServerLiveResponse(live=True)),
             "ServerReady": ImmediateMethod(
                 pb.ServerReadyRequest, lambda _: pb.ServerReadyResponse(ready=self._is_ready())
@@ -50,47 +60,44 @@ class InferenceProtocol:
             "RepositoryIndex": ImmediateMethod(pb.RepositoryIndexRequest, self._repository_index),
             "RepositoryModelLoad": ImmediateMethod(pb.RepositoryModelLoadRequest, _no_loading),
             "RepositoryModelUnload": ImmediateMethod(pb.RepositoryModelUnloadRequest, _no_loading),
+            **_shared_memory("System"),
+            **_shared_memory("Cuda"),
         }
         return Methods(
             deferred={f"/{SERVICE}/ModelInfer": self.model_infer},
-            immediate={f"/{SERVICE}/{name}": method for name, method in cold.items()},
-            bidi={f"/{SERVICE}/ModelStreamInfer": BidiMethod(self.model_infer, _stream_response)},
+            immediate={f"/{SERVICE}/{name}": method for name, method in immediate.items()},
+            bidi={f"/{SERVICE}/ModelStreamInfer": BidiMethod(self.model_infer, _streamed)},
         )
 
     def model_infer(self, call: Call) -> None:
         """Reads, checks and queues; the endpoint's batcher answers."""
         payload = call.payload
-        head = self._scanner.find(payload)
-        if head is not None:
-            known = head.plan
-            endpoint, reply = known.endpoint, known.reply
-            inputs: TensorMap = {head.spec.name: head.read(payload)}
-            request = Request(
-                inputs, known.rows, _answer(call, reply), signature=known.signature, deadline=call.deadline
-            )
+        scanned = scan(payload)
+        plan = self._plans.find(scanned[0]) if scanned is not None else None
+        if scanned is not None and plan is not None:
+            _, id_field, parameters, places = scanned
+            inputs = plan.read(payload, places)
+            queue = infer_request.read_parameters(parameters) if parameters else infer_request.PLAIN_QUEUE
         else:
-            message = inference.parse(payload)
+            message = infer_request.parse(payload)
             endpoint = self._repository.find(message.model_name, message.model_version)
-            inputs, rows = inference.read_inputs(message, endpoint)
-            wanted = inference.wanted_outputs(message, endpoint)
-            reply = _reply(endpoint, message.id, wanted)
-            deadline, priority = inference.queue_parameters(message, call.deadline)
-            signature = tuple(array.shape[1:] for array in inputs.values())
-            request = Request(
-                inputs, rows, _answer(call, reply), signature=signature, deadline=deadline, priority=priority
-            )
-            self._remember(payload, message, inputs, InferPlan(endpoint, rows, signature, reply))
-        endpoint.batcher.submit(request)
-        call.on_cancel(lambda: endpoint.batcher.cancel(request))
-
-    def _remember(self, payload: bytes, message: pb.ModelInferRequest, inputs: TensorMap, known: "InferPlan") -> None:
-        """Remembers what a request said, unless it says more than a model and the shape of one tensor.
-
-        Parameters may tell a time, and an id is another in every request.
-        """
-        raw, spec = message.raw_input_contents, known.endpoint.session.spec.inputs[0]
-        if len(raw) == 1 and not message.id and not message.parameters and not spec.datatype.numpy.hasobject:
-            self._scanner.remember(payload, message, raw[0], b"", spec, inputs[spec.name], known)
+            plan, inputs = make_plan(message, endpoint)
+            queue = infer_request.queue_options(message.parameters)
+            id_field = pb.ModelInferResponse(id=message.id).SerializeToString()
+            if scanned is not None and is_reusable(message, plan):
+                self._plans.remember(scanned[0], plan)
+        batcher = plan.endpoint.batcher
+        request = Request(
+            inputs,
+            plan.rows,
+            _Completion(call, plan, id_field, self._model_errors),
+            signature=plan.signature,
+            deadline=queue.deadline(call.deadline),
+            priority=queue.priority,
+            source=call.source,
+        )
+        batcher.submit(request)
+        call.on_cancel(partial(batcher.cancel, request))
 
     def _model_ready(self, message: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
         try:
@@ -104,43 +111,11 @@ class InferenceProtocol:
 
     def _model_metadata(self, message: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         endpoint = self._repository.find(message.name, message.version)
-        spec, metadata = endpoint.session.spec, endpoint.session.metadata
-        return pb.ModelMetadataResponse(
-            name=endpoint.name,
-            versions=self._repository.versions(endpoint.name),
-            platform=PLATFORM,
-            inputs=[_tensor_metadata(tensor) for tensor in spec.inputs],
-            outputs=[_tensor_metadata(tensor) for tensor in spec.outputs],
-            properties=metadata.properties,
-        )
+        return model_reports.model_metadata(endpoint, self._repository.versions(endpoint.name))
 
     def _model_config(self, message: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
         endpoint = self._repository.find(message.name, message.version)
-        spec = endpoint.session.spec
-        skip = 1 if spec.batches else 0  # dims leave the batch axis out where max_batch_size tells of it
-        config = pb.ModelConfig(
-            name=endpoint.name,
-            platform=PLATFORM,
-            backend="onnxruntime",
-            max_batch_size=endpoint.batcher.max_batch_rows if spec.batches else 0,
-            default_model_filename=FILE_NAME,
-            input=[
-                pb.ModelInput(
-                    name=tensor.name,
-                    data_type=DATA_TYPES[tensor.datatype.name],
-                    format=pb.ModelInput.FORMAT_NHWC if spec.is_image_classifier else pb.ModelInput.FORMAT_NONE,
-                    dims=tensor.shape[skip:],
-                )
-                for tensor in spec.inputs
-            ],
-            output=[
-                pb.ModelOutput(name=tensor.name, data_type=DATA_TYPES[tensor.datatype.name], dims=tensor.shape[skip:])
-                for tensor in spec.outputs
-            ],
-        )
-        if spec.batches:
-            config.dynamic_batching.SetInParent()
-        return pb.ModelConfigResponse(config=config)
+        return pb.ModelConfigResponse(config=model_reports.model_config(endpoint))
 
     def _model_statistics(self, message: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
         """Of one version, of all versions of a model, or of all models."""
@@ -150,11 +125,16 @@ class InferenceProtocol:
                 chosen = [endpoint for endpoint in self._repository if endpoint.name == message.name]
         else:
             chosen = list(self._repository)
-        return pb.ModelStatisticsResponse(model_stats=[_statistics(endpoint) for endpoint in chosen])
+        return pb.ModelStatisticsResponse(model_stats=[model_reports.model_statistics(endpoint) for endpoint in chosen])
 
     def _repository_index(self, message: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
         models = [
-            pb.RepositoryIndexResponse.ModelIndex(name=endpoint.name, version=endpoint.version, state="READY")
+            pb.RepositoryIndexResponse.ModelIndex(
+                name=endpoint.name,
+                version=endpoint.version,
+                state="READY",
+                reason=_remark(endpoint.session.spec.unbatched_reason),
+            )
             for endpoint in self._repository
         ]
         if not message.ready:
@@ -168,79 +148,71 @@ class InferenceProtocol:
         return pb.RepositoryIndexResponse(models=models)
 
 
-@dataclass(frozen=True, slots=True)
-class InferPlan:
-    """What the head of a request says."""
+class _Completion:
+    """Answers a call, from the outputs of its rows or from an error.
 
-    endpoint: Endpoint
-    rows: int
-    signature: tuple[tuple[int, ...], ...]
-    reply: InferResponseEncoder
+    A closure would be six objects for the garbage collector to walk, which cost 0.7 µs a request.
+    """
 
+    __slots__ = ("_call", "_id_field", "_model_errors", "_plan")
 
-def _reply(endpoint: Endpoint, request_id: str, wanted: Sequence[tuple[TensorSpec, int]]) -> InferResponseEncoder:
-    session = endpoint.session
-    return InferResponseEncoder(
-        endpoint.name,
-        endpoint.version,
-        request_id,
-        wanted,
-        labels=session.metadata.labels,
-        batches=session.spec.batches,
-    )
+    def __init__(self, call: Call, plan: InferPlan, id_field: bytes, model_errors: ModelErrors) -> None:
+        self._call = call
+        self._plan = plan
+        self._id_field = id_field
+        self._model_errors = model_errors
 
-
-def _answer(call: Call, reply: InferResponseEncoder) -> Callable[[TensorMap | Exception], None]:
-    """What gives a call its answer, from the outputs of its rows or from an error."""
-
-    def answer(result: TensorMap | Exception) -> None:
+    def __call__(self, result: TensorMap | Exception) -> None:
+        if isinstance(result, Exception):
+            self._call.fail(self._explain(result))
+            return
         try:
-            if isinstance(result, Exception):
-                raise result
-            call.respond(reply.encode(result))
+            self._call.respond(self._plan.encoder.encode(result, self._id_field))
         except Exception as error:
-            call.fail(error)
+            self._call.fail(error)
 
-    return answer
+    def _explain(self, error: Exception) -> Exception:
+        request_id = pb.ModelInferResponse.FromString(self._id_field).id
+        shapes = [tensor.shape for tensor in self._plan.tensors]
+        return self._model_errors.for_caller(error, self._plan.endpoint, request_id, shapes)
 
 
-def _tensor_metadata(tensor: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
-    return pb.ModelMetadataResponse.TensorMetadata(name=tensor.name, datatype=tensor.datatype.name, shape=tensor.shape)
+def _streamed(payload: bytes, answer: bytes | str) -> bytes:
+    """A message of ModelStreamInfer: the response of ModelInfer to this request, or what its error says."""
+    if isinstance(answer, bytes):
+        return bytes_field(STREAMED, len(answer) + len(FINAL)) + answer + FINAL
+    try:
+        request_id = infer_request.parse(payload).id
+    except InvalidRequest:
+        request_id = ""
+    response = pb.ModelStreamInferResponse(error_message=answer)
+    response.infer_response.MergeFromString(FINAL)
+    response.infer_response.id = request_id
+    return response.SerializeToString()
 
 
-def _stream_response(answer: bytes | str) -> bytes:
-    """A message of ModelStreamInfer: the response of ModelInfer, or what its error says."""
-    if isinstance(answer, str):
-        return pb.ModelStreamInferResponse(error_message=answer).SerializeToString()
-    return pb.ModelStreamInferResponse(infer_response=pb.ModelInferResponse.FromString(answer)).SerializeToString()
+def _shared_memory(kind: str) -> dict[str, ImmediateMethod]:
+    """The RPCs of one kind of shared memory: there is none, so unregistering is done and registering refused."""
+
+    def message(name: str) -> Any:
+        return getattr(pb, f"{kind}SharedMemory{name}")
+
+    status, unregister = message("StatusResponse"), message("UnregisterResponse")
+    return {
+        f"{kind}SharedMemoryStatus": ImmediateMethod(message("StatusRequest"), lambda _: status()),
+        f"{kind}SharedMemoryRegister": ImmediateMethod(message("RegisterRequest"), _no_shared_memory),
+        f"{kind}SharedMemoryUnregister": ImmediateMethod(message("UnregisterRequest"), lambda _: unregister()),
+    }
+
+
+def _no_shared_memory(_message: Any) -> Any:
+    raise Unsupported("shared memory is not supported: send tensors in the request, as raw_input_contents")
+
+
+def _remark(unbatched_reason: str) -> str:
+    """What an operator should know of a model that is ready."""
+    return f"not batched: {unbatched_reason}" if unbatched_reason else ""
 
 
 def _no_loading(_message: Any) -> pb.RepositoryModelLoadResponse:
     raise Unsupported("explicit model load / unload is not supported: the models are those of the folder at the start")
-
-
-def _statistics(endpoint: Endpoint) -> pb.ModelStatistics:
-    counted = endpoint.batcher.statistics
-    return pb.ModelStatistics(
-        name=endpoint.name,
-        version=endpoint.version,
-        last_inference=counted.last_run_ms,
-        inference_count=counted.rows,
-        execution_count=counted.runs,
-        inference_stats=pb.InferStatistics(
-            success=_duration(counted.success),
-            fail=_duration(counted.fail),
-            queue=_duration(counted.queue),
-            compute_input=_duration(counted.join),
-            compute_infer=_duration(counted.run),
-            compute_output=_duration(counted.split),
-        ),
-        batch_stats=[
-            pb.InferBatchStatistics(batch_size=rows, compute_infer=_duration(duration))
-            for rows, duration in sorted(counted.run_by_rows.copy().items())
-        ],
-    )
-
-
-def _duration(duration: Duration) -> pb.StatisticDuration:
-    return pb.StatisticDuration(count=duration.count, ns=duration.ns)

@@ -1,74 +1,81 @@
-"""Requests that begin as one did before: what was parsed then need not be parsed again.
+"""ModelInfer's request, as far as it is read without protobuf: its top-level fields.
 
-All that a client's requests differ in, from one to the next, is the bytes of one tensor or image. If
-a request is the very serialisation of its message, and only those bytes change, the result is the
-serialisation of the message with the other bytes: so a request of the same length with the same
-bytes around them says the same. Comparing takes 0.4 µs, parsing and checking 10; and the content is
-read where it lies, without the copy that protobuf makes.
+Most requests of a client differ only in id, parameters and the elements of their tensors. What is left without these,
+the key, is a sequence of whole fields and of headers of raw contents. So two requests with the same key ask for the
+same, and what protobuf and the checks found for the first holds for the second. Scanning takes 0.6 µs, those two 15.
 """
 
-from dataclasses import dataclass
-from typing import Generic, TypeVar
-
-import numpy as np
 from google.protobuf.message import Message
 
-from service.tensors import Array, TensorSpec
-
-MAX_KNOWN = 1024
-"""Remembered at once. Past that all are forgotten, and learned anew."""
-MAX_FRAME_BYTES = 1024
-"""Around the content; usual are 60 and 30."""
-KEY_BYTES = 16
-"""Of the beginning, that tell most models apart."""
-
-T = TypeVar("T")
+from service.api.protobuf_wire import LENGTH_DELIMITED
+from service.pb import open_inference_pb2 as pb
 
 
-@dataclass(frozen=True, slots=True)
-class KnownRequest(Generic[T]):
-    """The bytes around the content of a request, and what they say."""
-
-    before: bytes
-    after: bytes
-    spec: TensorSpec
-    shape: tuple[int, ...]
-    plan: T
-
-    def read(self, payload: bytes) -> Array:
-        """The content of a request with this head, as an array that is a view of it."""
-        return np.ndarray(self.shape, self.spec.datatype.numpy, payload, len(self.before))
+def _tag(message: type[Message], field: str) -> int:
+    return message.DESCRIPTOR.fields_by_name[field].number << 3 | LENGTH_DELIMITED
 
 
-class RequestScanner(Generic[T]):
-    """RequestScanner by the length of the whole request, and its first bytes. Any thread may ask."""
+ID = _tag(pb.ModelInferRequest, "id")
+PARAMETERS = _tag(pb.ModelInferRequest, "parameters")
+RAW = _tag(pb.ModelInferRequest, "raw_input_contents")
+KEPT = frozenset(_tag(pb.ModelInferRequest, name) for name in ("model_name", "model_version", "inputs", "outputs"))
+EMPTY_FIELD_BYTES = 2
+"""Of a field without content: its tag, and a length of zero."""
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[int, bytes], KnownRequest[T]] = {}
+ScannedRequest = tuple[bytes, bytes, bytes, list[int]]
+"""The key; the field of the id, which is the same in a response; the fields of the parameters; where each entry of
+raw_input_contents begins."""
 
-    def __len__(self) -> int:
-        return len(self._known)
 
-    def find(self, payload: bytes) -> KnownRequest[T] | None:
-        """The head of this request, if it is known."""
-        head = self._known.get((len(payload), payload[:KEY_BYTES]))
-        if head is None or not payload.startswith(head.before) or not payload.endswith(head.after):
-            return None
-        return head
+def scan(payload: bytes) -> ScannedRequest | None:
+    """Reads the top-level fields; None for anything unusual, which protobuf has to judge.
 
-    def remember(
-        self, payload: bytes, message: Message, content: bytes, after: bytes, spec: TensorSpec, array: Array, plan: T
-    ) -> None:
-        """Remembers a request that was read as ``message``, and its ``content`` as ``array``, with what it means.
+    Unusual are unknown fields, a second id, one above 127 bytes or not of ASCII, and what is cut short.
+    """
+    at = kept = 0
+    size = len(payload)
+    key = id_field = parameters = b""
+    places: list[int] = []
+    try:
+        while at < size:
+            tag = payload[at]
+            length = payload[at + 1]
+            begin = at + 2
+            if length > 0x7F:
+                length = length & 0x7F | payload[begin] << 7
+                begin += 1
+                if length > 0x3FFF:
+                    length, begin = _long_varint(payload, at + 1)
+            end = begin + length
+            if tag in KEPT:
+                at = end
+                continue
+            if tag == RAW:
+                key += payload[kept:begin]
+                places.append(begin)
+            elif tag == ID and not id_field:
+                key += payload[kept:at]
+                id_field = payload[at:end]
+            elif tag == PARAMETERS:
+                key += payload[kept:at]
+                parameters += payload[at:end]
+            else:
+                return None
+            at = kept = end
+    except IndexError:
+        return None
+    if at != size or not id_field.isascii():  # a length of two bytes is not ASCII either
+        return None
+    return key + payload[kept:], id_field if len(id_field) > EMPTY_FIELD_BYTES else b"", parameters, places
 
-        ``after`` is what follows the content when the message is serialised. Nothing is remembered
-        where that is of no use: for elements across their boundaries, say.
-        """
-        at = len(payload) - len(after) - len(content)
-        if at < KEY_BYTES or at + len(after) > MAX_FRAME_BYTES or at % spec.datatype.numpy.itemsize:
-            return
-        if payload[at : at + len(content)] != content or message.SerializeToString() != payload:
-            return  # written in an order of its own: nothing is known of what else could change
-        if len(self._known) >= MAX_KNOWN:
-            self._known.clear()
-        self._known[len(payload), payload[:KEY_BYTES]] = KnownRequest(payload[:at], after, spec, array.shape, plan)
+
+def _long_varint(payload: bytes, at: int) -> tuple[int, int]:
+    """A varint of up to five bytes, and where it ends; raises IndexError for a longer one."""
+    value = 0
+    for shift in (0, 7, 14, 21, 28):
+        byte = payload[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte <= 0x7F:
+            return value, at
+    raise IndexError("a varint of more than five bytes")

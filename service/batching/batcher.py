@@ -10,45 +10,23 @@ than it saves (docs/decisions). All others happen in the batcher's own threads, 
 import math
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from types import TracebackType
 from typing import Self
 
+from service.batching import admission
 from service.batching.batch import TensorMap, concatenate, split
+from service.batching.estimate import RunTimes
 from service.batching.policy import BatchingPolicy
 from service.batching.queue import FairQueue
 from service.batching.request import Request
+from service.batching.run import Run
 from service.batching.statistics import Statistics
-from service.errors import Cancelled, Expired, Overloaded, Stopping
+from service.errors import Cancelled, Expired, Stopping
 
 EXPIRED = "Request timeout expired: it waited in the queue for longer than the caller allows."
-MAX_ESTIMATES = 1024
-"""Signatures and sizes whose run time is remembered; past that all are forgotten."""
-DECAY = 0.75
-"""What each run leaves of the weight of those before it, in the estimate of a row's time."""
-
-
-class Run:
-    """One run under way: the requests whose rows it has, since when, and how it can be ended."""
-
-    __slots__ = ("began_ns", "inline", "requests", "rows", "terminate", "thread")
-
-    def __init__(self, requests: list[tuple[Request, int]]) -> None:
-        """``requests``: each with the number of its rows that this run has."""
-        self.requests = requests
-        self.rows = sum([rows for _, rows in requests])
-        self.began_ns = time.monotonic_ns()
-        self.inline = False
-        """True in the thread that dispatched."""
-        self.thread = threading.get_ident()
-        self.terminate: Callable[[], None] | None = None
-        """Ends the run early; set by the function that runs, if it can."""
-
-    @property
-    def is_wanted(self) -> bool:
-        """True while a caller waits for its outputs."""
-        return not all(request.done for request, _ in self.requests)
 
 
 class Batcher:
@@ -72,7 +50,8 @@ class Batcher:
         self._max_queue_delay_s = policy.max_queue_delay_s
         self._max_inline_ns = policy.max_inline_s * 1e9
         self._flush_scope = flush_scope or nullcontext()
-        self._expected_ns: dict[tuple[Hashable, int], float] = {}
+        self._times = RunTimes()
+        self._calm_rows = policy.max_batch_rows  # so few waiting rows are within all limits but a deadline
         self.name = name
         self.statistics = Statistics()
         self._queue = FairQueue()
@@ -80,8 +59,6 @@ class Batcher:
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._runs: list[Run] = []
-        self._busy_ns, self._busy_rows = 0.0, 0.0  # of late, decayed: their ratio is what a row takes
-        self._backlog_since_ns = 0  # the end of the last run, if others were to follow at once
         self._closed = False
         self._threads = [
             threading.Thread(target=self._serve, name=f"batcher {name}", daemon=True)
@@ -116,8 +93,11 @@ class Batcher:
             if self._closed:
                 raise Stopping("The server is stopping.")
             queue = self._queue
-            if queue.rows or self._runs:
-                self._admit(request)
+            # What follows is asked for each request of a burst, so first whether there is anything to ask.
+            if queue.rows + request.rows > self._calm_rows or (request.deadline is not None and (queue or self._runs)):
+                running = sum(run.rows for run in self._runs)
+                if queue.rows or running:
+                    admission.admit(request, queue, running, self._times.row_s, self.policy, self.name)
             if self._max_queue_delay_s and not queue:
                 self._waiting_since = time.monotonic()
             queue.push(request)
@@ -184,46 +164,6 @@ class Batcher:
         if run is not None and run.terminate is not None and not run.is_wanted:
             run.terminate()
 
-    def _admit(self, request: Request) -> None:
-        """Raises Overloaded where the queue is full, or would keep the request for too long."""
-        queue, rows = self._queue, request.rows
-        running = sum([run.rows for run in self._runs])
-        row_s = self._busy_ns / self._busy_rows / 1e9 if self._busy_rows else 0.0
-        limit_s, limit = self._wait_limit(request, row_s)
-        if queue.rows + rows > self.policy.max_queue_rows:
-            self._admit_to_full_queue(request, (queue.rows + running) * row_s)
-        elif (queue.rows + running) * row_s > limit_s:
-            # Only now: those of other connections that come later do not count.
-            wait_s = (queue.rows_ahead(request) + running) * row_s
-            if wait_s > limit_s:
-                raise Overloaded(
-                    f"Exceeds maximum queue time: '{self.name}' would begin this request in {wait_s * 1e3:.0f} ms, "
-                    f"{max(limit_s, 0) * 1e3:.0f} ms are allowed ({limit}). {_try_again(wait_s)}",
-                    retry_after_s=wait_s,
-                )
-
-    def _admit_to_full_queue(self, request: Request, wait_s: float) -> None:
-        """Raises Overloaded, unless it is others' requests that fill the queue and not this caller's."""
-        queue, policy = self._queue, self.policy
-        own_rows = queue.rows_ahead(request) + request.rows
-        if own_rows > policy.max_batch_rows or queue.rows > 2 * policy.max_queue_rows:
-            raise Overloaded(
-                f"Exceeds maximum queue size: {queue.rows} rows wait for '{self.name}', {policy.max_queue_rows} may. "
-                f"{_try_again(wait_s)}",
-                retry_after_s=wait_s,
-            )
-
-    def _wait_limit(self, request: Request, row_s: float) -> tuple[float, str]:
-        """How long the request may wait for its run, in seconds, and what says so."""
-        policy, rows = self.policy, request.rows
-        # As many rows as one request may have can always wait, however slow the model is.
-        limit_s = policy.max_queue_s if self._queue.rows > policy.max_batch_rows else math.inf
-        if request.deadline is not None:
-            left_s = request.deadline - time.monotonic()
-            if 0 < left_s < limit_s + rows * row_s:  # one that has passed expires in the queue, and is told so
-                return left_s - rows * row_s, "its deadline"
-        return limit_s, "--max-queue-ms"
-
     def _serve(self) -> None:
         while True:
             with self._wake:
@@ -234,6 +174,8 @@ class Batcher:
                 run, expired = self._form_batch()
                 if self._queue and self._has_room():
                     self._wake.notify()
+            for request, _ in run.requests:
+                request.run = run  # so that the run is ended when no caller waits any more
             if not self._busy.is_set():
                 self._busy.set()
             self._process(run, expired)
@@ -273,8 +215,7 @@ class Batcher:
         rows = max(min(first.rows_left, policy.max_run_rows), min(queued, policy.preferred_batch_size))
         if policy.instance_count > 1 and (rows > policy.min_parallel_rows or queued - rows >= policy.min_parallel_rows):
             return False
-        expected = self._expected_ns.get((first.signature, rows.bit_length()), math.inf)
-        return time.monotonic_ns() + expected <= ends_ns
+        return time.monotonic_ns() + self._times.expected_ns(first.signature, rows) <= ends_ns
 
     def _has_room(self) -> bool:
         """True if one more run may be under way."""
@@ -298,41 +239,20 @@ class Batcher:
         return max(0.0, self._waiting_since + self._max_queue_delay_s - time.monotonic())
 
     def _form_batch(self) -> tuple[Run, list[Request]]:
-        """Takes from the head what can share a run: the same shapes, up to the limit in rows; and what has expired."""
-        batch: list[tuple[Request, int]] = []
-        expired: list[Request] = []
-        queue, limit = self._queue, self.preferred_batch_size
-        rows = 0
-        now_ns = time.monotonic_ns()
-        now = now_ns / 1e9
-        while queue:
-            request = queue.peek()
-            alive = request.queued and (request.deadline is None or now < request.deadline)
-            if alive and batch and (rows + request.rows_left > limit or request.signature != batch[0][0].signature):
-                break
-            queued = request.queued
-            queue.pop()
-            if not queued:
-                continue  # cancelled: its rows have been given back
-            if not alive or (queue and self._comes_too_late(request, now)):
-                expired.append(request)
-                continue
-            request.started_ns = request.started_ns or now_ns
-            part = min(request.rows_left, self.policy.max_run_rows)
-            batch.append((request, part))
-            rows += part
+        """Takes from the queue what can share a run; and what has expired."""
+        now = time.monotonic()
+        policy = self.policy
+        batch, expired = self._queue.take_batch(
+            policy.preferred_batch_size, policy.max_run_rows, now, partial(self._comes_too_late, now)
+        )
         run = Run(batch)
-        for request, _ in batch:
-            request.run = run
         self._runs.append(run)
         return run, expired
 
-    def _comes_too_late(self, request: Request, now: float) -> bool:
-        """True if the request cannot be answered by its deadline, as far as can be told, and others wait."""
-        if request.deadline is None:
-            return False
-        expected_ns = self._expected_ns.get((request.signature, request.rows_left.bit_length()))
-        return expected_ns is not None and now + expected_ns / 1e9 > request.deadline
+    def _comes_too_late(self, now: float, request: Request) -> bool:
+        """True if the request cannot be answered by its deadline, as far as can be told."""
+        expected_ns = self._times.expected_ns(request.signature, request.rows_left)
+        return request.deadline is not None and math.inf > expected_ns > (request.deadline - now) * 1e9
 
     def _execute(self, run: Run) -> None:
         """Runs the batch and completes each request; if a joint run fails, each runs alone."""
@@ -348,18 +268,20 @@ class Batcher:
             completed = [
                 (request, result)
                 for (request, part), piece in zip(batch, results, strict=True)
-                if (result := request.add(piece, part)) is not None
+                if (result := piece if part == request.rows else request.add(piece)) is not None
             ]
         except Exception as error:
             self._fail(run, error)
             return
         ended = time.monotonic_ns()
         with self._lock:
-            self._learn(batch[0][0].signature, rows, ran - joined, began, ended)
-            waited = [request.started_ns - request.arrived_ns for request, _ in completed]
-            taken = sum([ended - request.arrived_ns for request, _ in completed])
-            self.statistics.ran(len(completed), rows, (began, joined, ran, ended))
-            self.statistics.completed(waited, taken)
+            others = bool(self._queue) or len(self._runs) > 1
+            self._times.add(batch[0][0].signature, rows, ran - joined, (began, ended), others_follow=others)
+            self._calm_rows = admission.calm_rows(self.policy, self._times.row_s)
+            arrived = sum([request.arrived_ns for request, _ in completed])  # noqa: C419 - faster than a generator
+            count = len(completed)
+            self.statistics.ran(count, rows, (began, joined, ran, ended))
+            self.statistics.completed(count, count * run.began_ns - arrived, count * ended - arrived)
         with self._flush_scope:
             for request, result in completed:
                 request.complete(result)
@@ -385,25 +307,8 @@ class Batcher:
                         self._runs.remove(alone)
                         request.run = run
 
-    def _learn(self, signature: Hashable, rows: int, run_ns: int, began: int, ended: int) -> None:
-        """Keeps what runs of this size take, and what a row takes of late when the batcher is busy."""
-        key = signature, rows.bit_length()
-        expected = self._expected_ns.get(key, run_ns)
-        if len(self._expected_ns) >= MAX_ESTIMATES:
-            self._expected_ns.clear()
-        self._expected_ns[key] = expected + (run_ns - expected) / 8
-        # While rows wait, all time from one run's end to the next counts; of runs side by side, what the later one adds.
-        since = self._backlog_since_ns or began
-        self._backlog_since_ns = ended if self._queue or len(self._runs) > 1 else 0
-        self._busy_ns = self._busy_ns * DECAY + max(0, ended - since)
-        self._busy_rows = self._busy_rows * DECAY + rows
-
     def _refuse(self, request: Request, error: Exception) -> None:
         if not request.done:
             with self._lock:
                 self.statistics.failed(time.monotonic_ns() - request.arrived_ns)
             request.complete(error)
-
-
-def _try_again(wait_s: float) -> str:
-    return f"Try again in {wait_s * 1e3:.0f} ms." if wait_s else "Try again later."

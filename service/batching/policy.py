@@ -1,7 +1,13 @@
 """How the requests of one model become runs: the numbers that a batcher keeps to."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
+
+Batching = Literal["auto", "on", "off"]
+"""``on`` refuses a model whose rows depend on each other, which ``auto`` serves one request at a time."""
+BATCHING: Mapping[str, Batching] = {"auto": "auto", "on": "on", "off": "off"}
 
 
 @dataclass(frozen=True, kw_only=True)

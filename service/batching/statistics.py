@@ -50,10 +50,10 @@ class Statistics:
         self.split.add(split - ran, requests)
         self.run_by_rows[rows].add(ran - joined)
 
-    def completed(self, waited_ns: list[int], total_ns: int) -> None:
-        """Counts requests with a result: how long each waited for its first run, and all from arrival to result."""
-        self.success.add(total_ns, len(waited_ns))
-        self.queue.add(sum(waited_ns), len(waited_ns))
+    def completed(self, requests: int, waited_ns: int, total_ns: int) -> None:
+        """Counts requests with a result: how long they waited for their last run, and from arrival to result."""
+        self.success.add(total_ns, requests)
+        self.queue.add(waited_ns, requests)
 
     def failed(self, ns: int) -> None:
         """Counts a request that got an error from the queue or the run, so long after it came."""

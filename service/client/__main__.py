@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "classify",
         parents=[shared],
         help="tell what pictures show",
-        description="Tell what pictures show: PNG, JPEG, WebP, BMP or GIF files of any size.",
+        description="Tell what pictures show: PNG, JPEG, WebP, BMP, GIF, TIFF or PPM files of any size.",
     )
     classify.add_argument("pictures", nargs="+", metavar="PICTURE", help="an image file; - is standard input")
     classify.add_argument(
@@ -132,7 +132,7 @@ def _connection_arguments(parser: argparse.ArgumentParser, *, defaults: bool) ->
     )
     tls = group.add_mutually_exclusive_group()
     tls.add_argument(
-        "--tls", action="store_true", default=default(False), help="encrypt, and trust the system's authorities"
+        "--tls", action="store_true", default=default(value=False), help="encrypt, and trust the system's authorities"
     )
     tls.add_argument(
         "--tls-ca", dest="tls", metavar="FILE", default=argparse.SUPPRESS, help="encrypt, and trust those in a PEM file"

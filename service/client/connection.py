@@ -86,7 +86,7 @@ class Connection:
         self._max_message_bytes = max_message_mib * 2**20
         self._max_call_images = max_call_images
         self._calls_in_flight = calls_in_flight
-        self._credentials = _credentials(tls)
+        self._credentials = _credentials(tls=tls)
         self._options: list[tuple[str, str | int]] = [
             ("grpc.max_send_message_length", self._max_message_bytes),
             ("grpc.max_receive_message_length", self._max_message_bytes),
@@ -152,7 +152,7 @@ def checked_target(target: str) -> str:
     return target
 
 
-def _credentials(tls: bool | str | os.PathLike[str] | grpc.ChannelCredentials) -> grpc.ChannelCredentials | None:
+def _credentials(*, tls: bool | str | os.PathLike[str] | grpc.ChannelCredentials) -> grpc.ChannelCredentials | None:
     if isinstance(tls, bool):
         return grpc.ssl_channel_credentials() if tls else None
     if isinstance(tls, grpc.ChannelCredentials):

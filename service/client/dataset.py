@@ -86,7 +86,7 @@ def _idx(path: Path, shape: tuple[int, ...], name: str, data_dir: Path) -> npt.N
     return elements.reshape(shape)
 
 
-class _ArraysOnly(pickle.Unpickler):
+class _ArraysOnly(pickle.Unpickler):  # noqa: S301 - it calls nothing that a pickle names
     """Builds arrays out of a pickle, and refuses to call anything else: a pickle can name any function."""
 
     _ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {

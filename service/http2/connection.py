@@ -6,8 +6,8 @@ takes the long way through the same states. No method blocks, and none may be ca
 
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple
 
 from service.errors import InvalidRequest, Overloaded
 from service.http2 import frames, headers
@@ -205,7 +205,7 @@ class Connection:
             self._fail(error.code, str(error))
             yield ConnectionEnded(error.code, str(error))
 
-    def _receive(self, data: bytes) -> Iterator[Event]:
+    def _receive(self, data: bytes) -> Iterator[Event]:  # noqa: C901, PLR0912, PLR0914, PLR0915 - a call costs 0.1 µs
         if self._buffer:
             data = self._buffer + data
         self._buffer, self._has_frames = data, False
@@ -266,7 +266,7 @@ class Connection:
                     if not flag and length == stop - start - 5 and found.head.content_length is None:
                         self._received += stop - start
                         found.half_closed = found.announced = True
-                        yield MessageReceived(found, data[start + 5 : stop], True)
+                        yield MessageReceived(found, data[start + 5 : stop], found.half_closed)
                         continue
             self._receive_frame(kind, flags, stream_id & STREAM_ID_MASK, data, start, stop)
             if self._events:
@@ -306,7 +306,7 @@ class Connection:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "the first frame must be SETTINGS")
         if self._block is not None and (kind != CONTINUATION or stream_id != self._block[0]):
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a header block must not be interrupted")
-        receive = _RECEIVERS.get(kind)
+        receive = self._RECEIVERS.get(kind)
         if receive is None:
             return  # frames of unknown types are passed over (section 4.1)
         try:
@@ -319,37 +319,34 @@ class Connection:
         if stream_id == 0 or stream_id > self.last_stream_id:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "DATA on a stream that is idle")
         stream = self.streams.get(stream_id)
-        size = stop - start
+        if stream is not None and not stream.half_closed:
+            stream.received += stop - start
+            if stream.received > stream.window:
+                raise StreamError(ErrorCode.FLOW_CONTROL_ERROR, "more data than the stream's window allows")
         if flags & PADDED:
             start, stop = _unpadded(data, start, stop)
-        if stream is None or stream.half_closed:
-            if stream is None and stream_id in self._ignored:
-                if flags & END_STREAM:
-                    del self._ignored[stream_id]
-                return
+        if stream is not None and not stream.half_closed:
+            self._take_data(stream, memoryview(data)[start:stop], ends=bool(flags & END_STREAM))
+        elif stream_id not in self._ignored:
             raise StreamError(ErrorCode.STREAM_CLOSED, "DATA after the end of the stream")
-        stream.received += size
-        if stream.received > stream.window:
-            raise StreamError(ErrorCode.FLOW_CONTROL_ERROR, "more data than the stream's window allows")
-        deframer = stream.deframer
-        if deframer is None:
-            deframer = stream.deframer = MessageDeframer(self._budget, stream.head.encoding)
+        elif flags & END_STREAM:
+            del self._ignored[stream_id]
+
+    def _take_data(self, stream: Stream, data: memoryview, *, ends: bool) -> None:
+        """Takes a piece of a request's data."""
+        if stream.deframer is None:
+            stream.deframer = MessageDeframer(self._budget, stream.head.encoding)
         try:
-            deframer.receive_data(memoryview(data)[start:stop])
+            stream.deframer.receive_data(data)
         except Exception as error:
             self._reject(stream, error)
             return
-        stated = stream.head.content_length
-        if stated is not None:
-            stream.content_received += stop - start
-            ends = bool(flags & END_STREAM)
-            if stream.content_received > stated or (ends and stream.content_received != stated):
-                raise StreamError(ErrorCode.PROTOCOL_ERROR, "content-length is not the length of the data")
-        if flags & END_STREAM:
-            stream.half_closed = True
+        if stream.head.content_length is not None:
+            stream.content_received += len(data)
+            _check_content(stream, ended=ends)
+        stream.half_closed = ends
         self._read_messages(stream)
-        if not flags & END_STREAM:
-            self._grant(stream)
+        self._grant(stream)
 
     def _on_headers(self, flags: int, stream_id: int, data: bytes, start: int, stop: int) -> None:
         if flags & PADDED:
@@ -446,8 +443,7 @@ class Connection:
             raise StreamError(ErrorCode.STREAM_CLOSED, "HEADERS after the end of the stream")
         if not flags & END_STREAM:
             raise StreamError(ErrorCode.PROTOCOL_ERROR, "trailers must end the stream")
-        if stream.head.content_length is not None and stream.content_received != stream.head.content_length:
-            raise StreamError(ErrorCode.PROTOCOL_ERROR, "content-length is not the length of the data")
+        _check_content(stream, ended=True)
         stream.half_closed = True
         self._read_messages(stream)
 
@@ -775,6 +771,19 @@ class Connection:
         if stream.deframer is not None:
             stream.deframer.discard()
 
+    _RECEIVERS: ClassVar = {
+        DATA: _on_data,
+        HEADERS: _on_headers,
+        PRIORITY: _on_priority,
+        RST_STREAM: _on_rst_stream,
+        SETTINGS: _on_settings,
+        PUSH_PROMISE: _on_push_promise,
+        PING: _on_ping,
+        GOAWAY: _on_goaway,
+        WINDOW_UPDATE: _on_window_update,
+        CONTINUATION: _on_continuation,
+    }
+
     def _fail(self, code: ErrorCode, reason: str) -> None:
         """A connection error (section 5.4.1)."""
         self._output.append(frames.goaway(self.last_stream_id, code, reason))
@@ -802,6 +811,13 @@ def _unpadded(data: bytes, start: int, stop: int) -> tuple[int, int]:
     return start + 1, stop - data[start]
 
 
+def _check_content(stream: Stream, *, ended: bool) -> None:
+    """Raises StreamError where the data are not as long as content-length says (section 8.1.1)."""
+    stated, received = stream.head.content_length, stream.content_received
+    if stated is not None and (received > stated or (ended and received != stated)):
+        raise StreamError(ErrorCode.PROTOCOL_ERROR, "content-length is not the length of the data")
+
+
 def _exactly(form: struct.Struct, data: bytes, start: int, stop: int) -> tuple[int, ...]:
     """Returns the numbers of a frame that has these and nothing else."""
     if stop - start != form.size:
@@ -813,16 +829,3 @@ _NO_HEAD = HeaderReader().read(
     headers.encode((":method", "POST"), (":scheme", "http"), (":path", "/"), ("content-type", "application/grpc"))
 )
 """The head of a request whose own was not read."""
-_Receiver = Callable[[Connection, int, int, bytes, int, int], None]
-_RECEIVERS: dict[int, _Receiver] = {
-    DATA: Connection._on_data,
-    HEADERS: Connection._on_headers,
-    PRIORITY: Connection._on_priority,
-    RST_STREAM: Connection._on_rst_stream,
-    SETTINGS: Connection._on_settings,
-    PUSH_PROMISE: Connection._on_push_promise,
-    PING: Connection._on_ping,
-    GOAWAY: Connection._on_goaway,
-    WINDOW_UPDATE: Connection._on_window_update,
-    CONTINUATION: Connection._on_continuation,
-}

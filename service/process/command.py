@@ -3,10 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from pydantic import ValidationError
-from pydantic_settings import CliApp
-
 from service import logs
+from service.options import SettingsError
 from service.process.worker_slot import WorkerSlot
 from service.settings import Settings
 
@@ -17,11 +15,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Serves by these arguments, else by the process's own. Returns the exit code."""
     slot = WorkerSlot.from_environment()
     try:
-        settings = CliApp.run(Settings, cli_args=None if arguments is None else list(arguments))
-    except ValidationError as error:
-        for problem in error.errors():
-            option = "--" + "-".join(str(part) for part in problem["loc"]).replace("_", "-") if problem["loc"] else ""
-            print(f"python -m service: {option} {problem['msg']}".replace("  ", " "), file=sys.stderr)  # noqa: T201 - no log yet
+        settings = Settings.read(arguments)
+    except SettingsError as error:
+        for problem in error.problems:
+            print(f"python -m service: {problem}", file=sys.stderr)  # noqa: T201 - no log yet
         return EXIT_BAD_SETTINGS
     writer = logs.configure(settings.log_format, settings.log_level, None if slot is None else slot.number)
     if slot is None and settings.workers:

@@ -246,7 +246,7 @@ class _Worker:
                 pass_fds=[slot.control_fd],
                 process_group=0,  # a terminal's Ctrl-C is for the supervisor
             )
-        self._control.setblocking(False)
+        self._control.setblocking(False)  # noqa: FBT003 - the standard library's signature
         self._loop.add_reader(self._control, self._on_message)
         self._handle = os.pidfd_open(self._process.pid)
         self._loop.add_reader(self._handle, self._on_exit)

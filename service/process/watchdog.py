@@ -142,5 +142,5 @@ class Watchdog:
 
 
 def _stack(thread: int | None) -> str:
-    frame = sys._current_frames().get(thread or 0)
+    frame = sys._current_frames().get(thread or 0)  # noqa: SLF001 - the documented way to another thread's stack
     return "" if frame is None else "".join(traceback.format_stack(frame))

@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Self
 
 from service.settings import Settings
@@ -44,12 +44,11 @@ class WorkerSlot:
         """Binds the process to its cores, before there are threads, and returns its own settings."""
         if self.cores:
             os.sched_setaffinity(0, self.cores)
-        return settings.model_copy(
-            update={
-                "port": self.port,
-                "threads": settings.threads or self.threads,
-                "decode_threads": settings.decode_threads or self.threads,
-            }
+        return replace(
+            settings,
+            port=self.port,
+            threads=settings.threads or self.threads,
+            decode_threads=settings.decode_threads or self.threads,
         )
 
     def open_control_socket(self) -> socket.socket:

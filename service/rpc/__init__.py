@@ -4,10 +4,8 @@
 over TLS too. Nothing outside this package knows which one is in use.
 """
 
-from service.rpc.call import BidiMethod, Call, DeferredMethod, ImmediateMethod, Methods, Transport
-from service.rpc.event_loop import LoopOptions
+from service.rpc.call import BidiMethod, Call, DeferredMethod, ImmediateMethod, Methods, Transport, TransportOptions
 from service.rpc.flush_scope import FlushScope
-from service.rpc.grpc_aio_server import GrpcioTransport
 from service.rpc.native_server import NativeTransport
 from service.rpc.tls_files import TlsFiles
 
@@ -16,11 +14,10 @@ __all__ = [
     "Call",
     "DeferredMethod",
     "FlushScope",
-    "GrpcioTransport",
     "ImmediateMethod",
-    "LoopOptions",
     "Methods",
     "NativeTransport",
     "TlsFiles",
     "Transport",
+    "TransportOptions",
 ]

@@ -8,6 +8,8 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from service.rpc.tls_files import TlsFiles
+
 
 class Call(ABC):
     """One unary call of a deferred method: bytes in, and bytes or an error out, from any thread."""
@@ -72,8 +74,8 @@ class BidiMethod:
     """A bidirectional stream: each message in is a call of a deferred method, its answer, wrapped, a message out."""
 
     method: DeferredMethod
-    wrap: Callable[[bytes | str], bytes]
-    """The message out: from the answer of the method, or from the message of its error."""
+    wrap: Callable[[bytes, bytes | str], bytes]
+    """The message out: from the message in, and the answer of the method or the message of its error."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,25 @@ class Methods:
     def services(self) -> tuple[str, ...]:
         """The names of the services these methods belong to."""
         return tuple(sorted({path.split("/")[1] for path in (*self.deferred, *self.immediate, *self.bidi)}))
+
+
+@dataclass(frozen=True)
+class TransportOptions:
+    """How a transport behaves."""
+
+    max_message_bytes: int
+    """Of a message received."""
+    tls: TlsFiles | None = None
+    reuse_port: bool = False
+    """Others may serve the port too."""
+    busy_poll_s: float = 0.0
+    """native: how long to look for the next requests before sleeping, if the last ones came within twice that."""
+    connection_idle_s: float = 0.0
+    """Connections without a request for so long are asked to go; 0: never."""
+    max_connection_age_s: float = 0.0
+    """Connections are asked to go after so long; 0: never."""
+    max_connection_age_grace_s: float = 30.0
+    """native: how long those that were asked to go by their age may take."""
 
 
 class Transport(ABC):

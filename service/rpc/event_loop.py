@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -20,6 +19,7 @@ import structlog
 from service.errors import StartError
 from service.http2.connection import Connection
 from service.http2.deframer import ReceiveBudget
+from service.rpc.call import TransportOptions
 from service.rpc.flush_scope import FlushScope
 from service.rpc.tls_channel import TlsChannel
 from service.rpc.tls_files import TlsContexts
@@ -89,22 +89,6 @@ class Handler(Protocol):
         """Looks at the time; True: to be called again in TICK_S, not in IDLE_TICK_S."""
 
 
-@dataclass(frozen=True)
-class LoopOptions:
-    """How a loop behaves."""
-
-    busy_poll_s: float = 0.0
-    """How long to look for the next requests before sleeping, if the last ones came within twice that."""
-    reuse_port: bool = False
-    """Others may serve the port too."""
-    idle_timeout_s: float = 0.0
-    """Connections without a request for so long are asked to go; 0: never."""
-    max_age_s: float = 0.0
-    """Connections are asked to go after so long; 0: never."""
-    max_age_grace_s: float = 30.0
-    """How long those that were asked to go by their age may take."""
-
-
 class EventLoop:
     """Serves the connections of one listening socket, in a thread of its own."""
 
@@ -113,17 +97,16 @@ class EventLoop:
         handler: Handler,
         budget: ReceiveBudget,
         flush_scope: FlushScope,
-        tls: TlsContexts | None,
-        options: LoopOptions,
+        options: TransportOptions,
     ) -> None:
         self.options = options
+        self._tls = None if options.tls is None else TlsContexts(options.tls)  # first: it may raise StartError
         self.peers: dict[int, Peer] = {}
         self.sent_bytes = 0
         """Of all connections, to see whether those that are waited for get on."""
         self._handler = handler
         self._budget = budget
         self._flush_scope = flush_scope
-        self._tls = tls
         self._epoll = select.epoll()
         self._wakeup_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._wakeup_pending = False
@@ -277,7 +260,7 @@ class EventLoop:
             if peer.tls is not None:
                 data = peer.tls.receive(data)
                 self._to_flush[peer.number] = peer
-            if self.options.idle_timeout_s:
+            if self.options.connection_idle_s:
                 peer.last_received = time.monotonic()
             self._handler.receive(peer, data)
         except OSError as error:  # ssl.SSLError is one
@@ -371,7 +354,7 @@ class EventLoop:
                     self._watch_listener(0)
                     self._accept_paused_until = time.monotonic() + ACCEPT_RETRY_S
                 return
-            connection.setblocking(False)
+            connection.settimeout(0)
             try:
                 for level, option, value in OPTIONS:
                     connection.setsockopt(level, option, value)
@@ -398,20 +381,22 @@ class EventLoop:
             elif not peer.http2.preface_received:
                 if now - peer.since > PREFACE_TIMEOUT_S:
                     self.remove(peer)
-            elif options.idle_timeout_s or options.max_age_s:
+            elif options.connection_idle_s or options.max_connection_age_s:
                 self._check_age(peer, now)
 
     def _check_age(self, peer: Peer, now: float) -> None:
         options = self.options
         streams = peer.http2.streams
         if peer.asked_to_go_at is not None:
-            if not streams or (options.max_age_s and now - peer.asked_to_go_at > options.max_age_grace_s):
+            if not streams or (
+                options.max_connection_age_s and now - peer.asked_to_go_at > options.max_connection_age_grace_s
+            ):
                 self.fail(peer)
             return
         # A tenth is added by chance, so that clients do not come back all at once.
-        age = options.max_age_s * (1 + peer.number * 7919 % 100 / 1000)
-        is_idle = options.idle_timeout_s and not streams and now - peer.last_received > options.idle_timeout_s
-        if is_idle or (options.max_age_s and now - peer.since > age):
+        age = options.max_connection_age_s * (1 + peer.number * 7919 % 100 / 1000)
+        is_idle = options.connection_idle_s and not streams and now - peer.last_received > options.connection_idle_s
+        if is_idle or (options.max_connection_age_s and now - peer.since > age):
             peer.asked_to_go_at = now
             peer.http2.goaway()
             self._flush(peer)
@@ -443,5 +428,5 @@ def _listen(address: str, *, reuse_port: bool) -> socket.socket:
         )
     except OSError as error:
         raise StartError(f"cannot listen on {address}: {error}") from error
-    listener.setblocking(False)
+    listener.settimeout(0)
     return listener

@@ -32,10 +32,10 @@ from service.rpc.call import (
     ImmediateMethod,
     Methods,
     Transport,
+    TransportOptions,
 )
 from service.rpc.inflight import InFlightCalls
 from service.rpc.status import status_of
-from service.rpc.tls_files import TlsFiles
 
 MAX_PENDING = 2**20
 """Calls that gRPC has accepted and not yet given to us. By default it ends some beyond 1,000 with CANCELLED; it is we
@@ -49,35 +49,23 @@ CLOSE_S = 1.0
 
 
 class GrpcioTransport(Transport):
-    """Serves hot and immediate methods, health and reflection on ``host:port``."""
+    """Serves everything on ``host:port``."""
 
     def __init__(
         self,
         address: str,
         methods: Methods,
         dispatch: Dispatch,
-        *,
-        max_message_bytes: int,
-        tls: TlsFiles | None = None,
-        reuse_port: bool = False,
-        max_connection_age_s: float | None = None,
-        connection_idle_s: float | None = None,
+        options: TransportOptions,
     ) -> None:
-        """``dispatch`` is called after each burst of calls of deferred methods, which may put work off until then.
-
-        ``reuse_port``: others may serve the port too. ``max_connection_age_s`` and ``connection_idle_s``: when clients
-        are told to connect anew.
-        """
+        """``dispatch`` is called after each burst of calls of deferred methods, which may put work off until then."""
         self.port = 0
-        self._connection_idle_s = connection_idle_s
         self._address = address
         self._methods = methods
         self._burst_window = BurstWindow(dispatch)
-        self._max_message_bytes = max_message_bytes
-        self._tls = tls
-        self._reuse_port = reuse_port
-        self._max_connection_age_s = max_connection_age_s
-        self._inflight = InFlightCalls(max_message_bytes)
+        self._given = options
+        self._tls = options.tls
+        self._inflight = InFlightCalls(options.max_message_bytes)
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="grpcio transport", daemon=True)
 
@@ -154,20 +142,21 @@ class GrpcioTransport(Transport):
         await server.stop(CLOSE_S)
 
     def _options(self) -> list[tuple[str, int]]:
+        given = self._given
         options = [
-            ("grpc.max_receive_message_length", self._max_message_bytes),
+            ("grpc.max_receive_message_length", given.max_message_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.server.max_pending_requests", MAX_PENDING),
             ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
-            ("grpc.so_reuseport", int(self._reuse_port)),  # without it, a port that is taken is an error
+            ("grpc.so_reuseport", int(given.reuse_port)),  # without it, a port that is taken is an error
             # Keepalive pings never end a connection: some clients ping every ten seconds, with and without calls.
             ("grpc.http2.max_ping_strikes", 0),
             ("grpc.keepalive_permit_without_calls", 1),
         ]
-        if self._max_connection_age_s is not None:
-            options.append(("grpc.max_connection_age_ms", round(self._max_connection_age_s * 1000)))
-        if self._connection_idle_s is not None:
-            options.append(("grpc.max_connection_idle_ms", round(self._connection_idle_s * 1000)))
+        if given.max_connection_age_s:
+            options.append(("grpc.max_connection_age_ms", round(given.max_connection_age_s * 1000)))
+        if given.connection_idle_s:
+            options.append(("grpc.max_connection_idle_ms", round(given.connection_idle_s * 1000)))
         return options
 
     def _listen(self, server: grpc.aio.Server) -> int:
@@ -247,7 +236,7 @@ class GrpcioTransport(Transport):
                 while (call := await calls.get()) is not None:
                     answer = await call.answer
                     self._inflight.finished(call)
-                    yield stream.wrap(answer if isinstance(answer, bytes) else status_of(answer)[1])
+                    yield stream.wrap(call.payload, answer if isinstance(answer, bytes) else status_of(answer)[1])
                 await reader
             finally:
                 reader.cancel()

@@ -26,14 +26,13 @@ from service.http2.connection import (
 from service.http2.deframer import ReceiveBudget
 from service.http2.frames import ErrorCode
 from service.rpc import listener_drain
-from service.rpc.call import Dispatch, Methods, Transport
-from service.rpc.event_loop import TICK_S, EventLoop, LoopOptions, Peer
+from service.rpc.call import Dispatch, Methods, Transport, TransportOptions
+from service.rpc.event_loop import TICK_S, EventLoop, Peer
 from service.rpc.flush_scope import FlushScope
 from service.rpc.handlers import Responder, StreamingMethod, UnaryMethod
 from service.rpc.inflight import InFlightCalls
 from service.rpc.router import Completions, Router
 from service.rpc.status import status_of
-from service.rpc.tls_files import TlsContexts, TlsFiles
 
 log = structlog.get_logger(__name__)
 
@@ -59,24 +58,17 @@ class NativeTransport(Transport):
         address: str,
         methods: Methods,
         dispatch: Dispatch,
-        *,
-        max_message_bytes: int,
+        options: TransportOptions,
         flush_scope: FlushScope | None = None,
-        tls: TlsFiles | None = None,
-        options: LoopOptions | None = None,
-        busy_poll_s: float = 0.0,
     ) -> None:
         """``dispatch`` is called after each burst of calls; ``flush_scope`` is that of those who answer them."""
+        most = options.max_message_bytes
+        budget = ReceiveBudget(most, LARGE_MESSAGES * most, LARGE_MESSAGES_A_CONNECTION * most)
+        flush_scope = flush_scope or FlushScope()
         self._address = address
         self._dispatch = dispatch
-        self._inflight = InFlightCalls(max_message_bytes)
-        budget = ReceiveBudget(
-            max_message_bytes, LARGE_MESSAGES * max_message_bytes, LARGE_MESSAGES_A_CONNECTION * max_message_bytes
-        )
-        options = options or LoopOptions(busy_poll_s=busy_poll_s)
-        flush_scope = flush_scope or FlushScope()
-        contexts = None if tls is None else TlsContexts(tls)  # it may raise StartError
-        self._loop = EventLoop(self, budget, flush_scope, contexts, options)
+        self._inflight = InFlightCalls(most)
+        self._loop = EventLoop(self, budget, flush_scope, options)  # it may raise StartError
         self._completions = Completions(flush_scope)
         self._completions.loop = self._loop
         self._router = Router(methods, self._inflight, self._loop, self._completions)

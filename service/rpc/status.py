@@ -16,6 +16,7 @@ CODES: dict[type[errors.ServiceError], grpc.StatusCode] = {
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Expired: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Cancelled: grpc.StatusCode.CANCELLED,
+    errors.RequestFailed: grpc.StatusCode.INTERNAL,
 }
 
 

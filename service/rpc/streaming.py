@@ -80,7 +80,7 @@ class _BidiCall(StreamingCall):
     def _send(self) -> None:
         calls = self._calls
         while calls and (answer := calls[0].answer) is not None:
-            self.responder.send(self.method.method.wrap(answer))
+            self.responder.send(self.method.method.wrap(calls[0].payload, answer))
             self.method.inflight.finished(calls.popleft())
         if self._half_closed and not calls:
             self.responder.finish()

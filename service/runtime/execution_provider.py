@@ -51,9 +51,7 @@ class Provider(ABC):
     blamed: ClassVar[tuple[str, ...]] = ()
     """Words by which an error of ONNX Runtime's is the provider's and not the file's."""
     preferred_batch_size: ClassVar[int | None] = None
-    """Most rows worth joining from several requests; None: as many as a run may have."""
-    one_thread_us: ClassVar[float] = 0.0
-    """Runs that one thread of the CPU does in so many microseconds are slower with more, and cost more of its time."""
+    """Rows worth joining from several requests, whatever they cost; None: as many as a run may have."""
     buckets: ClassVar[tuple[int, ...]] = ()
     """The only numbers of rows that it runs, where it makes a plan for each: others are padded to the next."""
 
@@ -95,6 +93,10 @@ class Cpu(Provider):
 
     spin_us: int = 20
     """How long the threads of a session look for work between the steps of a run before they sleep, in microseconds."""
+    instances: int = 0
+    """Runs of one model at a time, by one thread each; 0: as was measured, or by rule (service/runtime/tuning.py)."""
+    one_thread_rows: int = -1
+    """Up to so many, rows are run by one thread although there are more; -1: as was measured, or by rule."""
 
     name: ClassVar[str] = "cpu"
     onnx: ClassVar[str] = "CPUExecutionProvider"
@@ -102,10 +104,6 @@ class Cpu(Provider):
     # Beyond 64 rows the activations outgrow the caches: at 256, mnist-tiny with one thread and cifar10-lenet with
     # two lose a third of their images/s, and the larger models gain nothing (benchmarks/README.md, Findings).
     preferred_batch_size: ClassVar[int | None] = 64
-    # Waking a second thread takes longer than it saves. Microseconds of a run in one thread and in two: mnist-tiny with
-    # 1, 8, 16 rows 15 and 27, 51 and 66, 93 and 115; cifar10-tiny with 1, 4 rows 25 and 44, 62 and 103; cifar10-lenet
-    # with 1 row 42 and 73; and 40 % less time of all cores. From 250 µs on, two are as fast or faster.
-    one_thread_us: ClassVar[float] = 100.0
 
     def attach(self, options: ort.SessionOptions, *, threads: int, fixed: bool) -> None:  # noqa: ARG002 - see base
         """ONNX Runtime always has it at the end of the list."""

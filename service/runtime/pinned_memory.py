@@ -32,11 +32,12 @@ def zeros(shape: tuple[int, ...], dtype: "np.dtype[Any]", placement: tuple[str, 
     if device != "cuda" or not size:
         return np.zeros(shape, dtype)
     try:
-        page_locked: Array = _allocate(size, number).view(dtype).reshape(shape)
-        return page_locked
+        page_locked: Array = _allocate(size, number)
     except OSError as error:
         _warn(str(error))
         return np.zeros(shape, dtype)
+    array: Array = page_locked.view(dtype).reshape(shape)
+    return array
 
 
 def _allocate(size: int, device: int) -> Array:

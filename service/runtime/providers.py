@@ -12,6 +12,7 @@ import onnxruntime as ort
 
 from service.errors import ModelRejected, ProviderUnavailable, StartError
 from service.runtime.execution_provider import Cpu, Cuda, Openvino, Provider, has_nvidia_device
+from service.runtime.model_file import ModelFile
 
 # As each session's own, below: ONNX Runtime warns of a missing plug-in for each session on CUDA, which needs none.
 ort.set_default_logger_severity(3)
@@ -45,13 +46,15 @@ def choose(names: Sequence[str], options: Mapping[str, Mapping[str, Any]] | None
 
 
 def open_session(
-    path: Path, providers: Sequence[Provider], threads: int, fixed: Mapping[str, int] | None = None
+    file: Path | ModelFile, providers: Sequence[Provider], threads: int, fixed: Mapping[str, int] | None = None
 ) -> ort.InferenceSession:
     """A session for the file whose every node runs on one of these providers, and some on the first.
 
-    ``threads`` compute one run on the CPU. ``fixed``: lengths of free axes by name, where every run has the same
-    shapes. Raises ProviderUnavailable or ModelRejected.
+    A path is read first. ``threads`` compute one run on the CPU. ``fixed``: lengths of free axes by name, where every
+    run has the same shapes. Raises ProviderUnavailable or ModelRejected.
     """
+    if isinstance(file, Path):
+        file = ModelFile.read(file)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1  # only the CPU's provider has work for more
     options.inter_op_num_threads = 1
@@ -62,9 +65,9 @@ def open_session(
     for name, length in (fixed or {}).items():
         options.add_free_dimension_override_by_name(name, length)
     for provider in providers:
-        _attach(provider, options, threads, fixed is not None)
+        _attach(provider, options, threads, fixed=fixed is not None)
     try:
-        session = ort.InferenceSession(path, options)
+        session = file.open(options)
     except Exception as error:
         # ONNX Runtime's exceptions share no base class; the file and the provider are both suspects.
         text = str(error)
@@ -85,7 +88,7 @@ def open_session(
     return session
 
 
-def _attach(provider: Provider, options: ort.SessionOptions, threads: int, fixed: bool) -> None:
+def _attach(provider: Provider, options: ort.SessionOptions, threads: int, *, fixed: bool) -> None:
     try:
         provider.attach(options, threads=threads, fixed=fixed)
     except ProviderUnavailable:

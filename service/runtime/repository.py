@@ -3,16 +3,20 @@
 One file that cannot be served leaves the others serving; the reason is kept and told.
 """
 
+import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
+from service.batching.batch import TensorMap
 from service.batching.batcher import Batcher
-from service.batching.policy import BatchingPolicy
+from service.batching.policy import Batching, BatchingPolicy
+from service.batching.run import Run
 from service.errors import InvalidRequest, ModelRejected, NotReady, StartError, UnknownModel
 from service.runtime.execution_provider import Provider
 from service.runtime.session import Session
@@ -33,16 +37,21 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How requests are gathered into runs."""
+class ServingOptions:
+    """How the models are run; what suits one model is found when it is opened."""
 
+    threads: int
     max_batch_rows: int
-    preferred_batch_size: int
-    """Most rows joined from several requests; 0: what suits the provider."""
     max_queue_rows: int
-    max_queue_s: float
-    max_queue_delay_s: float
-    max_inline_s: float
+    preferred_batch_size: int = 0
+    """Most rows joined from several requests; 0: what suits provider and model."""
+    max_queue_s: float = math.inf
+    max_queue_delay_s: float = 0.0
+    max_inline_s: float = 0.0
+    batching: Mapping[str, Batching] = field(default_factory=dict)
+    """By name of the model, "" for all others."""
+    require_probe: bool = False
+    """True if files without hashes and a probe are rejected."""
 
 
 @dataclass
@@ -62,7 +71,10 @@ class Repository:
             raise UnknownModel(f"Request for unknown model: '{name}' is not found")
         number = max(ready or failed) if not version else _version(version)
         if number is None:
-            raise InvalidRequest(f"'{version}' is no version of '{name}': a version is a whole number above zero")
+            raise InvalidRequest(
+                f"failed to get model version from specified version string '{version}', "
+                "version should be an integral value > 0"
+            )
         if number in ready:
             return ready[number]
         if number in failed:
@@ -102,9 +114,8 @@ class Repository:
 def open_repository(
     folder: Path,
     providers: Sequence[Provider],
+    options: ServingOptions,
     *,
-    threads: int,
-    limits: Limits,
     names: Sequence[str] = (),
     flush_scope: AbstractContextManager[None] | None = None,
     busy: threading.Event | None = None,
@@ -119,18 +130,21 @@ def open_repository(
     missing = sorted(set(names) - {name for name, _ in found})
     if missing:
         raise StartError(f"there is no model {missing[0]!r} in {folder}; it has {_listed(found)}")
+    chosen = {place: path for place, path in found.items() if not names or place[0] in names}
+    _warn_of_unknown(options.batching, {name for name, _ in found})
     with ExitStack() as stack:
-        for (name, version), path in found.items():
-            if names and name not in names:
+        opened = _open_side_by_side(chosen, providers, options)
+        for (name, version), session in opened.items():
+            if isinstance(session, ModelRejected):
+                file = str(chosen[name, version])
+                log.error("model rejected", model=name, version=version, file=file, reason=str(session))
+                repository.rejected.setdefault(name, {})[version] = str(session)
                 continue
-            try:
-                endpoint = _open(name, version, path, providers, threads, limits, flush_scope, busy)
-            except ModelRejected as error:
-                log.error("model rejected", model=name, version=version, file=str(path), reason=str(error))
-                repository.rejected.setdefault(name, {})[version] = str(error)
-                continue
-            stack.enter_context(endpoint.batcher)
-            repository.endpoints.setdefault(name, {})[version] = endpoint
+            policy = _policy(session, providers[0], options)
+            batcher = Batcher(_ignoring_run(session), policy, flush_scope=flush_scope, busy=busy, name=name)
+            stack.enter_context(batcher)
+            _log_ready(name, version, session, batcher)
+            repository.endpoints.setdefault(name, {})[version] = Endpoint(name, str(version), session, batcher)
         unserved = [name for name in names if name not in repository.endpoints]
         if unserved:
             reason = "; ".join(repository.rejected[unserved[0]].values())
@@ -143,30 +157,66 @@ def open_repository(
         yield repository
 
 
-def _open(
-    name: str,
-    version: int,
-    path: Path,
-    providers: Sequence[Provider],
-    threads: int,
-    limits: Limits,
-    flush_scope: AbstractContextManager[None] | None,
-    busy: threading.Event | None,
-) -> Endpoint:
-    session = Session(path, providers, threads=threads, max_batch_rows=limits.max_batch_rows)
-    policy = BatchingPolicy(
-        max_batch_rows=limits.max_batch_rows if session.spec.batches else 1,
-        preferred_batch_size=limits.preferred_batch_size or session.preferred_batch_size or 0,
-        max_run_rows=max(session.preferred_batch_size or 0, limits.preferred_batch_size),
-        max_queue_rows=limits.max_queue_rows,
-        max_queue_s=limits.max_queue_s,
-        max_inline_s=limits.max_inline_s,
+def _open_side_by_side(
+    chosen: Mapping[tuple[str, int], Path], providers: Sequence[Provider], options: ServingOptions
+) -> dict[tuple[str, int], Session | ModelRejected]:
+    """The sessions, or why there is none, in the order of ``chosen``; raises ProviderUnavailable."""
+
+    def open_one(name: str, path: Path) -> Session | ModelRejected:
+        try:
+            session = Session(
+                path,
+                providers,
+                threads=options.threads,
+                max_batch_rows=options.max_batch_rows,
+                batching=options.batching.get(name, options.batching.get("", "auto")),
+            )
+            if options.require_probe:
+                session.metadata.require_proof()
+        except ModelRejected as error:
+            return error
+        return session
+
+    with ThreadPoolExecutor(max(1, options.threads), "opener") as openers:
+        opening = {place: openers.submit(open_one, place[0], path) for place, path in chosen.items()}
+        try:
+            return {place: session.result() for place, session in opening.items()}
+        except BaseException:
+            openers.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _ignoring_run(session: Session) -> Callable[[TensorMap, Run], TensorMap]:
+    return lambda inputs, _run: session.run(inputs)
+
+
+def _policy(session: Session, provider: Provider, options: ServingOptions) -> BatchingPolicy:
+    """What suits the model, but for what was set."""
+    batches = session.spec.batches
+    suited = session.preferred_batch_size or 0
+    return BatchingPolicy(
+        max_batch_rows=options.max_batch_rows if batches else 1,
+        preferred_batch_size=options.preferred_batch_size or suited,
+        max_run_rows=max(suited, options.preferred_batch_size) if suited else 0,
+        max_queue_rows=options.max_queue_rows,
+        max_queue_s=options.max_queue_s,
+        max_queue_delay_s=options.max_queue_delay_s if batches else 0.0,
+        max_inline_s=options.max_inline_s,
         instance_count=session.instance_count,
         # Beside another run a full one only: what else waits is better joined by what comes meanwhile.
-        min_parallel_rows=providers[0].preferred_batch_size or 1,
-        max_queue_delay_s=limits.max_queue_delay_s if session.spec.batches else 0.0,
+        min_parallel_rows=provider.preferred_batch_size or 1,
     )
-    batcher = Batcher(lambda inputs, _: session.run(inputs), policy, flush_scope=flush_scope, busy=busy, name=name)
+
+
+def _log_ready(name: str, version: int, session: Session, batcher: Batcher) -> None:
+    if session.metadata.outdated:
+        log.warning(
+            "model of an old format",
+            model=name,
+            version=version,
+            reason="its metadata is of format 1: hashes are missing, and changes of the file go unseen. "
+            "`python -m training.export --renew` writes it anew",
+        )
     log.info(
         "model ready",
         model=name,
@@ -174,6 +224,7 @@ def _open(
         provider=session.provider,
         arithmetic=session.arithmetic.name,
         batches=session.spec.batches,
+        **({} if session.spec.batches else {"unbatched_reason": session.spec.unbatched_reason}),
         buckets=session.buckets,
         preferred_batch_size=batcher.preferred_batch_size,
         one_thread_rows=session.one_thread_rows,
@@ -182,7 +233,11 @@ def _open(
         probe_deviation=session.probe_deviation,
         probe_tolerance=session.probe_tolerance,
     )
-    return Endpoint(name, str(version), session, batcher)
+
+
+def _warn_of_unknown(batching: Mapping[str, Batching], known: Collection[str]) -> None:
+    for name in sorted(set(batching) - {"", *known}):
+        log.warning("--batching names a model that is not there", model=name, models=sorted(known))
 
 
 def _scan(folder: Path) -> dict[tuple[str, int], Path]:
@@ -200,6 +255,16 @@ def _scan(folder: Path) -> dict[tuple[str, int], Path]:
             f"the models folder {folder} cannot be read: {error.strerror}. "
             "Build models with `python -m training.export --all`, or name another folder with --models-dir"
         ) from error
+
+
+def model_path(folder: Path, name: str, version: str = "") -> Path:
+    """The file of a model's version, or of its highest; raises StartError where there is none."""
+    found = {number: path for (model, number), path in _scan(folder).items() if model == name}
+    number = max(found, default=None) if not version else _version(version)
+    if number not in found:
+        which = f"version {version!r} of the model {name!r}" if version else f"model {name!r}"
+        raise StartError(f"there is no {which} in {folder}; it has {_listed(_scan(folder))}")
+    return found[number]
 
 
 def _version(text: str) -> int | None:

@@ -29,8 +29,15 @@ class Runner(Protocol):
 class DirectRunner:
     """Any number of rows, in arrays that ONNX Runtime allocates and reads where the caller has them."""
 
-    def __init__(self, session: ort.InferenceSession, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]):
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        options: ort.RunOptions | None = None,
+    ) -> None:
         self._session = session
+        self._options = options
         self._outputs = [output.name for output in outputs]
         self._bfloat16 = {spec.name for spec in (*inputs, *outputs) if spec.datatype.name == "BF16"}
 
@@ -40,7 +47,7 @@ class DirectRunner:
             return self._run_bfloat16(inputs)
         # I/O binding and preallocated outputs were measured: on a CPU neither saves what it costs, but for one row of
         # the smallest model, where it is 2 µs.
-        return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
+        return dict(zip(self._outputs, self._session.run(self._outputs, inputs, self._options), strict=True))
 
     def _run_bfloat16(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """As ``run``, for models with BF16 tensors: NumPy has no such type, so their bits travel as uint16."""
@@ -50,11 +57,24 @@ class DirectRunner:
             else ort.OrtValue.ortvalue_from_numpy(array)
             for name, array in inputs.items()
         }
-        values = self._session.run_with_ort_values(self._outputs, feeds)
+        values = self._session.run_with_ort_values(self._outputs, feeds, self._options)
         return {
             name: _bfloat16_bits(value) if name in self._bfloat16 else value.numpy()
             for name, value in zip(self._outputs, values, strict=True)
         }
+
+
+class ScalarRunner:
+    """Takes a scalar as [1] too, because clients know none."""
+
+    def __init__(self, runner: Runner, scalars: Sequence[str]) -> None:
+        self._runner = runner
+        self._scalars = scalars
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """One run."""
+        scalars = {name: inputs[name].reshape(()) for name in self._scalars if inputs[name].shape == (1,)}
+        return self._runner.run({**inputs, **scalars})
 
 
 class ThreadedRunner:

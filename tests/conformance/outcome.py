@@ -49,23 +49,32 @@ def read(data: bytes, *, closed: bool = False) -> Outcome:
         if kind in (frames.HEADERS, frames.CONTINUATION):
             assert len(payload) <= frames.DEFAULT_FRAME_SIZE
             block += payload
-            if flags & frames.END_HEADERS or (kind == frames.CONTINUATION and flags & frames.END_HEADERS):
-                fields, block = dict(decoder.decode(block)), b""
-                if ":status" in fields:
-                    outcome.http_status[stream] = int(fields[":status"])
-                if "grpc-status" in fields:
-                    outcome.grpc_status[stream] = int(fields["grpc-status"])
-        elif kind == frames.DATA:
-            outcome.data[stream] = outcome.data.get(stream, 0) + len(payload)
-        elif kind == frames.RST_STREAM:
-            outcome.resets[stream] = int.from_bytes(payload, "big")
-        elif kind == frames.GOAWAY:
-            outcome.goaways.append(int.from_bytes(payload[4:8], "big"))
-        elif kind == frames.PING and flags & frames.ACK:
-            outcome.pings.append(payload)
-        elif kind == frames.SETTINGS and flags & frames.ACK:
-            outcome.settings_acks += 1
+            if flags & frames.END_HEADERS:
+                _note_fields(outcome, stream, {str(name): str(value) for name, value in decoder.decode(block)})
+                block = b""
+        else:
+            _note(outcome, kind, flags & frames.ACK, stream, payload)
     return outcome
+
+
+def _note_fields(outcome: Outcome, stream: int, fields: dict[str, str]) -> None:
+    if ":status" in fields:
+        outcome.http_status[stream] = int(fields[":status"])
+    if "grpc-status" in fields:
+        outcome.grpc_status[stream] = int(fields["grpc-status"])
+
+
+def _note(outcome: Outcome, kind: int, ack: int, stream: int, payload: bytes) -> None:
+    if kind == frames.DATA:
+        outcome.data[stream] = outcome.data.get(stream, 0) + len(payload)
+    elif kind == frames.RST_STREAM:
+        outcome.resets[stream] = int.from_bytes(payload, "big")
+    elif kind == frames.GOAWAY:
+        outcome.goaways.append(int.from_bytes(payload[4:8], "big"))
+    elif kind == frames.PING and ack:
+        outcome.pings.append(payload)
+    elif kind == frames.SETTINGS and ack:
+        outcome.settings_acks += 1
 
 
 Expectation = Callable[[Outcome], bool]

@@ -17,6 +17,16 @@ MODEL = "mnist-tiny"
 TRITON_PYTHON = Path(os.environ.get("CONVSERVE_TRITONCLIENT_PYTHON", ROOT / ".venv-tritonclient" / "bin" / "python"))
 
 
+def run_triton_script(script: Path, folder: Path, *arguments: object) -> str:
+    """What a script prints that is run in this folder by an environment with tritonclient."""
+    assert TRITON_PYTHON.exists(), f"{TRITON_PYTHON} is missing: `make test` makes it, an environment with tritonclient"
+    # By file name, so that our packages are not on its path.
+    command = [str(part) for part in (TRITON_PYTHON, script, *arguments)]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
 @pytest.fixture(scope="module")
 def images(data_dir: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """The first eight images of MNIST's test set."""
@@ -26,15 +36,10 @@ def images(data_dir: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
 @pytest.fixture(scope="module")
 def seen(server: ServerProcess, images: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What tritonclient saw."""
-    assert TRITON_PYTHON.exists(), f"{TRITON_PYTHON} is missing: `make test` makes it, an environment with tritonclient"
     path = tmp_path_factory.mktemp("triton") / "images.npy"
     np.save(path, images)
     script = Path(__file__).with_name("triton_session.py")
-    # By file name, so that our packages are not on its path.
-    command = [str(part) for part in (TRITON_PYTHON, script, server.address, MODEL, path)]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=path.parent, timeout=120, check=False)
-    assert ran.returncode == 0, ran.stderr
-    document: dict[str, Any] = json.loads(ran.stdout)
+    document: dict[str, Any] = json.loads(run_triton_script(script, path.parent, server.address, MODEL, path))
     return document
 
 

@@ -83,14 +83,20 @@ def command(module: str, *arguments: str | Path) -> list[str]:
     return [sys.executable, "-W", "error", "-m", module, *map(str, arguments)]
 
 
-def run(module: str, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def environment() -> dict[str, str]:
+    """Give a process as many threads as are used here: bit-for-bit claims hold for one number of them."""
+    return os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+
+def run(module: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a module from the repository's root, and give what it printed."""
-    return subprocess.run(
-        command(module, *arguments),
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
+    line = command(module, *arguments)
+    return subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False, timeout=240)
+
+
+def start(module: str, *arguments: str | Path) -> subprocess.Popen[str]:
+    """Start a module from the repository's root, with pipes to read what it prints."""
+    line = command(module, *arguments)
+    return subprocess.Popen(
+        line, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -8,7 +8,8 @@ import pytest
 from training.files import replacing
 
 
-def test_a_file_takes_its_place_when_the_block_ends_well(tmp_path: Path) -> None:
+def test_file_appears_when_block_ends(tmp_path: Path) -> None:
+    """A file takes its place when the block ends well."""
     path = tmp_path / "new" / "folder" / "file"
     with replacing(path) as temporary:
         temporary.write_text("whole")
@@ -26,12 +27,14 @@ def write_half(path: Path, error: BaseException) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("no"), OSError(errno.ENOSPC, "No space left")])
 def test_whatever_interrupts_leaves_nothing_behind(tmp_path: Path, error: BaseException) -> None:
+    """Whatever interrupts leaves nothing behind."""
     with pytest.raises(type(error)):
         write_half(tmp_path / "new" / "folder" / "file", error)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_older_file_is_kept_when_its_successor_fails(tmp_path: Path) -> None:
+def test_older_file_survives_failed_successor(tmp_path: Path) -> None:
+    """An older file is kept when its successor fails."""
     path = tmp_path / "file"
     path.write_text("old")
     with pytest.raises(OSError, match="No space left") as caught:

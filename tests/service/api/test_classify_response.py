@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import grpc
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -33,9 +35,15 @@ def by_protobuf(probabilities: NDArray[Any], logits: NDArray[Any] | None, top_k:
     return pb.ClassifyResponse(model_name="möwe", model_version="12", results=results).SerializeToString()
 
 
-@given(st.data(), st.integers(1, 5), st.integers(1, 300), st.integers(1, 12), st.booleans())
-def test_any_result_is_written_as_protobuf_writes_it(
-    data: st.DataObject, rows: int, classes: int, top_k: int, with_logits: bool
+@given(
+    data=st.data(),
+    rows=st.integers(1, 5),
+    classes=st.integers(1, 300),
+    top_k=st.integers(1, 12),
+    with_logits=st.booleans(),
+)
+def test_results_are_written_as_by_protobuf(
+    data: st.DataObject, rows: int, classes: int, top_k: int, *, with_logits: bool
 ) -> None:
     numbers = FLOATS.filter(lambda value: value == value)
     probabilities = data.draw(arrays(np.float32, (rows, classes), elements=numbers))
@@ -50,7 +58,7 @@ def test_any_result_is_written_as_protobuf_writes_it(
         assert written == by_protobuf(probabilities[of_row], None if logits is None else logits[of_row], top_k)
 
 
-def test_of_equal_probabilities_the_first_class_wins() -> None:
+def test_the_first_of_equal_classes_wins() -> None:
     writer = ClassificationWriter("m", "1", LABELS[:4])
     outputs = {"probabilities": np.array([[0.2, 0.4, 0.4, 0.0]], np.float32)}
     for top_k, expected in ((1, [1]), (2, [1, 2]), (9, [1, 2, 0, 3])):
@@ -58,13 +66,13 @@ def test_of_equal_probabilities_the_first_class_wins() -> None:
         assert [each.index for each in response.results[0].classification.classes] == expected
 
 
-def test_logits_that_the_model_does_not_give_are_left_out() -> None:
+def test_missing_logits_are_left_out() -> None:
     writer = ClassificationWriter("m", "1", LABELS[:2])
     result = writer.results({"probabilities": np.array([[0.25, 0.75]], np.float32)}, 1, logits=True)
     assert not pb.ImageResult.FromString(result[0]).classification.logits
 
 
-def test_requests_that_share_a_run_get_the_results_of_their_rows_alone() -> None:
+def test_a_shared_run_gives_each_its_rows() -> None:
     """Each asks for as many classes as it likes."""
     outputs = {name: np.random.default_rng(0).random((7, 5), np.float32) for name in ("probabilities", "logits")}
     writer = ClassificationWriter("m", "1", LABELS[:5])
@@ -75,3 +83,25 @@ def test_requests_that_share_a_run_get_the_results_of_their_rows_alone() -> None
             assert writer.results(part, top_k, logits=logits) == writer.results(alone, top_k, logits=logits)
         start += count
     assert start == 7
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 9])
+def test_a_nan_is_its_images_error(top_k: int) -> None:
+    """Images whose probabilities are not numbers get an error each; the others keep their results."""
+    writer = ClassificationWriter("m", "1", LABELS[:3])
+    probabilities = np.array([[0.1, 0.7, 0.2], [0.5, np.nan, 0.5], [np.nan] * 3, [0.2, 0.2, 0.6]], np.float32)
+    results = [
+        pb.ImageResult.FromString(each)
+        for each in writer.results({"probabilities": probabilities}, top_k, logits=False)
+    ]
+    assert [result.WhichOneof("outcome") for result in results] == [
+        "classification",
+        "error",
+        "error",
+        "classification",
+    ]
+    assert results[1].error.code == grpc.StatusCode.INTERNAL.value[0]
+    assert results[1].error.message == "the model's probabilities for this image are not numbers (NaN)"
+    for row, result in enumerate(results):
+        alone = writer.response_of_one({"probabilities": probabilities[row : row + 1]}, top_k, logits=False)
+        assert pb.ClassifyResponse.FromString(alone).results[0] == result

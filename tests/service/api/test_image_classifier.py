@@ -69,7 +69,9 @@ def test_a_broken_picture_does_not_cost_the_others_theirs(odd_server: ServerProc
         "error",
     ]
     assert [results[i].error.code for i in (1, 3, 4)] == [grpc.StatusCode.INVALID_ARGUMENT.value[0]] * 3
-    assert results[1].error.message == "the image is not a PNG, JPEG, WEBP, BMP or GIF file"
+    assert results[1].error.message.startswith(
+        "the image is of no known format; PNG, JPEG, WEBP, BMP, GIF, TIFF and PPM"
+    )
     assert results[3].error.message == "the image is empty: encoded bytes or pixels are expected"
     assert results[4].error.message == "pixels of 8 x 9 x 3 take 216 bytes, got 192"
 
@@ -132,7 +134,9 @@ def test_a_lone_picture_fails_as_one_among_others_does(odd_server: ServerProcess
 def test_a_picture_above_the_limit_in_pixels_is_refused_alone(odd_server: ServerProcess) -> None:
     large = png(np.zeros((400, 400, 3), np.uint8))
     results = classify(odd_server, ic.ClassifyRequest(model_name="colour", images=[large, raw(IMAGES[0])])).results
-    assert results[0].error.message == "the image has 400 x 400 pixels, more than the 100000 that are accepted"
+    assert results[0].error.message.startswith(
+        "the image has 400 x 400 pixels, more than the 100000 that are accepted:"
+    )
     assert results[1].classification.classes
 
 
@@ -150,7 +154,7 @@ def test_a_picture_above_the_limit_in_pixels_is_refused_alone(odd_server: Server
         (
             ic.ClassifyRequest(model_name="linear", model_version="x", images=[ic.Image()]),
             "INVALID_ARGUMENT",
-            "'x' is no version of 'linear'",
+            "failed to get model version from specified version string 'x'",
         ),
     ],
 )

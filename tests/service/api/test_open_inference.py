@@ -1,6 +1,7 @@
 """The Open Inference Protocol over both transports: every datatype and form, and what is told of models."""
 
 import struct
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -187,7 +188,7 @@ def test_the_index_lists_what_is_served_and_why_the_rest_is_not(odd_server: Serv
     states = {(model.name, model.version): (model.state, model.reason) for model in index.models}
     assert states["linear", "3"] == ("READY", "")
     assert states["broken", "1"][0] == "UNAVAILABLE"
-    assert "ONNX Runtime cannot open it" in states["broken", "1"][1]
+    assert "it is no ONNX file, or not all of one" in states["broken", "1"][1]
     assert "logits are off by 0.5, 0.0001 is allowed" in states["linear", "4"][1]
     ready = ask(odd_server, "RepositoryIndex", pb.RepositoryIndexRequest(ready=True))
     assert {model.state for model in ready.models} == {"READY"}
@@ -204,13 +205,20 @@ def stream(server: ServerProcess, requests: list[pb.ModelInferRequest]) -> list[
 
 
 def test_a_stream_answers_each_request_in_order_and_goes_on_after_an_error(odd_server: ServerProcess) -> None:
-    """More requests than may be in flight at once, every tenth of them for a model that is not there."""
+    """More requests than may be in flight at once, every tenth of them for a model that is not there.
+
+    Each answer has the id of its request, an error too, and says that it is the last one to it.
+    """
     requests = [
         infer_request("nix" if i % 10 == 5 else "identity-fp32", x=np.full((1, 2), i, np.float32)) for i in range(200)
     ]
+    for i, request in enumerate(requests):
+        request.id = f"request {i}"
     answers = stream(odd_server, requests)
     assert len(answers) == 200
     for i, answer in enumerate(answers):
+        assert answer.infer_response.id == f"request {i}"
+        assert answer.infer_response.parameters["triton_final_response"].bool_param
         if i % 10 == 5:
             assert answer.error_message == "Request for unknown model: 'nix' is not found"
         else:
@@ -248,8 +256,9 @@ def test_statistics_count_requests_rows_and_runs(odd_server: ServerProcess) -> N
         return ask(odd_server, "ModelStatistics", pb.ModelStatisticsRequest(name="identity-int8")).model_stats[0]
 
     before = counted()
-    for rows in (3, 3, 5):
+    for number, rows in enumerate((3, 3, 5)):
         infer(odd_server, infer_request("identity-int8", x=np.zeros((rows, 2), np.int8)))
+        assert counted().execution_count == before.execution_count + number + 1  # counted before it is answered
     after = counted()
     assert after.inference_count - before.inference_count == 11
     assert after.execution_count - before.execution_count == 3
@@ -280,7 +289,91 @@ def test_loading_by_request_says_why_it_is_not_done(odd_server: ServerProcess, m
     assert words.startswith("explicit model load / unload is not supported")
 
 
+@pytest.mark.parametrize("kind", ["System", "Cuda"])
+def test_there_is_no_shared_memory(odd_server: ServerProcess, kind: str) -> None:
+    """Its status is empty, unregistering is done, and registering is refused."""
+    status = ask(odd_server, f"{kind}SharedMemoryStatus", getattr(pb, f"{kind}SharedMemoryStatusRequest")())
+    assert not status.regions
+    ask(odd_server, f"{kind}SharedMemoryUnregister", getattr(pb, f"{kind}SharedMemoryUnregisterRequest")(name="x"))
+    with pytest.raises(grpc.RpcError) as caught:
+        ask(odd_server, f"{kind}SharedMemoryRegister", getattr(pb, f"{kind}SharedMemoryRegisterRequest")(name="x"))
+    assert refusal(caught.value) == (
+        grpc.StatusCode.UNIMPLEMENTED,
+        "shared memory is not supported: send tensors in the request, as raw_input_contents",
+    )
+
+
 def test_an_extension_we_do_not_have_is_unimplemented(odd_server: ServerProcess) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        send_bytes(odd_server, "/inference.GRPCInferenceService/SystemSharedMemoryStatus", b"")
+        send_bytes(odd_server, "/inference.GRPCInferenceService/TraceSetting", b"")
     assert refusal(caught.value)[0] == grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("linear", pb.ModelInput.FORMAT_NHWC),
+        ("channels-first", pb.ModelInput.FORMAT_NCHW),
+        ("grey-both", pb.ModelInput.FORMAT_NHWC),
+        ("one-image", pb.ModelInput.FORMAT_NCHW),
+        ("sum", pb.ModelInput.FORMAT_NONE),
+    ],
+)
+def test_formats_follow_the_shape(odd_server: ServerProcess, model: str, expected: int) -> None:
+    """One or three channels first or last are an image's; if both ends could be, UINT8 has them last."""
+    config = ask(odd_server, "ModelConfig", pb.ModelConfigRequest(name=model)).config
+    assert config.input[0].format == expected
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3)], ids=str)
+def test_an_unknown_rank_takes_any_shape(odd_server: ServerProcess, shape: tuple[int, ...]) -> None:
+    """Only the model can tell what fits."""
+    outputs = infer(odd_server, infer_request("any-rank", x=np.ones(shape, np.float32)))
+    assert outputs["y"].shape == shape
+
+
+@pytest.mark.parametrize("shape", [(), (1,)], ids=str)
+def test_a_scalar_comes_as_either(odd_server: ServerProcess, shape: tuple[int, ...]) -> None:
+    """Clients that know no scalars send a vector of one."""
+    assert infer(odd_server, infer_request("scalar", x=np.full(shape, 7, np.float32)))["y"].item() == 7
+
+
+def test_empty_beside_other_inputs(odd_server: ServerProcess) -> None:
+    """Whether it can do without one input's elements, the model decides; if not, that is the caller's error."""
+    x, empty = np.ones((2, 3), np.float32), np.ones((2, 0), np.float32)
+    assert np.array_equal(infer(odd_server, infer_request("appended", past=empty, x=x))["y"], x)
+    with pytest.raises(grpc.RpcError) as caught:
+        infer(odd_server, infer_request("needs-past", past=empty, x=x))
+    code, words = refusal(caught.value)
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert words.startswith("model 'needs-past' cannot run this request with an input that has no elements in a TopK")
+
+
+def test_failures_are_told_and_logged(odd_server: ServerProcess) -> None:
+    """The caller reads the first sentence without paths; the log has model, version, request id and node."""
+    request = infer_request("halves", x=np.ones((1, 3), np.float32))
+    request.id = "request-77"
+    with pytest.raises(grpc.RpcError) as caught:
+        infer(odd_server, request)
+    code, words = refusal(caught.value)
+    assert code == grpc.StatusCode.INTERNAL
+    assert words == (
+        "model 'halves' cannot run this request in a Reshape node: "
+        "The input tensor cannot be reshaped to the requested shape."
+    )
+    events = [event for event in odd_server.events if event.get("id") == "request-77"]
+    assert [(e["event"], e["model"], e["version"], e["node"]) for e in events] == [
+        ("request failed", "halves", "1", "Reshape in two")
+    ]
+
+
+def test_failures_can_be_hidden(odd_models_dir: Path, transport: str) -> None:
+    """With --hide-model-errors, callers hear that the model failed, and the log why."""
+    with ServerProcess(odd_models_dir, "--models", "halves", "--hide-model-errors", transport=transport) as server:
+        with pytest.raises(grpc.RpcError) as caught:
+            infer(server, infer_request("halves", x=np.ones((1, 3), np.float32)))
+        assert refusal(caught.value) == (
+            grpc.StatusCode.INTERNAL,
+            "model 'halves' cannot run this request: the server's log has the details",
+        )
+        assert any("cannot be reshaped" in event.get("error", "") for event in server.events)

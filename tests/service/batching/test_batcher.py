@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.batching.batch import TensorMap
-from service.batching.batcher import Batcher, Run
+from service.batching.batcher import Batcher
 from service.batching.policy import BatchingPolicy
 from service.batching.request import Request
+from service.batching.run import Run
 from service.errors import Cancelled, Expired, ModelFailed, Overloaded, Stopping
 
 POISON = -1
@@ -432,6 +433,7 @@ def test_too_long_a_wait_is_refused(model: RecordingModel, monkeypatch: pytest.M
         "service.batching.batcher.time",
         SimpleNamespace(monotonic_ns=lambda: clock.now_ns, monotonic=lambda: clock.now_ns / 1e9),
     )
+    monkeypatch.setattr("service.batching.admission.time", SimpleNamespace(monotonic=lambda: clock.now_ns / 1e9))
 
     def second(inputs: TensorMap, run: Run) -> TensorMap:
         clock.now_ns += 1_000_000_000 * len(inputs["x"])

@@ -70,7 +70,7 @@ def test_events_of_a_call() -> None:
     client = Client()
     started, received = client.receive(client.head(1) + frames.frame(frames.DATA, 1, 1, message(b"hello")))
     assert isinstance(started, CallStarted)
-    assert received == MessageReceived(started.stream, b"hello", True)
+    assert received == MessageReceived(started.stream, b"hello", half_closed=True)
     client.connection.send_unary(started.stream, b"answer")
     assert [(kind, flags, stream) for kind, flags, stream, _ in client.sent()] == [(1, 4, 1), (0, 0, 1), (1, 5, 1)]
     assert not client.connection.streams

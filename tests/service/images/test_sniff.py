@@ -1,4 +1,4 @@
-"""Headers of plain pictures are read as they are, and nothing that is out of the ordinary passes for plain."""
+"""Headers of simple images are read, and nothing out of the ordinary passes for simple."""
 
 import io
 import struct
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.images.sniff import MOST_PARTS, MOST_SCANS, PNG_END, PNG_SIGNATURE, ImageHeader, sniff
+from service.images.sniff import MAX_PARTS, MAX_SCANS, PNG_END, PNG_SIGNATURE, ImageHeader, sniff
 
 
 def encoded(mode: str, size: tuple[int, int], file_format: str, **options: Any) -> bytes:
@@ -48,22 +48,22 @@ JPEG = encoded("RGB", (24, 16), "JPEG")
     ("file_format", "options"),
     [("PNG", {}), ("PNG", {"dpi": (72, 72)}), ("JPEG", {}), ("JPEG", {"progressive": True, "comment": "hello"})],
 )
-def test_what_is_plain_is_known_by_its_header(
+def test_header_of_simple_image_is_read(
     file_format: Any, options: dict[str, Any], mode: str, channels: int, size: tuple[int, int]
 ) -> None:
-    plain = sniff(encoded(mode, size, file_format, **options))
-    assert plain == ImageHeader(file_format, size[1], size[0], channels)
+    header = sniff(encoded(mode, size, file_format, **options))
+    assert header == ImageHeader(file_format, size[1], size[0], channels)
 
 
 @pytest.mark.parametrize("mode", ["1", "LA", "P", "RGBA", "I;16"])
-def test_png_of_other_modes_is_not_plain(mode: str) -> None:
+def test_png_of_other_modes(mode: str) -> None:
     file = io.BytesIO()
     Image.new(mode, (8, 8)).save(file, "PNG")
     assert sniff(file.getvalue()) is None
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "BMP", "WEBP", "TIFF"])
-def test_other_formats_are_not_plain(file_format: str) -> None:
+def test_other_formats_are_not_simple(file_format: str) -> None:
     assert sniff(encoded("RGB", (8, 8), file_format)) is None
 
 
@@ -76,7 +76,7 @@ def test_other_formats_are_not_plain(file_format: str) -> None:
         chunk(b"pHYs", bytes(9)),
     ],
 )
-def test_chunks_without_a_say_in_the_pixels_are_plain(ancillary: bytes) -> None:
+def test_harmless_chunks_are_simple(ancillary: bytes) -> None:
     assert sniff(png(ancillary)) == ImageHeader("PNG", 4, 5, 1)
 
 
@@ -100,7 +100,7 @@ def test_chunks_without_a_say_in_the_pixels_are_plain(ancillary: bytes) -> None:
         PNG_SIGNATURE + chunk(b"gAMA", bytes(4)) + png()[8:],
     ],
 )
-def test_png_with_anything_else_to_it_is_not_plain(data: bytes) -> None:
+def test_unusual_png_is_not_simple(data: bytes) -> None:
     assert sniff(data) is None
 
 
@@ -120,33 +120,33 @@ def test_png_with_anything_else_to_it_is_not_plain(data: bytes) -> None:
         after_start(JPEG, b"\xff\xda\0\x02"),
         JPEG[:2] + b"\xff" + JPEG[2:],
         JPEG[:100],
-        JPEG[:-2] + b"\xff\xda" * MOST_SCANS + JPEG[-2:],
+        JPEG[:-2] + b"\xff\xda" * MAX_SCANS + JPEG[-2:],
         encoded("CMYK", (8, 8), "JPEG"),
     ],
 )
-def test_jpeg_with_anything_else_to_it_is_not_plain(data: bytes) -> None:
+def test_unusual_jpeg_is_not_simple(data: bytes) -> None:
     assert sniff(data) is None
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
-def test_large_pictures_are_not_plain(file_format: str) -> None:
+def test_large_images_are_not_simple(file_format: str) -> None:
     assert sniff(encoded("L", (256, 256), file_format)) is not None
     assert sniff(encoded("L", (257, 256), file_format)) is None
 
 
 @pytest.mark.parametrize(
-    "data", [png(*[chunk(b"IDAT", b"")] * MOST_PARTS), after_start(JPEG, *[segment(0xFFFE, b"")] * MOST_PARTS)]
+    "data", [png(*[chunk(b"IDAT", b"")] * MAX_PARTS), after_start(JPEG, *[segment(0xFFFE, b"")] * MAX_PARTS)]
 )
-def test_files_in_very_many_parts_are_not_plain(data: bytes) -> None:
+def test_many_parts_are_not_simple(data: bytes) -> None:
     assert sniff(data) is None
 
 
 @pytest.mark.parametrize("data", [png(chunk(b"IDAT", bytes(10_000))), JPEG[:-2] + bytes(10_000) + JPEG[-2:]])
-def test_a_file_much_longer_than_its_pixels_is_not_plain(data: bytes) -> None:
+def test_overlong_file_is_not_simple(data: bytes) -> None:
     assert sniff(data) is None
 
 
 @given(data=st.binary(max_size=200), start=st.sampled_from([b"", PNG_SIGNATURE, png()[:33], JPEG[:2], JPEG[:200]]))
-def test_no_bytes_at_all_are_too_much_for_it(data: bytes, start: bytes) -> None:
-    plain = sniff(start + data)
-    assert plain is None or (plain.height > 0 and plain.width > 0 and plain.channels in (1, 3))
+def test_any_bytes_can_be_sniffed(data: bytes, start: bytes) -> None:
+    header = sniff(start + data)
+    assert header is None or (header.height > 0 and header.width > 0 and header.channels in (1, 3))

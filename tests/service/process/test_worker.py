@@ -194,7 +194,7 @@ def test_a_provider_that_is_asked_for_and_missing_is_never_replaced_silently(odd
 def test_a_model_that_must_be_served_and_cannot_be_stops_the_start(odd_models_dir: Path) -> None:
     code, stderr = run_until_exit(odd_models_dir, "--models", "linear,broken")
     assert code == 1
-    assert "the model 'broken' must be served and cannot be: ONNX Runtime cannot open it" in stderr
+    assert "the model 'broken' must be served and cannot be: it is no ONNX file" in stderr
 
 
 def test_a_folder_without_a_model_that_can_be_served_stops_the_start(tmp_path: Path) -> None:

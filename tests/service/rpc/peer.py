@@ -10,7 +10,6 @@ from typing import Self
 import h2.config
 import h2.connection
 import h2.events
-import h2.exceptions
 import h2.settings
 
 TIMEOUT_S = 20.0

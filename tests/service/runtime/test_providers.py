@@ -5,11 +5,10 @@ Buckets are tried on the CPU's provider, which takes the same buffers and sessio
 
 import dataclasses
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -19,10 +18,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from service.errors import ModelFailed, ModelRejected, ProviderUnavailable, StartError
+from service.options import descriptions, options_of
 from service.runtime.execution_provider import TF32, Arithmetic, Cpu, Cuda, Openvino
 from service.runtime.pinned_memory import zeros
 from service.runtime.providers import PROVIDERS, choose, open_session
-from service.runtime.runner import DirectRunner, ModelInstance, ShapeBucket
+from service.runtime.runner import ModelInstance, ShapeBucket
 from service.runtime.session import Session
 from service.server import longest_inline_us
 from service.settings import PROVIDERS as SET_PROVIDERS
@@ -57,32 +57,6 @@ class Coarse(Cpu):
         return TF32
 
 
-Pace = Callable[[float, float], list[int]]
-"""Makes runs take so many microseconds, and so many for each row; returns the rows of each, as they are run."""
-
-
-@pytest.fixture
-def pace(monkeypatch: pytest.MonkeyPatch) -> Pace:
-    """What sessions try out, on a clock of its own: a busy machine, or a fast one, would decide otherwise."""
-
-    def set_pace(base_us: float, row_us: float) -> list[int]:
-        now_s = 0.0
-        ran: list[int] = []
-        run = DirectRunner.run
-
-        def paced(self: DirectRunner, inputs: Mapping[str, Array]) -> dict[str, Array]:
-            nonlocal now_s
-            ran.append(len(next(iter(inputs.values()))))
-            now_s += (base_us + row_us * ran[-1]) / 1e6
-            return run(self, inputs)
-
-        monkeypatch.setattr(DirectRunner, "run", paced)
-        monkeypatch.setattr("service.runtime.session.time", SimpleNamespace(perf_counter=lambda: now_s))
-        return ran
-
-    return set_pace
-
-
 def opened(path: Path, provider: Cpu, max_batch_rows: int = 10) -> Session:
     return Session(path, (provider,), threads=1, max_batch_rows=max_batch_rows)
 
@@ -108,11 +82,11 @@ def test_every_option_of_a_provider_is_a_setting_with_the_same_default() -> None
         options = {field.name: field.default for field in dataclasses.fields(provider)}
         settings = {
             setting.removeprefix(f"{name}_"): field.default
-            for setting, field in Settings.model_fields.items()
+            for setting, field in options_of(Settings).items()
             if setting.startswith(f"{name}_")
         }
         assert settings == options
-        assert all(Settings.model_fields[f"{name}_{option}"].description for option in options)
+        assert all(descriptions(Settings)[f"{name}_{option}"] for option in options)
 
 
 def test_options_reach_the_provider_that_they_are_of() -> None:
@@ -176,18 +150,6 @@ def test_threads_of_the_cpu_spin_for_so_long_and_only_within_a_run(spin_us: int,
     assert options.intra_op_num_threads == 3
 
 
-@pytest.mark.parametrize("row_us", [100, 2000])
-def test_a_model_whose_runs_are_long_is_not_tried_out_with_many_rows(
-    row_us: float, models_dir: Path, pace: Pace
-) -> None:
-    """64 rows that take 128 ms are too long; the probe is run in any case."""
-    ran = pace(8, row_us)
-    path = models_dir / "mnist-tiny" / "1" / "model.onnx"
-    session = Session(path, (Cpu(),), threads=2, max_batch_rows=64)
-    assert session.metadata.probe is not None
-    assert (max(ran), session.preferred_batch_size) == (64 if row_us == 100 else len(session.metadata.probe.images), 64)
-
-
 @pytest.mark.parametrize(
     ("provider", "threads", "cores", "longest"),
     [("cpu", 2, 2, 2000), ("cpu", 1, 1, 2000), ("cpu", 1, 2, 500), ("cpu", 8, 8, 500), ("cuda", 2, 2, 500)],
@@ -196,45 +158,6 @@ def test_longer_runs_are_inline_where_no_core_is_left_beside_them(
     provider: str, threads: int, cores: int, longest: int
 ) -> None:
     assert longest_inline_us(provider, threads, cores) == longest
-
-
-def test_short_runs_take_one_thread_and_give_the_same(tmp_path: Path, pace: Pace) -> None:
-    pace(20, 9)
-
-    @dataclass(frozen=True)
-    class Always(Cpu):
-        one_thread_us: ClassVar[float] = 0.0
-
-    path = onnx_models.two_inputs(tmp_path)
-    several = Session(path, (Cpu(),), threads=2, max_batch_rows=40)
-    assert several.one_thread_rows == 8
-    assert Session(path, (Cpu(),), threads=1, max_batch_rows=40).one_thread_rows == 0
-    always = Session(path, (Always(),), threads=2, max_batch_rows=40)
-    assert always.one_thread_rows == 0
-    for rows in (1, several.one_thread_rows, several.one_thread_rows + 1, 40):
-        left, right = np.random.default_rng(rows).normal(size=(2, rows, 16)).astype(np.float32)
-        expected = always.run({"left": left, "right": right})
-        outputs = several.run({"left": left, "right": right})
-        assert all(np.array_equal(outputs[name], expected[name]) for name in expected)
-
-
-def test_long_runs_take_all_threads(tmp_path: Path, pace: Pace) -> None:
-    pace(92, 9)
-    path = onnx_models.two_inputs(tmp_path)
-    assert Session(path, choose(["cpu"]), threads=2, max_batch_rows=8).one_thread_rows == 0
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize(
-    ("base_us", "row_us", "joined"),
-    [(40, 1, 300), (40, 5, 128), (8, 9, 128), (8, 10, 64), (8, 50, 64), (100, 3000, 64)],
-)
-def test_many_requests_share_a_run_where_many_rows_are_short_and_few_where_they_are_long(
-    base_us: float, row_us: float, joined: int, threads: int, tmp_path: Path, pace: Pace
-) -> None:
-    pace(base_us, row_us)
-    session = Session(onnx_models.two_inputs(tmp_path), (Cpu(),), threads=threads, max_batch_rows=300)
-    assert session.preferred_batch_size == joined
 
 
 def test_cuda_computes_in_fp32_unless_tf32_is_asked_for() -> None:
@@ -298,14 +221,23 @@ def test_more_rows_than_the_largest_bucket_fail_alone(tmp_path: Path) -> None:
     assert session.run({"left": ones[:1], "right": ones[:1]})["total"][0, 0] == 2
 
 
-def test_padding_is_zeros_and_not_what_others_sent_before(tmp_path: Path) -> None:
-    session = opened(rows_with_their_sum(tmp_path), Bucketed())
-    for _ in range(session.instance_count):
-        session.run({"x": np.full((4, 2), 100, np.float32)})
+def test_padding_is_zeros(tmp_path: Path) -> None:
+    """Rows of padding are zeros, not what others sent before: seen by a model that adds the sum of all rows."""
+    path = rows_with_their_sum(tmp_path)
+    bare = open_session(path, (Cpu(),), 1)
+    spec = opened(path, Cpu()).spec
+    instance = ModelInstance([ShapeBucket(bare, spec.inputs, spec.outputs, 4, ("cpu", 0))], one_thread=False)
+    instance.run({"x": np.full((4, 2), 100, np.float32)})
     for rows in (3, 2):
-        for _ in range(session.instance_count):
-            outputs = session.run({"x": np.ones((rows, 2), np.float32)})
-            assert np.array_equal(outputs["y"], np.full((rows, 2), 1 + rows))
+        outputs = instance.run({"x": np.ones((rows, 2), np.float32)})
+        assert np.array_equal(outputs["y"], np.full((rows, 2), 1 + rows))
+
+
+def test_dependent_rows_are_not_padded(tmp_path: Path) -> None:
+    """A model whose rows see each other runs as it is asked, without buckets."""
+    session = opened(rows_with_their_sum(tmp_path), Bucketed())
+    assert (session.buckets, session.spec.batches) == ((), False)
+    assert np.array_equal(session.run({"x": np.ones((3, 2), np.float32)})["y"], np.full((3, 2), 4))
 
 
 def test_an_answer_is_not_changed_by_the_next_run(tmp_path: Path) -> None:
@@ -331,7 +263,7 @@ def test_each_bucket_proves_itself_before_it_serves(tmp_path: Path) -> None:
         helper.make_node("Shape", ["products"], ["rows"], start=0, end=1),
     ):
         model.graph.node.insert(place, node)
-    path.write_bytes(model.SerializeToString())
+    onnx_models.write(model, {entry.key: entry.value for entry in model.metadata_props}, path)
 
     @dataclass(frozen=True)
     class WithoutFours(Bucketed):

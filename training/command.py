@@ -1,0 +1,71 @@
+"""What the commands of this package share: options, an exit status, and one sentence on stderr for what went wrong."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from training.errors import TrainingError
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--data-dir": {
+        "type": Path,
+        "metavar": "DIR",
+        "help": "where the data sets are, or the images of your own (default: $CONVSERVE_DATA_DIR, else data)",
+    },
+    "--models-dir": {
+        "type": Path,
+        "metavar": "DIR",
+        "default": Path("models"),
+        "help": "where models are (default: models)",
+    },
+    "--checkpoints-dir": {
+        "type": Path,
+        "metavar": "DIR",
+        "default": Path("checkpoints"),
+        "help": "where unfinished and finished trainings are kept (default: checkpoints)",
+    },
+    "--device": {
+        "choices": ["auto", "cpu", "cuda"],
+        "default": "auto",
+        "help": "what trains (default: auto, CUDA if present)",
+    },
+}
+
+
+def add_options(parser: argparse._ActionsContainer, *names: str) -> None:
+    """Give a parser, or a group of one, some of `OPTIONS`."""
+    for name in names:
+        parser.add_argument(name, **OPTIONS[name])
+
+
+def exit_status(work: Callable[[], object], interrupted: str) -> int:
+    """Run a command's work; gives 0, 1 (a sentence says why), or 130 with what is true after Ctrl-C."""
+    try:
+        work()
+    except TrainingError as error:
+        return fail(str(error))
+    except OSError as error:
+        return fail(
+            f"{error.filename or 'a file'}: {error.strerror or error}; nothing was left half-written, so mend that "
+            f"(free some space, or name another folder) and run the same command, which goes on from here"
+        )
+    except KeyboardInterrupt:
+        return fail(f"interrupted; {interrupted}", status=130)
+    return 0
+
+
+def fail(sentence: str, status: int = 1) -> int:
+    """Report an error on stderr; gives the exit status."""
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"error: {sentence}")
+    return status
+
+
+def make_console() -> Console:
+    """Give the console of a command, which prints names as they are, and has no edge to wrap at in a log."""
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 200
+    return console
