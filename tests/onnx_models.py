@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 LABELS = [f"class {index}" for index in range(10)]
 
 
-def save(
+def save(  # noqa: PLR0913, PLR0917 - the parts of an ONNX file
     folder: Path,
     name: str,
     nodes: Sequence[onnx.NodeProto],
@@ -214,7 +214,7 @@ def laborious(folder: Path, name: str = "laborious") -> Path:
     )
 
 
-def classifier(
+def classifier(  # noqa: PLR0913 - what a classifier may state, each by name
     folder: Path,
     name: str = "linear",
     *,
