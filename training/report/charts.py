@@ -149,7 +149,7 @@ def calibration(calibrations: Mapping[str, Mapping[str, Any]]) -> bytes:
         below.set_ylabel("images")
         below.set_yscale("log")
         below.set_ylim(bottom=0.8)
-        below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        below.yaxis.set_major_formatter(whole_numbers())
         below.yaxis.minorticks_off()
         figure.align_ylabels()
     return png.getvalue()
@@ -249,6 +249,11 @@ def _font(character: str) -> str | None:
         ),
         None,
     )
+
+
+def whole_numbers() -> FuncFormatter:
+    """Write numbers with commas between thousands."""
+    return FuncFormatter(lambda value, _: f"{value:,.0f}")
 
 
 def _percent() -> PercentFormatter:

@@ -40,11 +40,16 @@ def redraw(models_dir: Path) -> None:
 
     Raises ModelFileError for a report that cannot be read.
     """
-    for path in sorted(models_dir.glob("*/*/report.json")):
-        _replace(path, describe(read(path)))
+    for path, report in read_all(models_dir):
+        _replace(path, describe(report))
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_all(models_dir: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Read all reports of a folder, by their paths; raises ModelFileError for one that cannot be read."""
+    return [(path, _read(path)) for path in sorted(models_dir.glob("*/*/report.json"))]
+
+
+def _read(path: Path) -> dict[str, Any]:
     """Read a report.json; raises ModelFileError for one that is none of ours."""
     why = "it lacks whole parts"
     try:
