@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager, get_font
 from matplotlib.scale import FuncScale
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from training.calibration import BINS
@@ -218,10 +218,13 @@ def scale_accuracy(axes: Axes, direction: str, least: float, most: float, *, nea
         limit(least - reach, most + reach)
         return
 
-    def forward(share: NDArray[np.float64]) -> NDArray[np.float64]:
-        return -np.log10(np.maximum(1 - np.asarray(share), LEAST / 10))
+    def forward(share: ArrayLike) -> NDArray[np.float64]:
+        return -np.log10(np.maximum(1 - np.asarray(share, np.float64), LEAST / 10))
 
-    scale = FuncScale(axis, (forward, lambda value: 1 - 10.0 ** -np.asarray(value)))
+    def backward(value: ArrayLike) -> NDArray[np.float64]:
+        return 1 - np.power(10.0, -np.asarray(value, np.float64))
+
+    scale = FuncScale(axis, (forward, backward))
     (axes.set_yscale if direction == "y" else axes.set_xscale)(scale)
     axis.set_major_locator(FixedLocator(TICKS[direction]))
     axis.set_minor_locator(NullLocator())
