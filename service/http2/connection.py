@@ -63,6 +63,8 @@ MAX_WINDOW_CHANGES = 1000
 """SETTINGS that open the windows of streams with answers that wait: each looks at all of these."""
 
 _RESPONSE_START = frames.frame_start(HEADERS, END_HEADERS, len(headers.RESPONSE))
+_event = tuple.__new__
+"""A named tuple's own constructor costs 0.2 µs more, twice a call."""
 _DATA_START = struct.Struct(">HBBBLBL").pack
 """A DATA frame's header, and the prefix of the message in it."""
 _OK_START = frames.frame_start(HEADERS, END_HEADERS | END_STREAM, len(headers.OK))
@@ -257,7 +259,7 @@ class Connection:
                             yield from self._take_events()
                             continue
                     stream = streams[stream_id] = Stream(stream_id, head)
-                    yield CallStarted(stream)
+                    yield _event(CallStarted, (stream,))
                     continue
             elif kind == DATA and flags == END_STREAM and stop - start >= 5 and self._block is None:
                 found = streams.get(stream_id)
@@ -266,7 +268,7 @@ class Connection:
                     if not flag and length == stop - start - 5 and found.head.content_length is None:
                         self._received += stop - start
                         found.half_closed = found.announced = True
-                        yield MessageReceived(found, data[start + 5 : stop], found.half_closed)
+                        yield _event(MessageReceived, (found, data[start + 5 : stop], True))
                         continue
             self._receive_frame(kind, flags, stream_id & STREAM_ID_MASK, data, start, stop)
             if self._events:
