@@ -153,7 +153,10 @@ def test_variant_report_compares_with_fp32(path: Path, data: Dataset) -> None:
 def test_page_says_temperature_hurts(after: float, trained: Trained) -> None:
     """The page says so where the temperature makes the calibration of the test images worse, and only there."""
     calibration = trained.report["calibration"]
-    calibration = calibration | {"before": calibration["before"] | {"error": 0.02}, "after": calibration["after"] | {"error": after}}
+    calibration = calibration | {
+        "before": calibration["before"] | {"error": 0.02},
+        "after": calibration["after"] | {"error": after},
+    }
     page = render(trained.report | {"calibration": calibration})
     assert f"It is 2.00 % for the softmax of the logits, and {after * 100:.2f} %" in page
     assert ("On these test images the temperature makes it worse." in page) == (after > 0.02)
