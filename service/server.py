@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,7 +21,7 @@ from service.api.open_inference import InferenceProtocol
 from service.cpu import usable_cores
 from service.memory import trim_memory
 from service.process.watchdog import Watchdog
-from service.rpc import FlushScope, Methods, NativeTransport, TlsFiles, Transport
+from service.rpc import FlushScope, Methods, NativeTransport, TlsFiles, Transport, TransportOptions
 from service.runtime import providers
 from service.runtime.endpoint import EndpointOpener, ServingOptions
 from service.runtime.model_control import ControlOptions, ModelControl, open_models
@@ -36,6 +37,9 @@ INLINE_US, INLINE_BESIDE_US = 2000, 500
 """The longest runs in the thread that receives: where they leave no core for it, and where there is one beside them."""
 AGE_OF_GRACE = 0.8
 """Where workers use TLS, how old connections grow, in grace periods: all must have gone by the end of one."""
+
+LEAVE_S = 2.0
+"""How long clients have, after the drain delay, to take their requests elsewhere."""
 
 log = structlog.get_logger(__name__)
 
@@ -79,9 +83,16 @@ class Server:
             log.warning("clients did not go when they were told to", grace_s=grace_s)
 
     def drain(self, *, delay_s: float, grace_s: float) -> bool:
-        """Not ready any more → after the delay, no new requests → those in flight answered, within the grace."""
+        """Not ready any more, and connections asked to go → after the delay no new ones, and after it no new requests.
+
+        Those in flight are answered, within the grace. Clients that come back during the delay are served too: load
+        balancers may still send them here.
+        """
         self.announce(ready=False)
-        time.sleep(delay_s)
+        self._transport.send_goaway()
+        if delay_s:
+            time.sleep(delay_s)
+            self._transport.leave(LEAVE_S)
         self._transport.stop_admitting()
         self._repository.stop_delaying()
         return self._transport.drain(grace_s)
@@ -209,30 +220,23 @@ def _transport(
     settings: Settings, methods: Methods, repository: Repository, flush_scope: FlushScope, *, reuse_port: bool
 ) -> "NativeTransport | GrpcioTransport":
     address = f"{settings.host}:{settings.port}"
-    max_message_bytes = settings.max_message_mib * 2**20
+    options = TransportOptions(
+        max_message_bytes=settings.max_message_mib * 2**20,
+        tls=_tls(settings),
+        reuse_port=reuse_port,
+        busy_poll_s=settings.busy_poll_us / 1e6,
+        connection_idle_s=settings.connection_idle_s,
+        max_connection_age_s=settings.max_connection_age_s,
+        max_connection_age_grace_s=settings.grace_s,
+    )
     if settings.transport == "native":
-        return NativeTransport(
-            address,
-            methods,
-            repository.dispatch,
-            max_message_bytes=max_message_bytes,
-            flush_scope=flush_scope,
-            tls=_tls(settings),
-            busy_poll_s=settings.busy_poll_us / 1e6,
-            reuse_port=reuse_port,
-        )
+        return NativeTransport(address, methods, repository.dispatch, options, flush_scope)
     from service.rpc.grpc_aio_server import GrpcioTransport  # not above: grpc.aio and uvloop are for it alone
 
-    tls = _tls(settings)
-    return GrpcioTransport(
-        address,
-        methods,
-        repository.dispatch,
-        max_message_bytes=max_message_bytes,
-        tls=tls,
-        reuse_port=reuse_port,
-        max_connection_age_s=AGE_OF_GRACE * max(settings.grace_s, 1) if tls and reuse_port else None,
-    )
+    if options.tls and reuse_port:  # GOAWAY cannot be written into TLS: ages see to it that all go
+        age_s = AGE_OF_GRACE * max(settings.grace_s, 1)
+        options = replace(options, max_connection_age_s=min(age_s, options.max_connection_age_s or age_s))
+    return GrpcioTransport(address, methods, repository.dispatch, options)
 
 
 def _tls(settings: Settings) -> TlsFiles | None:

@@ -181,6 +181,10 @@ class Settings:
     """How long requests in flight may take after SIGTERM, in seconds."""
     drain_delay_s: float = Field(default=0.0, ge=0, le=3600)
     """How long requests are still taken after SIGTERM, not ready any more, in seconds: time for load balancers."""
+    max_connection_age_s: float = Field(default=0.0, ge=0, le=31_536_000)
+    """Clients are asked to connect anew after so long, in seconds, and have grace_s to do so; 0: never."""
+    connection_idle_s: float = Field(default=0.0, ge=0, le=31_536_000)
+    """Connections without a request for so long, in seconds, are asked to go; 0: never."""
     watchdog_s: float = Field(default=60.0, ge=0, le=86_400)
     """The process ends, to be started again, when the thread that receives stands still, or one run lasts, for longer
     than this, in seconds; 0: never. From 1 s on the log tells of it."""

@@ -205,21 +205,23 @@ class Batcher:
             if run.requests:
                 self._execute(run)
         finally:
-            with self._wake:
-                self._runs.remove(run)
-                unfinished = [request for request, _ in run.requests if request.rows_left and not request.done]
-                for request, _ in run.requests:
-                    request.run = None
-                if not self._closed:
-                    for request in unfinished:
-                        self._queue.push(request)  # behind the others: they run between its parts
-                if self._retiring:
-                    self._wake.notify_all()
-                elif self._queue:  # else the thread would wake to nothing, and take the first of the next burst alone
-                    self._wake.notify()
-            if self._closed:
-                for request in unfinished:
-                    request.complete(Stopping("The server is stopping."))
+            self._finish(run)
+
+    def _finish(self, run: Run) -> None:
+        """Gives back what a run left of large requests, and wakes a thread for what waits."""
+        with self._wake:
+            self._runs.remove(run)
+            unfinished = [request for request, _ in run.requests if request.rows_left and not request.done]
+            for request, _ in run.requests:
+                request.run = None
+            for request in () if self._closed else unfinished:
+                self._queue.push(request)  # behind the others: they run between its parts
+            if self._retiring:
+                self._wake.notify_all()
+            elif self._queue:  # else the thread would wake to nothing, and take the first of the next burst alone
+                self._wake.notify()
+        for request in unfinished if self._closed else ():
+            request.complete(Stopping("The server is stopping."))
 
     def _is_for_this_thread(self, ends_ns: float) -> bool:
         """True if the next run is expected to end by then, and is neither one of several side by side.
