@@ -127,7 +127,7 @@ def running(
     flush_scope = FlushScope()
     busy = threading.Event()
     with ExitStack() as stack:
-        opener = EndpointOpener(chosen, options, flush_scope, busy)
+        opener = EndpointOpener(chosen, options, flush_scope, busy, digests=reuse_port)
         repository = Repository(settings.default_versions)
         control = stack.enter_context(
             open_models(_loader(settings, opener, repository), repository, _control(settings))
