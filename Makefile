@@ -8,6 +8,7 @@ RUNTIME ?= $(if $(wildcard /proc/driver/nvidia/version /dev/dxg),gpu,cpu)
 export CONVSERVE_DATA_DIR ?= $(abspath $(firstword $(wildcard data ../shared/data) data))
 export CONVSERVE_TRITONCLIENT_PYTHON ?= $(abspath .venv-tritonclient/bin/python)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+TYPES := $(BIN)/mypy service training tests benchmarks
 
 .PHONY: help serve test fuzz lint format proto models reports reproduce data bench container clean
 
@@ -18,8 +19,11 @@ serve: $(VENV)/.serve ## install what serving needs, and serve models/ on 127.0.
 	$(BIN)/python -m service $(ARGS)
 
 test: $(VENV)/.test .venv-tritonclient/.done data-present ## install everything, lint, and run every test
-	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@$(TYPES) >$(VENV)/mypy.log 2>&1 & types=$$!; \
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS); tests=$$?; \
+	wait $$types || { cat $(VENV)/mypy.log; exit 1; }; exit $$tests
 
 fuzz: $(VENV)/.test ## feed HTTP/2 and protobuf what no client would send, for some minutes (FUZZ=examples of each kind)
 	CONVSERVE_FUZZ_EXAMPLES=$(or $(FUZZ),20000) $(BIN)/python -m pytest -q --timeout 1800 tests/conformance/test_fuzz.py \
@@ -28,7 +32,7 @@ fuzz: $(VENV)/.test ## feed HTTP/2 and protobuf what no client would send, for s
 lint: $(VENV)/.test ## ruff and mypy, as CI runs them
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy service training tests benchmarks
+	$(TYPES)
 
 format: $(VENV)/.test ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .

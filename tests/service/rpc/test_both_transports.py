@@ -70,7 +70,8 @@ def test_metadata_reaches_the_call(channel: grpc.Channel) -> None:
     metadata = (("authorization", "Bearer x"), ("traceparent", "00-1"), ("x-request-id", "a"), ("x-request-id", "b"))
     expected = b"['Bearer x', '00-1', 'b', None]"
     assert channel.unary_unary(NAMED, None, None)(b"", timeout=TIMEOUT_S, metadata=metadata) == expected
-    assert list(channel.stream_stream(STREAM, None, None)(iter([b"", b""]), timeout=TIMEOUT_S, metadata=metadata)) == [expected] * 2
+    stream = channel.stream_stream(STREAM, None, None)
+    assert list(stream(iter([b"", b""]), timeout=TIMEOUT_S, metadata=metadata)) == [expected] * 2
 
 
 def test_keepalive_pings_end_nothing(served: tuple[Served, Transport]) -> None:
