@@ -10,7 +10,7 @@ export CONVSERVE_TRITONCLIENT_PYTHON ?= $(abspath .venv-tritonclient/bin/python)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TYPES := $(BIN)/mypy service training tests benchmarks
 
-.PHONY: help serve test fuzz lint format proto models reports reproduce data bench container clean
+.PHONY: help serve test fuzz lint format proto models reports reproduce data swaps bench container clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ reproduce: $(VENV)/.test data-present ## train the documents' recipes by several
 
 data: $(VENV)/.test ## download MNIST and CIFAR-10 into data/
 	$(BIN)/python -m training.data all --data-dir data
+
+swaps: $(VENV)/.test ## swap a model's versions 100 times under load, on both transports, alone and with workers
+	CONVSERVE_SWAPS=100 $(BIN)/python -m pytest -s tests/service/runtime/test_model_control.py -k swaps
 
 bench: $(VENV)/.test data-present ## measure every target beside its ceilings, in ten minutes (needs h2load)
 	$(BIN)/python -m benchmarks $(ARGS)

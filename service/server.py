@@ -210,7 +210,7 @@ def _control(settings: Settings) -> ControlOptions:
     return ControlOptions(
         names=split_names(settings.models),
         mode=settings.model_control,
-        poll_s=settings.model_poll_s,
+        poll_s=settings.model_poll_s if settings.model_control == "poll" and not settings.workers else None,
         ready_when=settings.ready_when,
         lossy=settings.reload_lossy,
     )

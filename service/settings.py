@@ -94,7 +94,8 @@ class Settings:
     default_version: str = ""
     """NAME=VERSION, separated by commas: what answers where no version is asked for; else the highest that is ready."""
     ready_when: Literal["first", "all"] = "all"
-    """When the port opens: as soon as the first model can be asked, or when all files have been opened."""
+    """When the port opens: as soon as the first model can be asked, or when all files have been opened. Workers wait
+    for all."""
     model_control: Literal["none", "poll", "explicit"] = "none"
     """What may change the models besides SIGHUP, which always has the folder read again. poll: changes of the folder;
     explicit: RepositoryModelLoad and RepositoryModelUnload, and only what models names is served at the start."""
@@ -211,6 +212,8 @@ class Settings:
             raise ValueError("TLS needs both --tls-certificate-file and --tls-key-file")
         if self.tls_client_ca_file is not None and self.tls_certificate_file is None:
             raise ValueError("--tls-client-ca-file needs --tls-certificate-file and --tls-key-file")
+        if self.ready_when == "first" and self.workers:
+            raise ValueError("--ready-when first needs --workers 0: workers open all models, and agree on them, first")
         if self.max_queue_rows < self.max_batch_rows:
             raise ValueError("--max-queue-rows must be at least --max-batch-rows, or a full request never fits")
 
