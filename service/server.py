@@ -25,6 +25,7 @@ from service.runtime.repository import Repository, ServingOptions, open_reposito
 from service.settings import Settings, split_names
 
 if TYPE_CHECKING:
+    from service.metrics.process import ProcessMetrics
     from service.rpc.grpc_aio_server import GrpcioTransport
 
 INLINE_US, INLINE_BESIDE_US = 2000, 500
@@ -38,7 +39,11 @@ log = structlog.get_logger(__name__)
 class Server:
     """A running server: it listens, and answers until it is drained."""
 
-    def __init__(self, transport: Transport, repository: Repository, readiness: "Readiness") -> None:
+    def __init__(
+        self, transport: Transport, repository: Repository, readiness: "Readiness", metrics: "ProcessMetrics | None"
+    ) -> None:
+        """``metrics``: None where nothing reads them."""
+        self.metrics = metrics
         self._transport = transport
         self._repository = repository
         self._readiness = readiness
@@ -143,7 +148,7 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
         )
         transport = _transport(settings, methods, repository, flush_scope, reuse_port=reuse_port)
         stack.enter_context(transport)
-        stack.enter_context(
+        watchdog = stack.enter_context(
             Watchdog(
                 transport.call_soon,
                 lambda: [endpoint.batcher for endpoint in repository],
@@ -151,7 +156,8 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
                 limit_s=settings.watchdog_s,
             )
         )
-        server = Server(transport, repository, readiness)
+        metrics = _metrics(settings, repository, readiness, watchdog, transport.port)
+        server = Server(transport, repository, readiness, metrics)
         server.announce(ready=True)
         log.info(
             "listening",
@@ -165,6 +171,25 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
         gc.collect()
         gc.freeze()
         yield server
+
+
+def _metrics(
+    settings: Settings, repository: Repository, readiness: Readiness, watchdog: Watchdog, port: int
+) -> "ProcessMetrics | None":
+    if not settings.metrics_port:
+        return None
+    from service.metrics.process import ProcessMetrics, Sources  # not above: it is for those who want metrics alone
+
+    return ProcessMetrics(
+        Sources(
+            repository,
+            is_ready=lambda: readiness.ready,
+            watchdog=watchdog,
+            port=port,
+            transport=settings.transport,
+            triton_names=settings.metrics_triton_names,
+        )
+    )
 
 
 def _transport(

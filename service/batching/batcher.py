@@ -293,9 +293,10 @@ class Batcher:
             others = bool(self._queue) or len(self._runs) > 1
             self._times.add(batch[0][0].signature, rows, ran - joined, (began, ended), others_follow=others)
             waited = [request.started_ns - request.arrived_ns for request, _ in completed]
-            taken = sum(ended - request.arrived_ns for request, _ in completed)
+            taken = [ended - request.arrived_ns for request, _ in completed]
             self.statistics.ran(len(completed), rows, (began, joined, ran, ended))
             self.statistics.completed(waited, taken)
+            self.statistics.predicted(outputs)
         with self._flush_scope:
             for request, result in completed:
                 request.complete(result)

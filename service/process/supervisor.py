@@ -12,7 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Coroutine, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -20,6 +20,9 @@ from service.cpu import Share, divide
 from service.errors import StartError
 from service.process.worker_slot import HAND_OVER, MAX_MESSAGE_BYTES, PING, PONG, READY, WorkerSlot
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.metrics.supervisor import SupervisorMetrics
 
 FIRST_DELAY_S = 0.1
 """After the first death in a row a worker is restarted so late; each time it is twice as long."""
@@ -42,8 +45,8 @@ def run(settings: Settings, command: Sequence[str]) -> int:
     ``command`` starts a worker. SIGHUP renews the workers; a second SIGTERM or SIGINT ends all at once.
     """
     try:
-        with _reserved(settings.host, settings.port) as port:
-            return asyncio.run(_supervise(settings, command, port))
+        with _reserved(settings.host, settings.port) as port, _exporting(settings) as metrics:
+            return asyncio.run(_supervise(settings, command, port, metrics))
     except StartError as error:
         log.error("cannot start", reason=str(error))
         return 1
@@ -71,8 +74,22 @@ def _reserved(host: str, port: int) -> Iterator[int]:
         yield port
 
 
-async def _supervise(settings: Settings, command: Sequence[str], port: int) -> int:
-    supervisor = _Supervisor(settings, command, port, divide(settings.workers))
+@contextlib.contextmanager
+def _exporting(settings: Settings) -> Iterator["SupervisorMetrics | None"]:
+    """The metrics of all workers, told on their port; None where there is none. Raises StartError."""
+    if not settings.metrics_port:
+        yield None
+        return
+    from service.metrics.exporter import exporting
+    from service.metrics.supervisor import SupervisorMetrics
+
+    metrics = SupervisorMetrics(settings.workers)
+    with exporting(settings.metrics_host, settings.metrics_port) as exporter, exporter.reading(metrics.snapshot):
+        yield metrics
+
+
+async def _supervise(settings: Settings, command: Sequence[str], port: int, metrics: "SupervisorMetrics | None") -> int:
+    supervisor = _Supervisor(settings, command, port, divide(settings.workers), metrics)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.stop, number)
@@ -83,7 +100,15 @@ async def _supervise(settings: Settings, command: Sequence[str], port: int) -> i
 class _Supervisor:
     """Who has which slot; all that happens to workers over time is a task of its own."""
 
-    def __init__(self, settings: Settings, command: Sequence[str], port: int, shares: Sequence[Share]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        command: Sequence[str],
+        port: int,
+        shares: Sequence[Share],
+        metrics: "SupervisorMetrics | None",
+    ) -> None:
+        self._metrics = metrics
         self.end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """The exit code, when all is over."""
         self._settings = settings
@@ -167,7 +192,7 @@ class _Supervisor:
         log.info("the workers are renewed", workers=len(fresh))
 
     def _start(self, number: int) -> "_Worker":
-        worker = _Worker(self._command, number, self._port, self._shares[number])
+        worker = _Worker(self._command, number, self._port, self._shares[number], self._metrics)
         self._alive.add(worker)
         self._spawn(self._watch(worker))
         return worker
@@ -179,6 +204,8 @@ class _Supervisor:
         number = worker.number
         if self._stopping or not self._begun or self._workers[number] is not worker:
             return
+        if self._metrics is not None:
+            self._metrics.deaths += 1
         self._deaths[number] = 1 if worker.served_s >= STEADY_S else self._deaths[number] + 1
         if self._deaths[number] == MAX_DEATHS:
             log.error(
@@ -226,7 +253,9 @@ class _Supervisor:
 class _Worker:
     """One process, and what is known of it."""
 
-    def __init__(self, command: Sequence[str], number: int, port: int, share: Share) -> None:
+    def __init__(
+        self, command: Sequence[str], number: int, port: int, share: Share, metrics: "SupervisorMetrics | None"
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self.number = number
         self.message: asyncio.Future[None] = self._loop.create_future()
@@ -238,12 +267,14 @@ class _Worker:
         self._ready_at: float | None = None
         self._heard_at = 0.0
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            slot = WorkerSlot(number, port, share.threads, share.cores, theirs.fileno())
+        self._reports = None if metrics is None else metrics.open_reports(self._loop)
+        with theirs, contextlib.nullcontext() if self._reports is None else self._reports.sender as sender:
+            metrics_fd = -1 if sender is None else sender.fileno()
+            slot = WorkerSlot(number, port, share.threads, share.cores, theirs.fileno(), metrics_fd)
             self._process = subprocess.Popen(  # noqa: S603 - our own command
                 command,
                 env=slot.environment(),
-                pass_fds=[slot.control_fd],
+                pass_fds=[number for number in (slot.control_fd, slot.metrics_fd) if number >= 0],
                 process_group=0,  # a terminal's Ctrl-C is for the supervisor
             )
         self._control.setblocking(False)  # noqa: FBT003 - the standard library's signature
@@ -295,6 +326,8 @@ class _Worker:
             return
         if message == READY:
             self._ready_at = self._heard_at
+            if self._reports is not None:
+                self._reports.ready = True
         else:
             self.failure = message
         self.message.set_result(None)
@@ -306,6 +339,8 @@ class _Worker:
         self._on_message()  # its last message may be there still
         self._loop.remove_reader(self._control)
         self._control.close()
+        if self._reports is not None:
+            self._reports.close()
         how = f"ended with status {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
         self.failure = self.failure or f"worker {self.number} {how}"
         if not self.message.done():

@@ -6,7 +6,9 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterator
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -14,6 +16,9 @@ from service.errors import StartError
 from service.process.worker_slot import MAX_MESSAGE_BYTES, PING, PONG, READY, WorkerSlot
 from service.server import running
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.metrics.process import ProcessMetrics
 
 CLOSE_S = 5.0
 """How long closing may take, when all that is in flight is answered or the grace period is over."""
@@ -32,7 +37,8 @@ def run(settings: Settings, slot: WorkerSlot | None = None) -> int:
     with contextlib.nullcontext() if slot is None else slot.open_control_socket() as control:
         signals = StopSignals(control)
         try:
-            drained = _serve(settings, control, signals)
+            with _exporting(settings, slot) as export:
+                drained = _serve(settings, control, signals, export)
         except StartError as error:
             if control is None:
                 log.error("cannot start", reason=str(error))
@@ -42,10 +48,33 @@ def run(settings: Settings, slot: WorkerSlot | None = None) -> int:
     return 0 if drained else 1
 
 
-def _serve(settings: Settings, control: socket.socket | None, signals: "StopSignals") -> bool:
+Export = Callable[["ProcessMetrics"], contextlib.AbstractContextManager[None]]
+"""Has the metrics of a server read, as long as the context lasts."""
+
+
+@contextlib.contextmanager
+def _exporting(settings: Settings, slot: WorkerSlot | None) -> Iterator[Export]:
+    """Where the metrics go: to the supervisor, or to our own port, which is taken at once. Raises StartError."""
+    if not settings.metrics_port:
+        yield lambda _: contextlib.nullcontext()
+    elif slot is not None:
+        from service.metrics.reports import reporting
+
+        yield lambda metrics: reporting(slot.metrics_fd, metrics.snapshot)
+    else:
+        from service.metrics.exporter import exporting
+
+        with exporting(settings.metrics_host, settings.metrics_port) as exporter:
+            yield lambda metrics: exporter.reading(metrics.snapshot)
+
+
+def _serve(settings: Settings, control: socket.socket | None, signals: "StopSignals", export: Export) -> bool:
     """Start, service and stop; whether all was answered. Raises StartError."""
     started = time.monotonic()
-    with running(settings, reuse_port=control is not None) as server:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(running(settings, reuse_port=control is not None))
+        if server.metrics is not None:
+            stack.enter_context(export(server.metrics))
         log.info("ready", after_s=round(time.monotonic() - started, 3))
         _report(control, READY)
         signals.wait()

@@ -29,6 +29,8 @@ class WorkerSlot:
     """The cores to be bound to; empty: none."""
     control_fd: int
     """File descriptor of a socket that is at its end when the supervisor is."""
+    metrics_fd: int = -1
+    """File descriptor of a socket for the worker's metrics; -1: none are wanted."""
 
     @classmethod
     def from_environment(cls) -> Self | None:
