@@ -156,8 +156,9 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
                 limit_s=settings.watchdog_s,
             )
         )
-        metrics = _metrics(settings, repository, readiness, watchdog, transport.port)
-        server = Server(transport, repository, readiness, metrics)
+        server = Server(
+            transport, repository, readiness, _metrics(settings, repository, readiness, watchdog, transport.port)
+        )
         server.announce(ready=True)
         log.info(
             "listening",

@@ -110,7 +110,7 @@ class _Server(http.server.ThreadingHTTPServer):
         class Handler(base):  # type: ignore[misc]  # made at run time
             timeout = TIMEOUT_S
 
-            def do_GET(self) -> None:
+            def do_GET(self) -> None:  # noqa: N802 - the standard library's name
                 if self.path.partition("?")[0] == PATH:
                     super().do_GET()
                 else:

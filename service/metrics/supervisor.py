@@ -44,7 +44,7 @@ class ReportSocket:
         self._metrics = metrics
         self._loop = loop
         self._receiver, self.sender = socket.socketpair()
-        self._receiver.setblocking(False)
+        self._receiver.settimeout(0)
         loop.add_reader(self._receiver, self._receive)
         metrics.open.add(self)
 
