@@ -1,6 +1,7 @@
 """``/metrics`` over HTTP, in a thread of its own. prometheus-client is imported here alone, and only then."""
 
 import http.server
+import math
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -104,7 +105,7 @@ class _Server(http.server.ThreadingHTTPServer):
         from prometheus_client import CollectorRegistry, MetricsHandler
 
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(self._exporter)  # type: ignore[arg-type]  # it has what a collector must have
+        registry.register(self._exporter)
         base: Any = MetricsHandler.factory(registry)
 
         class Handler(base):  # type: ignore[misc]  # made at run time
@@ -133,11 +134,9 @@ def _family(metric: Metric) -> "Family":
 
 
 def _add_histogram(family: "Family", metric: Metric, labels: dict[str, str], counts: list[float]) -> None:
-    from prometheus_client.utils import floatToGoString
-
     *buckets, total = counts
     cumulative = list(accumulate(buckets))
-    for bound, count in zip((*metric.bounds, float("inf")), cumulative, strict=True):
-        family.add_sample(f"{metric.name}_bucket", {**labels, "le": floatToGoString(bound)}, count)
+    for bound, count in zip((*metric.bounds, math.inf), cumulative, strict=True):
+        family.add_sample(f"{metric.name}_bucket", {**labels, "le": "+Inf" if bound == math.inf else str(bound)}, count)
     family.add_sample(f"{metric.name}_count", labels, cumulative[-1])
     family.add_sample(f"{metric.name}_sum", labels, total)

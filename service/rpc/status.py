@@ -34,7 +34,7 @@ def count_failure(error: BaseException, deadline: float | None, model: tuple[str
     code = CODES.get(type(error), grpc.StatusCode.INTERNAL)  # type: ignore[arg-type]  # any type may be looked up
     if code is grpc.StatusCode.CANCELLED and deadline is not None and deadline <= time.monotonic():
         code = grpc.StatusCode.DEADLINE_EXCEEDED
-    name, version = model or getattr(error, "model", UNKNOWN)
+    name, version = getattr(error, "model", UNKNOWN) if model is None else model
     FAILURES.calls[name, version, code.name] += 1
 
 
