@@ -9,6 +9,7 @@ ServiceError
 ├── Overloaded            a bound was reached: queue, message size
 ├── Expired               the time the caller allowed has passed
 ├── Cancelled             the caller went away
+├── ModelChangeFailed     a model was to be loaded or unloaded, and cannot be
 ├── ModelFailed           the model raised an error while it ran; details are for the log only
 └── RequestFailed         the same, as the caller may read it
 StartError                the service cannot start; for the operator, never for a caller
@@ -76,6 +77,10 @@ class Cancelled(ServiceError):
     """The caller went away before the answer."""
 
     reason = "cancelled"
+
+
+class ModelChangeFailed(ServiceError):
+    """A model was to be loaded or unloaded, and cannot be; what was served goes on."""
 
 
 class ModelFailed(ServiceError):

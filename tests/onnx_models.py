@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 LABELS = [f"class {index}" for index in range(10)]
 
 
-def save(
+def save(  # noqa: PLR0913, PLR0917 - the parts of an ONNX file
     folder: Path,
     name: str,
     nodes: Sequence[onnx.NodeProto],
@@ -22,6 +22,7 @@ def save(
     outputs: Sequence[onnx.ValueInfoProto],
     weights: Sequence[onnx.TensorProto] = (),
     metadata: dict[str, str] | None = None,
+    *,
     version: int = 1,
     check: bool = True,
 ) -> Path:
@@ -213,7 +214,7 @@ def laborious(folder: Path, name: str = "laborious") -> Path:
     )
 
 
-def classifier(
+def classifier(  # noqa: PLR0913 - what a classifier may state, each by name
     folder: Path,
     name: str = "linear",
     *,
@@ -256,7 +257,7 @@ def classifier(
             numpy_helper.from_array(np.array([shift], dtype=np.float32), "shift"),
         ],
         metadata,
-        version,
+        version=version,
     )
 
 

@@ -24,7 +24,7 @@ from training.evaluate import outputs_of_torch
 from training.files import replacing
 from training.networks import Classifier, Preprocess
 from training.recipes import RECIPES, Recipe, teacher_of
-from training.report.comparison import FIRST_BATCHES, Run, accuracy, draw_overfitting, render
+from training.report.comparison import FIRST_BATCHES, Run, accuracy, draw, render
 from training.report.published import PUBLISHED
 from training.train import Training, train
 
@@ -134,14 +134,13 @@ def _read(path: Path) -> dict[str, list[Run]]:
 
 
 def _write(results: dict[str, list[Run]], models_dir: Path) -> None:
-    if {"cifar10-vgg", "cifar10-vgg-bn"} <= results.keys():
-        figure = draw_overfitting(results["cifar10-vgg"][0], results["cifar10-vgg-bn"][0])
-        with replacing(models_dir / "overfitting.png") as temporary:
-            figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
-    with replacing(models_dir / "REPRODUCTION.md") as temporary:
-        temporary.write_text(render(results), encoding="utf-8")
-    with replacing(models_dir / "reproduction.json") as temporary:
-        temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    contents = draw(results) | {
+        "REPRODUCTION.md": render(results).encode(),
+        "reproduction.json": (json.dumps(results, indent=1) + "\n").encode(),
+    }
+    for name, content in contents.items():
+        with replacing(models_dir / name) as temporary:
+            temporary.write_bytes(content)
 
 
 if __name__ == "__main__":

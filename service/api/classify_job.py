@@ -14,7 +14,7 @@ from service.batching.request import Request
 from service.images.decode import ImageShape
 from service.pb import image_classifier_pb2 as pb
 from service.rpc import Call
-from service.runtime.repository import Endpoint
+from service.runtime.endpoint import Endpoint
 from service.tensors import Array
 
 

@@ -21,7 +21,8 @@ from service.images.digits import DIMENSIONS
 from service.images.sniff import ImageHeader, sniff
 from service.pb import image_classifier_pb2 as pb
 from service.rpc import Call, ImmediateMethod, Methods
-from service.runtime.repository import Endpoint, Repository
+from service.runtime.endpoint import Endpoint
+from service.runtime.repository import Repository
 from service.tensors import Array
 
 SERVICE = "convserve.v1.ImageClassifier"
@@ -55,6 +56,7 @@ class ImageClassifier:
         self._known: KnownRequests[ClassifyOptions] = KnownRequests()
         self._writers: dict[tuple[str, str], ClassificationWriter] = {}
         self._options = lru_cache(MAX_OPTIONS)(self._find_out)
+        self._epoch = repository.epoch
 
     @property
     def methods(self) -> Methods:
@@ -66,6 +68,8 @@ class ImageClassifier:
 
     def classify(self, call: Call) -> None:
         """Reads and checks; pictures that the model takes as they are, or nearly, go straight to the batcher."""
+        if self._epoch != self._repository.epoch:
+            self._forget()
         known = self._known.find(call.payload)
         if known is not None:
             self._ask(call, known.plan, known.read(call.payload))
@@ -161,6 +165,13 @@ class ImageClassifier:
             job.results[position] = error_result(error)
         except Exception as error:
             job.fail(error)
+
+    def _forget(self) -> None:
+        """Forgets all that was known of models that may be served no longer."""
+        self._epoch = self._repository.epoch
+        self._known.clear()
+        self._writers.clear()
+        self._options.cache_clear()
 
     def _writer(self, endpoint: Endpoint) -> ClassificationWriter:
         key = endpoint.name, endpoint.version

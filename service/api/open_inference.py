@@ -43,6 +43,7 @@ class InferenceProtocol:
         self._is_ready = is_ready
         self._model_errors = model_errors or ModelErrors()
         self._plans = InferPlans()
+        self._epoch = repository.epoch
 
     @property
     def methods(self) -> Methods:
@@ -57,9 +58,6 @@ class InferenceProtocol:
             "ModelMetadata": ImmediateMethod(pb.ModelMetadataRequest, self._model_metadata),
             "ModelConfig": ImmediateMethod(pb.ModelConfigRequest, self._model_config),
             "ModelStatistics": ImmediateMethod(pb.ModelStatisticsRequest, self._model_statistics),
-            "RepositoryIndex": ImmediateMethod(pb.RepositoryIndexRequest, self._repository_index),
-            "RepositoryModelLoad": ImmediateMethod(pb.RepositoryModelLoadRequest, _no_loading),
-            "RepositoryModelUnload": ImmediateMethod(pb.RepositoryModelUnloadRequest, _no_loading),
             **_shared_memory("System"),
             **_shared_memory("Cuda"),
         }
@@ -72,6 +70,9 @@ class InferenceProtocol:
     def model_infer(self, call: Call) -> None:
         """Reads, checks and queues; the endpoint's batcher answers."""
         payload = call.payload
+        if self._epoch != self._repository.epoch:
+            self._epoch = self._repository.epoch
+            self._plans.clear()
         scanned = scan(payload)
         plan = self._plans.find(scanned[0]) if scanned is not None else None
         if scanned is not None and plan is not None:
@@ -131,26 +132,6 @@ class InferenceProtocol:
         else:
             chosen = list(self._repository)
         return pb.ModelStatisticsResponse(model_stats=[model_reports.model_statistics(endpoint) for endpoint in chosen])
-
-    def _repository_index(self, message: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
-        models = [
-            pb.RepositoryIndexResponse.ModelIndex(
-                name=endpoint.name,
-                version=endpoint.version,
-                state="READY",
-                reason=_remark(endpoint.session.spec.unbatched_reason),
-            )
-            for endpoint in self._repository
-        ]
-        if not message.ready:
-            models += [
-                pb.RepositoryIndexResponse.ModelIndex(
-                    name=name, version=str(version), state="UNAVAILABLE", reason=reason
-                )
-                for name, versions in sorted(self._repository.rejected.items())
-                for version, reason in sorted(versions.items())
-            ]
-        return pb.RepositoryIndexResponse(models=models)
 
 
 class _Completion:
@@ -219,7 +200,3 @@ def _no_shared_memory(_message: Any) -> Any:
 def _remark(unbatched_reason: str) -> str:
     """What an operator should know of a model that is ready."""
     return f"not batched: {unbatched_reason}" if unbatched_reason else ""
-
-
-def _no_loading(_message: Any) -> pb.RepositoryModelLoadResponse:
-    raise Unsupported("explicit model load / unload is not supported: the models are those of the folder at the start")

@@ -9,6 +9,12 @@ from service.batching.request import Request
 from service.errors import Overloaded
 
 
+def calm_rows(policy: BatchingPolicy, row_s: float) -> int:
+    """So few rows may wait, that a request without a deadline is admitted without a further look."""
+    within_s = policy.max_queue_s / row_s - policy.max_run_rows * policy.instance_count if row_s else math.inf
+    return int(min(policy.max_queue_rows, max(policy.max_batch_rows, within_s)))
+
+
 def admit(
     request: Request, queue: FairQueue, running_rows: int, row_s: float, policy: BatchingPolicy, model: str
 ) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -50,6 +51,7 @@ class Batcher:
         self._max_inline_ns = policy.max_inline_s * 1e9
         self._flush_scope = flush_scope or nullcontext()
         self._times = RunTimes()
+        self._calm_rows = policy.max_batch_rows  # so few waiting rows are within all limits but a deadline
         self.name = name
         self.statistics = Statistics()
         self._queue = FairQueue()
@@ -58,6 +60,7 @@ class Batcher:
         self._wake = threading.Condition(self._lock)
         self._runs: list[Run] = []
         self._closed = False
+        self._retiring = False
         self._threads = [
             threading.Thread(target=self._serve, name=f"batcher {name}", daemon=True)
             for _ in range(policy.instance_count)
@@ -82,6 +85,18 @@ class Batcher:
         for thread in self._threads:
             thread.join()
 
+    def retire(self) -> None:
+        """Ends its threads once nothing waits; what still comes until then is run."""
+        with self._wake:
+            self._retiring = True
+            self._max_queue_delay_s = 0.0
+            self._wake.notify_all()
+
+    @property
+    def ended(self) -> bool:
+        """True once all its threads have ended."""
+        return not any(thread.is_alive() for thread in self._threads)
+
     def submit(self, request: Request) -> None:
         """Queues the request; nothing runs before ``dispatch``, which sees to a whole burst of them.
 
@@ -91,9 +106,11 @@ class Batcher:
             if self._closed:
                 raise Stopping("The server is stopping.")
             queue = self._queue
-            if queue.rows or self._runs:
+            # What follows is asked for each request of a burst, so first whether there is anything to ask.
+            if queue.rows + request.rows > self._calm_rows or (request.deadline is not None and (queue or self._runs)):
                 running = sum(run.rows for run in self._runs)
-                admission.admit(request, queue, running, self._times.row_s, self.policy, self.name)
+                if queue.rows or running:
+                    admission.admit(request, queue, running, self._times.row_s, self.policy, self.name)
             if self._max_queue_delay_s and not queue:
                 self._waiting_since = time.monotonic()
             queue.push(request)
@@ -164,12 +181,16 @@ class Batcher:
         while True:
             with self._wake:
                 while not self._closed and not (self._has_room() and self._batch_is_ready()):
+                    if self._retiring and not self._queue and not self._runs:
+                        return
                     self._wake.wait(self._delay_left() if self._has_room() else None)
                 if self._closed:
                     return
                 run, expired = self._form_batch()
                 if self._queue and self._has_room():
                     self._wake.notify()
+            for request, _ in run.requests:
+                request.run = run  # so that the run is ended when no caller waits any more
             if not self._busy.is_set():
                 self._busy.set()
             self._process(run, expired)
@@ -184,19 +205,23 @@ class Batcher:
             if run.requests:
                 self._execute(run)
         finally:
-            with self._wake:
-                self._runs.remove(run)
-                unfinished = [request for request, _ in run.requests if request.rows_left and not request.done]
-                for request, _ in run.requests:
-                    request.run = None
-                if not self._closed:
-                    for request in unfinished:
-                        self._queue.push(request)  # behind the others: they run between its parts
-                if self._queue:  # else the thread would wake to nothing, and take the first of the next burst alone
-                    self._wake.notify()
-            if self._closed:
-                for request in unfinished:
-                    request.complete(Stopping("The server is stopping."))
+            self._finish(run)
+
+    def _finish(self, run: Run) -> None:
+        """Gives back what a run left of large requests, and wakes a thread for what waits."""
+        with self._wake:
+            self._runs.remove(run)
+            unfinished = [request for request, _ in run.requests if request.rows_left and not request.done]
+            for request, _ in run.requests:
+                request.run = None
+            for request in () if self._closed else unfinished:
+                self._queue.push(request)  # behind the others: they run between its parts
+            if self._retiring:
+                self._wake.notify_all()
+            elif self._queue:  # else the thread would wake to nothing, and take the first of the next burst alone
+                self._wake.notify()
+        for request in unfinished if self._closed else ():
+            request.complete(Stopping("The server is stopping."))
 
     def _is_for_this_thread(self, ends_ns: float) -> bool:
         """True if the next run is expected to end by then, and is neither one of several side by side.
@@ -233,41 +258,20 @@ class Batcher:
         return max(0.0, self._waiting_since + self._max_queue_delay_s - time.monotonic())
 
     def _form_batch(self) -> tuple[Run, list[Request]]:
-        """Takes from the head what can share a run: the same shapes, up to the limit in rows; and what has expired."""
-        batch: list[tuple[Request, int]] = []
-        expired: list[Request] = []
-        queue, limit = self._queue, self.preferred_batch_size
-        rows = 0
-        now_ns = time.monotonic_ns()
-        now = now_ns / 1e9
-        while queue:
-            request = queue.peek()
-            alive = request.queued and (request.deadline is None or now < request.deadline)
-            if alive and batch and (rows + request.rows_left > limit or request.signature != batch[0][0].signature):
-                break
-            queued = request.queued
-            queue.pop()
-            if not queued:
-                continue  # cancelled: its rows have been given back
-            if not alive or (queue and self._comes_too_late(request, now)):
-                expired.append(request)
-                continue
-            request.started_ns = request.started_ns or now_ns
-            part = min(request.rows_left, self.policy.max_run_rows)
-            batch.append((request, part))
-            rows += part
+        """Takes from the queue what can share a run; and what has expired."""
+        now = time.monotonic()
+        policy = self.policy
+        batch, expired = self._queue.take_batch(
+            policy.preferred_batch_size, policy.max_run_rows, now, partial(self._comes_too_late, now)
+        )
         run = Run(batch)
-        for request, _ in batch:
-            request.run = run
         self._runs.append(run)
         return run, expired
 
-    def _comes_too_late(self, request: Request, now: float) -> bool:
-        """True if the request cannot be answered by its deadline, as far as can be told, and others wait."""
-        if request.deadline is None:
-            return False
+    def _comes_too_late(self, now: float, request: Request) -> bool:
+        """True if the request cannot be answered by its deadline, as far as can be told."""
         expected_ns = self._times.expected_ns(request.signature, request.rows_left)
-        return expected_ns != math.inf and now + expected_ns / 1e9 > request.deadline
+        return request.deadline is not None and math.inf > expected_ns > (request.deadline - now) * 1e9
 
     def _execute(self, run: Run) -> None:
         """Runs the batch and completes each request; if a joint run fails, each runs alone."""
@@ -283,7 +287,7 @@ class Batcher:
             completed = [
                 (request, result)
                 for (request, part), piece in zip(batch, results, strict=True)
-                if (result := request.add(piece, part)) is not None
+                if (result := piece if part == request.rows else request.add(piece)) is not None
             ]
         except Exception as error:
             self._fail(run, error)
@@ -292,10 +296,9 @@ class Batcher:
         with self._lock:
             others = bool(self._queue) or len(self._runs) > 1
             self._times.add(batch[0][0].signature, rows, ran - joined, (began, ended), others_follow=others)
-            waited = [request.started_ns - request.arrived_ns for request, _ in completed]
-            taken = [ended - request.arrived_ns for request, _ in completed]
+            self._calm_rows = admission.calm_rows(self.policy, self._times.row_s)
             self.statistics.ran(len(completed), rows, (began, joined, ran, ended))
-            self.statistics.completed(waited, taken)
+            self.statistics.completed([request.arrived_ns for request, _ in completed], run.began_ns, ended)
             self.statistics.predicted(outputs)
         with self._flush_scope:
             for request, result in completed:

@@ -7,7 +7,7 @@ another's first. Requests that name a priority go ahead of all lanes. Knows noth
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 
 from service.batching.request import LOWEST_PRIORITY, Request
 
@@ -65,27 +65,63 @@ class FairQueue:
         """The next request; the queue must not be empty."""
         return self._urgent[0][2] if self._urgent else self._turns[0].requests[0]
 
-    def pop(self) -> Request:
-        """Takes out the next request, and gives the turn to the next source; the queue must not be empty."""
-        if self._urgent:
-            request = heapq.heappop(self._urgent)[2]
-            self._uncount(request)
-            return request
-        turns = self._turns
-        lane = turns[0]
-        request = lane.requests.popleft()
-        self._uncount(request)
+    def take_batch(
+        self, max_rows: int, max_part: int, now: float, comes_too_late: Callable[[Request], bool]
+    ) -> tuple[list[tuple[Request, int]], list[Request]]:
+        """Takes out what can share a run: requests with their rows in it; and what has expired.
+
+        They are of one signature, and have ``max_rows`` at most; of a first request that has more, up to ``max_part``
+        rows are taken. After each request it is the next source's turn. One loop: it runs for each request.
+        """
+        batch: list[tuple[Request, int]] = []
+        expired: list[Request] = []
+        urgent, turns = self._urgent, self._turns
+        rows = 0
+        while turns or urgent:
+            lane = None if urgent else turns[0]
+            request = urgent[0][2] if lane is None else lane.requests[0]
+            left, deadline = request.rows_left, request.deadline
+            is_alive = request.queued and (deadline is None or now < deadline)
+            if is_alive and batch and (rows + left > max_rows or request.signature != batch[0][0].signature):
+                break
+            was_queued = request.queued
+            self._pop(request, lane)
+            if is_alive and not (deadline is not None and self.rows and comes_too_late(request)):
+                part = left if left < max_part else max_part
+                batch.append((request, part))
+                rows += part
+            elif was_queued:
+                expired.append(request)
+        return batch, expired
+
+    def _pop(self, request: Request, lane: _Lane | None) -> None:
+        """Takes out the first request of a lane, or of the urgent ones."""
+        if request.queued:
+            request.queued = False
+            self.rows -= request.rows_left
+            if lane is None:
+                self._urgent_rows -= request.rows_left
+            else:
+                lane.rows -= request.rows_left
+        if lane is None:
+            heapq.heappop(self._urgent)
+            return
+        lane.requests.popleft()
         if not lane.requests:
             del self._lanes[request.source]
-            turns.popleft()
-        elif len(turns) > 1:
-            turns.rotate(-1)
-        return request
+            self._turns.popleft()
+        elif len(self._turns) > 1:
+            self._turns.rotate(-1)
 
     def remove(self, request: Request) -> None:
         """Frees the place of a request that nobody waits for any more."""
-        self._uncount(request)
         request.inputs = {}  # its entry stays, its arrays need not
+        request.queued = False
+        self.rows -= request.rows_left
+        if request.priority != LOWEST_PRIORITY:
+            self._urgent_rows -= request.rows_left
+        else:
+            self._lanes[request.source].rows -= request.rows_left
 
     def rows_ahead(self, request: Request) -> int:
         """Rows that would run before the last of this request's: other sources have as many turns as its own."""
@@ -102,13 +138,3 @@ class FairQueue:
         self._urgent, self._lanes, self._turns = [], {}, deque()
         self.rows = self._urgent_rows = 0
         return left
-
-    def _uncount(self, request: Request) -> None:
-        if not request.queued:
-            return
-        request.queued = False
-        self.rows -= request.rows_left
-        if request.priority != LOWEST_PRIORITY:
-            self._urgent_rows -= request.rows_left
-        else:
-            self._lanes[request.source].rows -= request.rows_left

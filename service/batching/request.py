@@ -35,7 +35,6 @@ class Request:
         "run",
         "signature",
         "source",
-        "started_ns",
     )
 
     def __init__(  # noqa: PLR0913 - one is made for each request: another object would cost 0.3 µs
@@ -67,10 +66,8 @@ class Request:
         self.run: Run | None = None
         """The run that has its rows now."""
         self.arrived_ns = time.monotonic_ns()
-        self.started_ns = 0
-        """When its first rows were taken; 0: not yet."""
         self._callback = [callback]
-        self._pieces: list[TensorMap] = []
+        self._pieces: list[TensorMap] | None = None
 
     @property
     def done(self) -> bool:
@@ -85,10 +82,10 @@ class Request:
             return self.inputs
         return {name: array[begin : begin + rows] for name, array in self.inputs.items()}
 
-    def add(self, outputs: TensorMap, rows: int) -> TensorMap | None:
-        """The outputs of rows that ran; returns those of the whole request once all rows ran."""
-        if rows == self.rows:
-            return outputs
+    def add(self, outputs: TensorMap) -> TensorMap | None:
+        """Takes the outputs of a part of the rows; returns those of the whole request once all rows ran."""
+        if self._pieces is None:
+            self._pieces = []
         self._pieces.append(outputs)
         if self.rows_left:
             return None

@@ -48,7 +48,7 @@ class Statistics:
     requests: DurationHistogram = field(default_factory=DurationHistogram)
     """From arrival to result, of those that have one."""
     waits: DurationHistogram = field(default_factory=DurationHistogram)
-    """From arrival to the first run."""
+    """From arrival to the last run."""
     run_times: DurationHistogram = field(default_factory=DurationHistogram)
     answered: int = 0
     """Calls that were answered with a result, which the methods count."""
@@ -67,12 +67,13 @@ class Statistics:
         self.run_by_rows[rows].add(ran - joined)
         self.run_times.add(ran - joined)
 
-    def completed(self, waited_ns: list[int], taken_ns: list[int]) -> None:
-        """Counts requests with a result: how long each waited for its first run, and took from arrival to result."""
-        self.success.add(sum(taken_ns), len(taken_ns))
-        self.queue.add(sum(waited_ns), len(waited_ns))
-        self.requests.add_all(taken_ns)
-        self.waits.add_all(waited_ns)
+    def completed(self, arrived_ns: list[int], began_ns: int, ended_ns: int) -> None:
+        """Counts requests with a result: when each came, and when their last run began and had been split."""
+        arrived, count = sum(arrived_ns), len(arrived_ns)
+        self.success.add(count * ended_ns - arrived, count)
+        self.queue.add(count * began_ns - arrived, count)
+        self.requests.add_all(arrived_ns, ended_ns)
+        self.waits.add_all(arrived_ns, began_ns)
 
     def predicted(self, outputs: TensorMap) -> None:
         """Counts what a classifier's run predicted, for whoever watches for drift."""

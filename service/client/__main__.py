@@ -89,7 +89,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Send a test set through the server as raw pixels; measure accuracy, throughput and latency.",
     )
     dataset.add_argument("dataset", choices=sorted(READERS), help="which test set")
-    dataset.add_argument("--model", metavar="NAME", help="model to ask (default: the most accurate for the data set)")
+    dataset.add_argument(
+        "--model",
+        metavar="NAME",
+        help="model to ask (default: the one named as the data set, or the only one trained on it)",
+    )
     dataset.add_argument("--limit", type=_count, metavar="N", help="only the first N pictures (default: all)")
     dataset.add_argument(
         "--data-dir",

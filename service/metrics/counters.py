@@ -30,12 +30,12 @@ class DurationHistogram:
         self.counts[bisect_left(DURATIONS_NS, ns)] += 1
         self.total_ns += ns
 
-    def add_all(self, durations_ns: Sequence[int]) -> None:
-        """Counts several."""
+    def add_all(self, since_ns: Sequence[int], until_ns: int) -> None:
+        """Counts several that began at different times and ended at the same."""
         counts = self.counts
-        for ns in durations_ns:
-            counts[bisect_left(DURATIONS_NS, ns)] += 1
-        self.total_ns += sum(durations_ns)
+        for began_ns in since_ns:
+            counts[bisect_left(DURATIONS_NS, until_ns - began_ns)] += 1
+        self.total_ns += len(since_ns) * until_ns - sum(since_ns)
 
 
 class FailureCounters:

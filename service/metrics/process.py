@@ -9,7 +9,6 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,9 +23,6 @@ from service.metrics.snapshot import Snapshot
 from service.process.watchdog import Watchdog
 from service.rpc.listener_drain import count_connections
 from service.runtime.repository import Endpoint, Repository
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 STARTED = time.time()
@@ -77,9 +73,8 @@ class ProcessMetrics:
                 del self._seen[key]
         for endpoint in list(self._sources.repository):
             _read_endpoint(result, endpoint)
-        for name, versions in _rejected(self._sources.repository).items():
-            for version in versions:
-                result.set("convserve_model_ready", 0, name, str(version))
+        for name, version in self._sources.repository.contents.rejected:
+            result.values.setdefault(("convserve_model_ready", (name, str(version))), 0)
         self._read_failures(result)
         self._read_process(result)
         return result
@@ -144,10 +139,6 @@ class ProcessMetrics:
         result.set(
             "convserve_build_info", 1, __version__, self._onnxruntime, platform.python_version(), sources.transport
         )
-
-
-def _rejected(repository: Repository) -> Mapping[str, "Iterable[int | str]"]:
-    return {name: list(versions) for name, versions in repository.rejected.items()}
 
 
 def _read_endpoint(result: Snapshot, endpoint: Endpoint) -> None:

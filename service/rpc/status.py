@@ -15,6 +15,7 @@ CODES: dict[type[errors.ServiceError], grpc.StatusCode] = {
     errors.UnknownModel: grpc.StatusCode.NOT_FOUND,
     errors.Unsupported: grpc.StatusCode.UNIMPLEMENTED,
     errors.NotReady: grpc.StatusCode.UNAVAILABLE,
+    errors.ModelChangeFailed: grpc.StatusCode.FAILED_PRECONDITION,
     errors.Stopping: grpc.StatusCode.UNAVAILABLE,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Expired: grpc.StatusCode.DEADLINE_EXCEEDED,

@@ -73,7 +73,8 @@ def test_old_files_are_written_anew(models_dir: Path, data_dir: Path) -> None:
     )
     assert [onnx.load(path).graph for path in paths] == graphs
     for path in paths:
-        session = Session(path, choose(["cpu"]), threads=1, max_batch_rows=8, require_probe=True)
+        session = Session(path, choose(["cpu"]), threads=1, max_batch_rows=8)
+        session.metadata.require_proof()
         assert session.probe_deviation is not None
     assert "onnxruntime" in json.loads(onnx_file.read_metadata(paths[1])["probe"])
     report = read(paths[0])

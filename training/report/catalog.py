@@ -1,7 +1,6 @@
 """`python -m training.report.catalog`: write models/README.md, a table of all models, from their report.json."""
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +9,13 @@ from typing import Any
 import torch
 
 from training.command import add_options, exit_status
-from training.errors import ModelFileError, TrainingError
+from training.errors import TrainingError
 from training.files import replacing
 from training.networks import NETWORKS, count_parameters
 from training.recipes import RECIPES
-from training.report.page import DATASETS, percent, size
+from training.report import front
+from training.report.page import DATASETS, accuracy, percent, size
+from training.report.write import read_all
 
 # Where each network comes from, and the figures that its document publishes; those not named here are ours.
 SOURCES = {
@@ -38,6 +39,9 @@ a `report.json` beside it has the same for programs. Everything was measured on 
 CPU, accuracy and calibration error over the whole test set. "Published" is what the source document gives for its own
 training.
 
+After an accuracy stands its 95 % interval (Wilson's), for the images are a sample. Where the temperature inside a file
+makes the calibration error larger on the test set, the error without it stands behind.
+
 This page is written by `python -m training.report.catalog` from the reports; change it there.
 
 | name | document | data set | precision | parameters | multiply-accumulates | size | test accuracy \
@@ -53,28 +57,13 @@ def render(models_dir: Path) -> str:
     """
     measured: set[str] = set()
     lines: dict[str, list[str]] = {}  # by the name of the fp32 model
-    for path in sorted(models_dir.glob("*/*/report.json")):
-        report = _read(path)
+    reports = read_all(models_dir)
+    for path, report in reports:
         metadata = report["facts"]
         measured.add(metadata["name"])
         lines.setdefault(metadata.get("variant_of", metadata["name"]), []).append(_row(report, path.parent.name))
     ours = [([] if name in measured else [_unbuilt(name)]) + lines.pop(name, []) for name in RECIPES]
-    return "".join([HEAD, *(line for part in (*ours, *lines.values()) for line in part)])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _not_ours(path, str(error)) from error
-    if not isinstance(report, dict) or not {"facts", "test", "calibration", "cost", "training"} <= report.keys():
-        raise _not_ours(path, "it lacks whole parts")
-    return report
-
-
-def _not_ours(path: Path, why: str) -> ModelFileError:
-    name = path.parent.parent.name
-    return ModelFileError(f"{path} is no report of ours ({why}); run: python -m training.report {name}")
+    return "".join([HEAD, *(line for part in (*ours, *lines.values()) for line in part), front.describe(reports)])
 
 
 def _row(report: Mapping[str, Any], version: str) -> str:
@@ -82,6 +71,7 @@ def _row(report: Mapping[str, Any], version: str) -> str:
     metadata, cost = report["facts"], report["cost"]
     title = f"`{metadata['name']}`" + (f" version {version}" if version != "1" else "")
     document, published = SOURCES.get(metadata["network"], ("ours", "-"))
+    before, after = (report["calibration"][key]["error"] for key in ("before", "after"))
     own = metadata["dataset"] == "folder"
     not_kept = metadata.get("variant_of", metadata["name"]) in NOT_KEPT
     return _line(
@@ -92,8 +82,8 @@ def _row(report: Mapping[str, Any], version: str) -> str:
         f"{cost['parameters']:,}",
         f"{cost['multiply_accumulates']:,}",
         size(cost["bytes"]),
-        percent(report["test"]["accuracy"]),
-        percent(report["calibration"]["after"]["error"]),
+        accuracy(report["test"]),
+        percent(after) + (f" ({percent(before)} without)" if after > before else ""),
         f"{cost['images_per_s']['64']:,.0f}",
         "-" if own or "variant_of" in metadata else published,
         f"`{report['training']['command']}`" + (" (not kept here)" if not_kept else ""),
@@ -127,12 +117,13 @@ def main(line: list[str] | None = None) -> int:
 
 
 def write(folder: Path) -> None:
-    """Write the page into the models folder; raises TrainingError where there is none."""
+    """Write the page and its figure into the models folder; raises TrainingError where there is none."""
     if not folder.is_dir():
         raise TrainingError(f"there is no folder {folder.absolute()}; name another with --models-dir")
-    page = render(folder)
-    with replacing(folder / "README.md") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    page, figure = render(folder).encode(), front.draw(read_all(folder))
+    for name, content in (("README.md", page), ("front.png", figure)):
+        with replacing(folder / name) as temporary:
+            temporary.write_bytes(content)
 
 
 if __name__ == "__main__":

@@ -35,9 +35,15 @@ def by_protobuf(probabilities: NDArray[Any], logits: NDArray[Any] | None, top_k:
     return pb.ClassifyResponse(model_name="möwe", model_version="12", results=results).SerializeToString()
 
 
-@given(st.data(), st.integers(1, 5), st.integers(1, 300), st.integers(1, 12), st.booleans())
+@given(
+    data=st.data(),
+    rows=st.integers(1, 5),
+    classes=st.integers(1, 300),
+    top_k=st.integers(1, 12),
+    with_logits=st.booleans(),
+)
 def test_results_are_written_as_by_protobuf(
-    data: st.DataObject, rows: int, classes: int, top_k: int, with_logits: bool
+    data: st.DataObject, rows: int, classes: int, top_k: int, *, with_logits: bool
 ) -> None:
     numbers = FLOATS.filter(lambda value: value == value)
     probabilities = data.draw(arrays(np.float32, (rows, classes), elements=numbers))

@@ -211,8 +211,16 @@ REFUSALS: dict[str, tuple[pb.ModelInferRequest, grpc.StatusCode, str]] = {
         "parameter 'sequence_id' is not supported: the models",
     ),
     "sequence by name": (parameter("sequence_id", "s", "string_param"), INVALID, "parameter 'sequence_id' is not"),
-    "sequence start": (parameter("sequence_start", True, "bool_param"), INVALID, "parameter 'sequence_start' is not"),
-    "sequence end": (parameter("sequence_end", True, "bool_param"), INVALID, "parameter 'sequence_end' is not"),
+    "sequence start": (
+        parameter("sequence_start", value=True, field="bool_param"),
+        INVALID,
+        "parameter 'sequence_start' is not",
+    ),
+    "sequence end": (
+        parameter("sequence_end", value=True, field="bool_param"),
+        INVALID,
+        "parameter 'sequence_end' is not",
+    ),
     "named axes of two lengths": (
         infer_request("two-axes", ids=np.ones((2, 3), np.int64), mask=np.ones((2, 4), np.int64)),
         INVALID,

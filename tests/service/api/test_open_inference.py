@@ -326,19 +326,16 @@ def test_formats_follow_the_shape(odd_server: ServerProcess, model: str, expecte
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (2, 3)], ids=str)
-def test_unknown_ranks_take_any_shape(odd_server: ServerProcess, shape: tuple[int, ...]) -> None:
-    """A model whose input has no rank gets each array as it is."""
-    array = np.ones(shape, np.float32)
-    outputs = infer(odd_server, infer_request("any-rank", x=array))
-    assert np.array_equal(outputs["y"], array)
+def test_an_unknown_rank_takes_any_shape(odd_server: ServerProcess, shape: tuple[int, ...]) -> None:
+    """Only the model can tell what fits."""
+    outputs = infer(odd_server, infer_request("any-rank", x=np.ones(shape, np.float32)))
     assert outputs["y"].shape == shape
 
 
 @pytest.mark.parametrize("shape", [(), (1,)], ids=str)
-def test_scalars_may_come_as_one(odd_server: ServerProcess, shape: tuple[int, ...]) -> None:
-    """A scalar input takes an array of one element too: many clients have no other."""
-    outputs = infer(odd_server, infer_request("scalar", x=np.ones(shape, np.float32)))
-    assert outputs["y"].tolist() == 1
+def test_a_scalar_comes_as_either(odd_server: ServerProcess, shape: tuple[int, ...]) -> None:
+    """Clients that know no scalars send a vector of one."""
+    assert infer(odd_server, infer_request("scalar", x=np.full(shape, 7, np.float32)))["y"].item() == 7
 
 
 def test_empty_beside_other_inputs(odd_server: ServerProcess) -> None:

@@ -11,7 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from service.errors import ModelRejected
 from service.runtime import providers
-from service.runtime.model_metadata import Probe, read_metadata
+from service.runtime.hashes import verify_hashes
+from service.runtime.model_file import ModelFile
+from service.runtime.model_metadata import read_metadata
+from service.runtime.probe import Probe
 from service.runtime.session import Session
 from tests import onnx_models, pages
 from tests.servers import ROOT, ServerProcess
@@ -238,3 +241,16 @@ def test_page_writes_a_proved_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert session.metadata.labels == ("cat", "dog", "owl")
     assert session.probe_deviation is not None
     assert session.spec.is_image_classifier
+
+
+def test_bundled_files_are_proved(models_dir: Path) -> None:
+    """Each file of the repository has hashes that hold, a probe, and in int8 logits of its own."""
+    paths = sorted(models_dir.glob("*/*/model.onnx"))
+    assert len(paths) >= 11
+    for path in paths:
+        file = ModelFile.read(path)
+        verify_hashes(file)
+        metadata = read_metadata(file.metadata)
+        metadata.require_proof()
+        assert metadata.probe is not None
+        assert (metadata.probe.own_logits is not None) == (metadata.precision == "int8")

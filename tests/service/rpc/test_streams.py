@@ -12,8 +12,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from service.rpc.call import STREAM_AHEAD
-from tests.service.http2.conftest import ECHO, LATER, STREAM, Served
-from tests.service.http2.peer import Peer, message
+from tests.service.rpc.conftest import ECHO, LATER, STREAM, Served
+from tests.service.rpc.peer import Peer, message
 
 TIMEOUT_S = 20
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -30,7 +30,7 @@ def plain(content: bytes) -> bytes:
     return content
 
 
-def test_answers_of_a_stream_come_in_the_order_of_its_requests(served: Served, channel: grpc.Channel) -> None:
+def test_stream_keeps_its_order(served: Served, channel: grpc.Channel) -> None:
     """Though several threads answer them in any order."""
     requests = [str(number).encode() for number in range(400)]
 
@@ -57,7 +57,8 @@ def test_answers_of_a_stream_come_in_the_order_of_its_requests(served: Served, c
         thread.join()
 
 
-def test_an_error_in_a_stream_is_a_message_and_the_stream_goes_on(served: Served, peer: Peer) -> None:
+def test_stream_survives_an_error(served: Served, peer: Peer) -> None:
+    """An error in a stream is a message, and the stream goes on."""
     stream = peer.begin(STREAM)
     peer.send(stream, message(b"a") + message(b"b"), end=True)
     first, second = (served.later.get(timeout=TIMEOUT_S) for _ in range(2))
@@ -67,7 +68,7 @@ def test_an_error_in_a_stream_is_a_message_and_the_stream_goes_on(served: Served
     assert (answer.messages, answer.status) == ([b"!", b"fine"], 0)
 
 
-def test_a_stream_that_runs_ahead_is_not_served_until_it_has_answers(served: Served, peer: Peer) -> None:
+def test_stream_ahead_is_held_back(served: Served, peer: Peer) -> None:
     """With so many requests in flight its window is not opened again; when they are answered, it is."""
     while not peer.seen:
         peer.receive()
@@ -92,7 +93,8 @@ def test_a_stream_that_runs_ahead_is_not_served_until_it_has_answers(served: Ser
     assert answer.messages == [b"x"] * sent + [b"y"] * 100
 
 
-def test_a_stream_that_is_cancelled_cancels_its_calls(served: Served, peer: Peer) -> None:
+def test_cancelled_stream_cancels_its_calls(served: Served, peer: Peer) -> None:
+    """A stream that is cancelled cancels its calls."""
     stream = peer.begin(STREAM)
     peer.send(stream, message(b"a") + message(b"b"))
     calls = {served.later.get(timeout=TIMEOUT_S) for _ in range(2)}
@@ -102,7 +104,8 @@ def test_a_stream_that_is_cancelled_cancels_its_calls(served: Served, peer: Peer
     assert peer.call(ECHO, b"next").messages == [b"next"]
 
 
-def test_health_is_told_and_each_change_of_it(served: Served, channel: grpc.Channel) -> None:
+def test_health_and_its_changes(served: Served, channel: grpc.Channel) -> None:
+    """Health is told, and each change of it to those who watch."""
     stub = health_pb2_grpc.HealthStub(channel)
     served.transport.set_ready({"": True, "model/x": False})
     assert stub.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S).status == SERVING
@@ -120,14 +123,16 @@ def test_health_is_told_and_each_change_of_it(served: Served, channel: grpc.Chan
 
 
 @pytest.mark.parametrize("content", [b"", message(b"") * 2])
-def test_a_watch_of_nothing_or_of_two_things_is_refused(peer: Peer, content: bytes) -> None:
+def test_watch_takes_one_name(peer: Peer, content: bytes) -> None:
+    """A watch of nothing, or of two names, is refused."""
     stream = peer.begin("/grpc.health.v1.Health/Watch")
     peer.send(stream, content, end=True)
     (answer,) = peer.wait(stream)
     assert answer.status == 3
 
 
-def test_reflection_answers_each_request_of_a_stream(channel: grpc.Channel) -> None:
+def test_reflection_answers_each_question(channel: grpc.Channel) -> None:
+    """Reflection answers each question of a stream."""
     stub = reflection_pb2_grpc.ServerReflectionStub(channel)
     asked = [
         reflection_pb2.ServerReflectionRequest(list_services=""),
@@ -140,7 +145,8 @@ def test_reflection_answers_each_request_of_a_stream(channel: grpc.Channel) -> N
     assert error.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
 
-def test_a_real_client_may_compress_and_name_a_deadline_and_metadata(channel: grpc.Channel) -> None:
+def test_real_client_compresses(channel: grpc.Channel) -> None:
+    """A real client may compress, and send a deadline and metadata."""
     call = channel.unary_unary(ECHO, plain, plain)
     answer = call(
         b"x" * 5000,
@@ -151,7 +157,8 @@ def test_a_real_client_may_compress_and_name_a_deadline_and_metadata(channel: gr
     assert answer == b"x" * 5000
 
 
-def test_a_deadline_reaches_the_call(served: Served, channel: grpc.Channel) -> None:
+def test_deadline_reaches_the_call(served: Served, channel: grpc.Channel) -> None:
+    """A caller's deadline is known to its call."""
     future = channel.unary_unary(LATER, plain, plain).future(b"x", timeout=TIMEOUT_S)
     call = served.later.get(timeout=TIMEOUT_S)
     assert call.deadline is not None
@@ -159,7 +166,8 @@ def test_a_deadline_reaches_the_call(served: Served, channel: grpc.Channel) -> N
     assert future.result() == b"y"
 
 
-def test_calls_in_flight_are_answered_when_clients_are_sent_away(served: Served, peer: Peer) -> None:
+def test_goaway_leaves_calls_in_flight(served: Served, peer: Peer) -> None:
+    """Calls in flight are answered when clients are asked to go."""
     stream = peer.ask(LATER, b"x")
     call = served.later.get(timeout=TIMEOUT_S)
     retiring = threading.Thread(target=served.transport.hand_over, args=(TIMEOUT_S, lambda: False))
@@ -178,7 +186,7 @@ def test_calls_in_flight_are_answered_when_clients_are_sent_away(served: Served,
     assert not retiring.is_alive()
 
 
-def test_draining_lasts_until_the_answers_are_on_the_wire(served: Served, connect: Callable[..., Peer]) -> None:
+def test_drain_waits_for_answers(served: Served, connect: Callable[..., Peer]) -> None:
     """The client allows 10 bytes at first; calls that come meanwhile are refused."""
     peer = connect(10)
     stream = peer.ask(LATER, b"x")

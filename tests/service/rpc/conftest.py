@@ -6,8 +6,8 @@ from queue import SimpleQueue
 import pytest
 
 from service.pb import open_inference_pb2 as pb
-from service.rpc import BidiMethod, Call, FlushScope, ImmediateMethod, Methods, NativeTransport
-from tests.service.http2.peer import Peer
+from service.rpc import BidiMethod, Call, FlushScope, ImmediateMethod, Methods, NativeTransport, TransportOptions
+from tests.service.rpc.peer import Peer
 
 ECHO, LATER, COLD, STREAM = "/test.Test/Echo", "/test.Test/Later", "/test.Test/Cold", "/test.Test/Stream"
 MAX_MESSAGE_BYTES = 2**21
@@ -23,10 +23,10 @@ class Served:
         methods = Methods(
             deferred={ECHO: lambda call: call.respond(call.payload), LATER: self._keep},
             immediate={COLD: ImmediateMethod(pb.ServerLiveRequest, lambda _: pb.ServerLiveResponse(live=True))},
-            bidi={STREAM: BidiMethod(self._keep, lambda answer: answer if isinstance(answer, bytes) else b"!")},
+            bidi={STREAM: BidiMethod(self._keep, lambda _, answer: answer if isinstance(answer, bytes) else b"!")},
         )
         self.transport = NativeTransport(
-            "127.0.0.1:0", methods, self._dispatch, max_message_bytes=MAX_MESSAGE_BYTES, flush_scope=self.flush_scope
+            "127.0.0.1:0", methods, self._dispatch, TransportOptions(MAX_MESSAGE_BYTES), self.flush_scope
         )
 
     def _keep(self, call: Call) -> None:

@@ -10,7 +10,6 @@ from typing import Self
 import h2.config
 import h2.connection
 import h2.events
-import h2.exceptions
 import h2.settings
 
 TIMEOUT_S = 20.0
@@ -29,7 +28,7 @@ def request_fields(path: str, *more: tuple[str, str]) -> list[tuple[str, str]]:
     ]
 
 
-class ClassifyJob:
+class Response:
     """What has come on one stream."""
 
     def __init__(self) -> None:
@@ -63,7 +62,7 @@ class Peer:
         """``window``: the initial window of its streams."""
         self.socket = socket.create_connection(("127.0.0.1", port), TIMEOUT_S)
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
-        self.answers: dict[int, ClassifyJob] = defaultdict(ClassifyJob)
+        self.answers: dict[int, Response] = defaultdict(Response)
         self.gone: h2.events.ConnectionTerminated | None = None
         self.seen: list[h2.events.Event] = []
         self.h2.initiate_connection()
@@ -122,13 +121,13 @@ class Peer:
         self.seen += events
         return events
 
-    def wait(self, *streams: int, acknowledge: bool = True) -> Sequence[ClassifyJob]:
+    def wait(self, *streams: int, acknowledge: bool = True) -> Sequence[Response]:
         """The answers on these streams, when they have ended."""
         while not all(self.answers[stream].ended for stream in streams):
             self.receive(acknowledge=acknowledge)
         return [self.answers[stream] for stream in streams]
 
-    def call(self, path: str, payload: bytes, *more: tuple[str, str]) -> ClassifyJob:
+    def call(self, path: str, payload: bytes, *more: tuple[str, str]) -> Response:
         """A unary call and its answer."""
         (answer,) = self.wait(self.ask(path, payload, *more))
         return answer

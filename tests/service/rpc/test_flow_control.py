@@ -8,15 +8,15 @@ import hpack
 import pytest
 
 from service.http2 import frames
-from tests.service.http2.conftest import ECHO, LATER, Served
-from tests.service.http2.peer import Peer, message, request_fields
+from tests.service.rpc.conftest import ECHO, LATER, Served
+from tests.service.rpc.peer import Peer, message, request_fields
 
 TIMEOUT_S = 20
 INITIAL_WINDOW_SIZE = h2.settings.SettingCodes.INITIAL_WINDOW_SIZE
 
 
 @pytest.mark.parametrize("window", [0, 1, 10, 65_535])
-def test_an_answer_is_sent_as_far_as_its_window_is_opened(connect: Callable[..., Peer], window: int) -> None:
+def test_answer_keeps_to_its_window(connect: Callable[..., Peer], window: int) -> None:
     """A strict client of h2 raises where more comes."""
     peer = connect(window)
     stream = peer.ask(ECHO, bytes(range(250)) * 400)
@@ -30,7 +30,7 @@ def test_an_answer_is_sent_as_far_as_its_window_is_opened(connect: Callable[...,
     assert answer.messages == [bytes(range(250)) * 400]
 
 
-def test_answers_share_the_connections_window(peer: Peer) -> None:
+def test_answers_share_the_window(peer: Peer) -> None:
     """It stays shut until all that fits has come, and then opens for the rest."""
     while peer.h2.outbound_flow_control_window <= 65_535:  # else it would have to read answers to go on asking
         peer.receive()
@@ -48,7 +48,8 @@ def test_answers_share_the_connections_window(peer: Peer) -> None:
     assert [answer.messages for answer in answers] == [[bytes([number]) * 40_000] for number in range(5)]
 
 
-def test_a_window_may_shrink_below_nothing_while_an_answer_waits(peer: Peer) -> None:
+def test_window_shrinks_below_nothing(peer: Peer) -> None:
+    """A window may shrink below nothing while an answer waits."""
     stream = peer.ask(ECHO, bytes(100_000))
     answer = peer.answers[stream]
     while len(answer.data) < 65_535:
@@ -66,9 +67,10 @@ def test_a_window_may_shrink_below_nothing_while_an_answer_waits(peer: Peer) -> 
     assert answer.messages == [bytes(100_000)]
 
 
-def test_a_stream_that_is_reset_while_its_answer_waits_leaves_the_window_to_others(
+def test_reset_leaves_the_window(
     connect: Callable[..., Peer],
 ) -> None:
+    """A stream that is reset while its answer waits leaves the window to others."""
     peer = connect(10)
     waiting = peer.ask(ECHO, bytes(1000))
     while not peer.answers[waiting].data:
@@ -80,13 +82,13 @@ def test_a_stream_that_is_reset_while_its_answer_waits_leaves_the_window_to_othe
     assert len(peer.answers[waiting].data) == 10
 
 
-def test_requests_go_on_beyond_the_windows_that_we_opened_first(peer: Peer) -> None:
+def test_windows_are_opened_again(peer: Peer) -> None:
     """Of a stream 2 MiB, where it began with one; of the connection as much as there is."""
     for _ in range(4):
         assert peer.call(ECHO, bytes(2**21)).messages == [bytes(2**21)]
 
 
-def test_a_client_that_does_not_read_holds_up_nobody_else(connect: Callable[..., Peer]) -> None:
+def test_unread_answers_stop_reading(connect: Callable[..., Peer]) -> None:
     """What it asks for is bounded by the streams it may open; it is read no more when its answers pile up."""
     greedy, other = connect(2**31 - 1), connect()
     greedy.socket.settimeout(0.5)
@@ -104,7 +106,8 @@ def test_a_client_that_does_not_read_holds_up_nobody_else(connect: Callable[...,
     assert other.call(ECHO, b"still here").messages == [b"still here"]
 
 
-def test_a_call_cancelled_by_its_client_is_cancelled_here(served: Served, peer: Peer) -> None:
+def test_cancelled_call_is_cancelled(served: Served, peer: Peer) -> None:
+    """A call that its client cancels is cancelled here."""
     stream = peer.ask(LATER, b"x")
     call = served.later.get(timeout=TIMEOUT_S)
     peer.h2.reset_stream(stream)
@@ -115,7 +118,8 @@ def test_a_call_cancelled_by_its_client_is_cancelled_here(served: Served, peer: 
     assert peer.answers[stream].data == b""
 
 
-def test_a_lost_connection_cancels_all_its_calls(served: Served, connect: Callable[..., Peer]) -> None:
+def test_lost_connection_cancels_its_calls(served: Served, connect: Callable[..., Peer]) -> None:
+    """A connection that is lost cancels all its calls."""
     peer, other = connect(), connect()
     for number in range(5):
         peer.ask(LATER, bytes([number]))
@@ -127,7 +131,7 @@ def test_a_lost_connection_cancels_all_its_calls(served: Served, connect: Callab
     assert other.call(ECHO, b"x").messages == [b"x"]
 
 
-def test_more_streams_than_may_be_open_are_turned_away_unharmed(served: Served, peer: Peer) -> None:
+def test_excess_streams_are_refused(served: Served, peer: Peer) -> None:
     """So that a client may send them again: REFUSED_STREAM says that nothing was done."""
     while not peer.seen:
         peer.receive()

@@ -12,7 +12,8 @@ from tests.wire import ask
 CONNECTIONS = 30
 
 
-def test_a_server_without_file_descriptors_serves_who_is_there_and_then_who_waits(tmp_path: Path) -> None:
+def test_server_survives_without_descriptors(tmp_path: Path) -> None:
+    """Without file descriptors those connected are served, and later those that wait."""
     onnx_models.two_inputs(tmp_path)
     with ServerProcess(tmp_path) as server, server.channel() as channel:
         assert ask(server, "ServerLive", pb.ServerLiveRequest(), channel).live
