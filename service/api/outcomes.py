@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from service.errors import Cancelled, ServiceError
 from service.rpc import Call
 from service.rpc.status import count_failure
-from service.runtime.repository import Endpoint
+from service.runtime.endpoint import Endpoint
 
 
 def respond(call: Call, payload: bytes, endpoint: Endpoint) -> None:

@@ -22,7 +22,8 @@ from service.metrics.predictions import Predictions
 from service.metrics.snapshot import Snapshot
 from service.process.watchdog import Watchdog
 from service.rpc.listener_drain import count_connections
-from service.runtime.repository import Endpoint, Repository
+from service.runtime.endpoint import Endpoint
+from service.runtime.repository import Repository
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 STARTED = time.time()
