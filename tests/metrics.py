@@ -5,6 +5,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -36,6 +37,12 @@ class MeteredServer(ServerProcess):
     def __init__(self, models_dir: Path, *options: str, transport: str = "native") -> None:
         self.metrics_port = free_port()
         super().__init__(models_dir, "--metrics-port", str(self.metrics_port), *options, transport=transport)
+
+    def __enter__(self) -> Self:
+        """Wait until it tells that it is ready."""
+        super().__enter__()
+        self.await_page(lambda page: page.value("convserve_ready"))
+        return self
 
     def text(self) -> str:
         """The page now."""

@@ -26,19 +26,19 @@ log = structlog.get_logger(__name__)
 
 
 class Exporter:
-    """Tells what its source reads; before there is a source, nothing."""
+    """Tells what its source reads; before there is a source, that the server is not ready."""
 
     def __init__(self) -> None:
-        self.source: Callable[[], Snapshot] = Snapshot
+        self.source = _not_ready
 
     @contextmanager
     def reading(self, source: Callable[[], Snapshot]) -> Iterator[None]:
         """Tells what this source reads, as long as the context lasts."""
-        self.source, before = source, self.source
+        self.source = source
         try:
             yield
         finally:
-            self.source = before
+            self.source = _not_ready
 
     def describe(self) -> list["Family"]:
         """Nothing: the registry would collect, only to know the names."""
@@ -57,6 +57,10 @@ class Exporter:
                     _add_histogram(family, metric, dict(zip(metric.labels, labels, strict=True)), counts)
             if family.samples:
                 yield family
+
+
+def _not_ready() -> Snapshot:
+    return Snapshot({("convserve_ready", ()): 0})
 
 
 @contextmanager

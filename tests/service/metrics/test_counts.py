@@ -97,6 +97,14 @@ def test_bytes_without_meaning_are_counted(metered: MeteredServer) -> None:
     assert moved.refusals == {("", "", "invalid_request"): 1}
 
 
+def test_unknown_methods_are_counted(metered: MeteredServer) -> None:
+    """A method that there is not is a refusal."""
+    with moves(metered) as moved, pytest.raises(grpc.RpcError):
+        send_bytes(metered, "/inference.GRPCInferenceService/Nothing", b"")
+    assert moved.calls == {}
+    assert moved.refusals == {("", "", "unsupported"): 1}
+
+
 def test_refusals_of_other_methods_count(metered: MeteredServer) -> None:
     """An RPC that is no inference adds to the refusals, not to the requests."""
     with moves(metered) as moved, pytest.raises(grpc.RpcError):
@@ -259,6 +267,3 @@ def test_large_messages_are_counted(metered: MeteredServer) -> None:
     with moves(metered) as moved, pytest.raises(grpc.RpcError):
         infer(metered, request)
     assert moved.refusals == {("", "", "message_size"): 1}
-    with moves(metered) as moved, pytest.raises(grpc.RpcError):
-        send_bytes(metered, "/inference.GRPCInferenceService/Nothing", b"")
-    assert moved.refusals == {("", "", "unsupported"): 1}
