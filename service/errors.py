@@ -82,6 +82,8 @@ class Cancelled(ServiceError):
 class ModelChangeFailed(ServiceError):
     """A model was to be loaded or unloaded, and cannot be; what was served goes on."""
 
+    reason = "model_change"
+
 
 class ModelFailed(ServiceError):
     """The model raised an error while it ran."""

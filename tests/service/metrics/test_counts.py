@@ -223,7 +223,7 @@ def test_missed_deadlines_are_counted(patient: MeteredServer) -> None:
     with moves(patient) as moved, patient.channel() as channel:
         with pytest.raises(grpc.RpcError) as refused:
             model_infer(channel)(rows(1), timeout=0.2)
-        assert refused.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # type: ignore[attr-defined]
+        assert refused.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         patient.await_page(lambda page: page.total("convserve_requests_total", code="DEADLINE_EXCEEDED") == before + 1)
     assert moved.calls == {("laborious", "1", "DEADLINE_EXCEEDED"): 1}
 
@@ -237,7 +237,7 @@ def test_full_queues_are_counted(patient: MeteredServer) -> None:
             patient.await_page(lambda page: waiting(page) == sum((40, 23)[: len(held)]))
         with pytest.raises(grpc.RpcError) as refused:
             model_infer(channel)(rows(60), timeout=TIMEOUT_S)
-        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         held.append(model_infer(channel).future(rows(1), timeout=TIMEOUT_S))  # the 64th: they run
         for future in held:
             future.result()
