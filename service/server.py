@@ -61,7 +61,7 @@ class Server:
         self._transport = transport
         self._repository = repository
         self._readiness = readiness
-        self._told: set[str] = set()  # the names that the health protocol knows
+        self._told: dict[str, bool] = {}  # what the health protocol knows
         self.control = control
         """Changes the models."""
         repository.on_change(self._announce)
@@ -80,9 +80,10 @@ class Server:
         ready = self._readiness.ready
         serving = dict.fromkeys(("", inference_protocol.SERVICE, image_classifier.SERVICE), ready)
         serving |= {f"model/{name}": ready and served for name, served in self._repository.names.items()}
-        serving |= dict.fromkeys(self._told - serving.keys(), False)
-        self._told |= serving.keys()
-        self._transport.set_ready(serving)
+        serving = dict.fromkeys(self._told, False) | serving
+        # Whoever watches is told of changes only.
+        self._transport.set_ready({name: state for name, state in serving.items() if self._told.get(name) != state})
+        self._told = serving
 
     def hand_over(self, *, grace_s: float, abort: Callable[[], bool]) -> None:
         """Leaves the port to others, within the grace and until ``abort``; no request is lost."""

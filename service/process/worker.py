@@ -89,7 +89,7 @@ def _serve(settings: Settings, control: ControlSocket | None, signals: "StopSign
         if server.metrics is not None:
             stack.enter_context(export(server.metrics))
         if control is None:
-            signal.signal(signal.SIGHUP, lambda *_: server.control.reload())
+            signals.reload_by(server.control.reload)
         else:
             control.attach(server.control)
         log.info("ready", after_s=round(time.monotonic() - started, 3))
@@ -138,6 +138,16 @@ class StopSignals:
         self._wakeups: SimpleQueue[None] = SimpleQueue()  # may be put to by a signal that interrupts its get
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
+        self._reload: Callable[[], None] | None = None
+        self._reload_asked = False
+        if not is_worker:  # of workers, the supervisor
+            signal.signal(signal.SIGHUP, self._receive_reload)
+
+    def reload_by(self, reload: Callable[[], None]) -> None:
+        """What SIGHUP does from now on, and did not do before."""
+        self._reload = reload
+        if self._reload_asked:
+            reload()
 
     def serves(self) -> None:
         """From now on, there may be requests to be answered before the end."""
@@ -165,3 +175,8 @@ class StopSignals:
             os._exit(128 + number)  # by ourselves: process 1 of a container cannot be ended by a signal's default
         self.stop = True
         self._wakeups.put(None)
+
+    def _receive_reload(self, _number: int, _frame: object) -> None:
+        self._reload_asked = True
+        if self._reload is not None:
+            self._reload()

@@ -45,6 +45,8 @@ class Listing:
     """Versions that cannot be served whatever their files are, and why."""
     remarks: dict[Path, str] = field(default_factory=dict)
     """What was passed over, and why."""
+    empty: set[Path] = field(default_factory=set)
+    """Of these, folders without anything like a model."""
     hidden: list[Path] = field(default_factory=list)
     """Folders that are never served."""
 
@@ -141,6 +143,7 @@ def _scan_model(name: str, folder: Path, listing: Listing) -> None:
             count += 1
             _add(name, version, entry / config.file_name, config, listing)
     if not count and not any(folder in path.parents for path in listing.remarks):
+        listing.empty.add(folder)
         listing.remarks[folder] = f"it has no version: expected {folder / '1' / config.file_name}"
 
 
@@ -160,6 +163,8 @@ def _remark_on_entry(entry: Path, listing: Listing, expected: Path) -> None:
 def _remark_on_version(folder: Path, file_name: str, listing: Listing) -> None:
     """Of a version's folder without the file."""
     misplaced = _find_model(folder)
+    if misplaced is None:
+        listing.empty.add(folder)
     has = f"it has {misplaced.relative_to(folder)} instead" if misplaced is not None else "it has no such file"
     listing.remarks[folder] = f"{has}: expected {folder / file_name}"
 

@@ -229,8 +229,7 @@ class ModelLoader:
         """Warns of what is passed over; again only if it has changed."""
         for path, remark in listing.remarks.items():
             if self._told.get(path) != remark:
-                is_missing = "no such file" in remark or "no version" in remark
-                (log.info if is_missing else log.warning)("passed over", path=str(path), reason=remark)
+                (log.info if path in listing.empty else log.warning)("passed over", path=str(path), reason=remark)
         for path in listing.hidden:
             if path not in self._told:
                 log.info("hidden folders are not served", path=str(path))

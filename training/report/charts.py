@@ -124,7 +124,7 @@ def calibration(calibrations: Mapping[str, Mapping[str, Any]]) -> bytes:
     """
     with drawing(SQUARE) as (figure, png):
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        last = next(reversed(calibrations.values()))["bins"]
+        last = list(calibrations.values())[-1]["bins"]
         near = last[-1]["images"] >= NEAR_ONE * sum(part["images"] for part in last)
         highest = 0.0
         line = np.linspace(0, 1 - LEAST, 200)
