@@ -261,7 +261,7 @@ class GrpcioTransport(Transport):
                 yield answer
 
 
-class _NoSuchMethod(grpc.GenericRpcHandler):
+class _NoSuchMethod(grpc.GenericRpcHandler[Any, Any]):
     """Asked last: the library refuses what no handler serves, and it is only counted here."""
 
     def service(self, _details: object) -> None:
