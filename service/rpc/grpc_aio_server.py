@@ -261,7 +261,7 @@ class GrpcioTransport(Transport):
                 yield answer
 
 
-class _NoSuchMethod(grpc.GenericRpcHandler[Any, Any]):
+class _NoSuchMethod(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs alone
     """Asked last: the library refuses what no handler serves, and it is only counted here."""
 
     def service(self, _details: object) -> None:
