@@ -261,11 +261,7 @@ class GrpcioTransport(Transport):
                 yield answer
 
 
-<<<<<<< HEAD
 class _NoSuchMethod(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # the stubs alone are generic
-=======
-class _NoSuchMethod(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs alone
->>>>>>> wire
     """Asked last: the library refuses what no handler serves, and it is only counted here."""
 
     def service(self, _details: object) -> None:
