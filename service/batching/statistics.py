@@ -3,6 +3,13 @@
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from service.batching.batch import TensorMap
+from service.metrics.counters import DurationHistogram
+
+if TYPE_CHECKING:
+    from service.metrics.predictions import Predictions
 
 
 @dataclass
@@ -20,7 +27,7 @@ class Duration:
 
 @dataclass
 class Statistics:
-    """Written by one thread at a time, that which has run a batch; others may read it at any time.
+    """Written by one thread at a time, that which has run a batch, but for ``answered``; read by any.
 
     ``success`` and ``fail`` go from the arrival of a request to its answer; what never reached the
     queue, because it was refused, is in neither.
@@ -38,6 +45,15 @@ class Statistics:
     run: Duration = field(default_factory=Duration)
     split: Duration = field(default_factory=Duration)
     run_by_rows: dict[int, Duration] = field(default_factory=lambda: defaultdict(Duration))
+    requests: DurationHistogram = field(default_factory=DurationHistogram)
+    """From arrival to result, of those that have one."""
+    waits: DurationHistogram = field(default_factory=DurationHistogram)
+    """From arrival to the last run."""
+    run_times: DurationHistogram = field(default_factory=DurationHistogram)
+    answered: int = 0
+    """Calls that were answered with a result, which the methods count."""
+    predictions: "Predictions | None" = None
+    """Of a classifier, where they are counted."""
 
     def ran(self, requests: int, rows: int, times_ns: tuple[int, int, int, int]) -> None:
         """Counts a run of so many requests: when it began, its rows were joined, had run, and were split."""
@@ -49,11 +65,20 @@ class Statistics:
         self.run.add(ran - joined, requests)
         self.split.add(split - ran, requests)
         self.run_by_rows[rows].add(ran - joined)
+        self.run_times.add(ran - joined)
 
-    def completed(self, requests: int, waited_ns: int, total_ns: int) -> None:
-        """Counts requests with a result: how long they waited for their last run, and from arrival to result."""
-        self.success.add(total_ns, requests)
-        self.queue.add(waited_ns, requests)
+    def completed(self, arrived_ns: list[int], began_ns: int, ended_ns: int) -> None:
+        """Counts requests with a result: when each came, and when their last run began and had been split."""
+        arrived, count = sum(arrived_ns), len(arrived_ns)
+        self.success.add(count * ended_ns - arrived, count)
+        self.queue.add(count * began_ns - arrived, count)
+        self.requests.add_all(arrived_ns, ended_ns)
+        self.waits.add_all(arrived_ns, began_ns)
+
+    def predicted(self, outputs: TensorMap) -> None:
+        """Counts what a classifier's run predicted, for whoever watches for drift."""
+        if self.predictions is not None:
+            self.predictions.add(outputs["probabilities"])
 
     def failed(self, ns: int) -> None:
         """Counts a request that got an error from the queue or the run, so long after it came."""

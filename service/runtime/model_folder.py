@@ -102,16 +102,24 @@ def model_path(folder: Path, name: str, version: str = "") -> Path:
 
 def _scan_folder(folder: Path, listing: Listing, taken: set[str]) -> None:
     for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            if entry.is_dir() and not entry.name.startswith(".."):  # those are Kubernetes' own, behind its links
-                listing.hidden.append(entry)
-        elif entry.is_dir():
-            if entry.name in taken:
-                listing.remarks[entry] = f"the model '{entry.name}' is the one that --model names"
-            else:
-                _scan_model(entry.name, entry, listing)
-        elif entry.suffix == SUFFIX:
-            listing.remarks[entry] = f"a file of its own is no model: expected {folder / entry.stem / '1' / FILE_NAME}"
+        try:
+            _scan_entry(entry, listing, taken)
+        except OSError as error:  # it harms none of the others
+            listing.remarks[entry] = f"it cannot be read: {error.strerror}"
+
+
+def _scan_entry(entry: Path, listing: Listing, taken: set[str]) -> None:
+    if entry.name.startswith("."):
+        if entry.is_dir() and not entry.name.startswith(".."):  # those are Kubernetes' own, behind its links
+            listing.hidden.append(entry)
+    elif entry.is_dir():
+        if entry.name in taken:
+            listing.remarks[entry] = f"the model '{entry.name}' is the one that --model names"
+        else:
+            _scan_model(entry.name, entry, listing)
+    elif entry.suffix.lower() == SUFFIX:
+        expected = entry.parent / entry.stem / "1" / FILE_NAME
+        listing.remarks[entry] = f"a file of its own is no model: expected {expected}"
 
 
 def _scan_model(name: str, folder: Path, listing: Listing) -> None:

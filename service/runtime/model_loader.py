@@ -90,6 +90,8 @@ class ModelLoader:
             if opened is not None and place in opening.ready:
                 self._repository.switch(opening.contents(waiting, unloaded))
                 opened()
+        if opened is not None:  # then the others are served, whatever is missing
+            self._repository.switch(opening.contents((), unloaded))
         self._check_served(opening, listing, may_be_empty=may_be_empty)
         self._repository.switch(opening.contents((), unloaded))
 
@@ -180,6 +182,8 @@ class ModelLoader:
             return self._opener.open(*place, file)
         except ModelRejected as error:
             return error
+        except OSError as error:
+            return ModelRejected(f"it went away while it was opened: {error}")
 
     def _settle(self, place: Place, outcome: Endpoint | ModelRejected, opening: _Opening) -> None:
         """Notes what came of opening a file; where it cannot be served, what it would have replaced stays."""

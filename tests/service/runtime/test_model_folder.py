@@ -12,7 +12,7 @@ from onnx import TensorProto
 from service.pb import open_inference_pb2 as pb
 from tests import onnx_models
 from tests.servers import ServerProcess, run_until_exit
-from tests.wire import TIMEOUT_S, infer, infer_request, refusal, send_bytes, states
+from tests.wire import infer, infer_request, refusal, send_bytes, states
 
 FLOAT = TensorProto.FLOAT
 ROW = np.ones((1, 2), np.float32)
@@ -199,6 +199,5 @@ def test_unknown_versions_are_told(server: ServerProcess) -> None:
 def model_config(server: ServerProcess, name: str) -> pb.ModelConfig:
     """What ModelConfig tells."""
     request = pb.ModelConfigRequest(name=name).SerializeToString()
-    with server.channel() as channel:
-        call = channel.unary_unary("/inference.GRPCInferenceService/ModelConfig")
-        return pb.ModelConfigResponse.FromString(call(request, timeout=TIMEOUT_S)).config
+    answer = send_bytes(server, "/inference.GRPCInferenceService/ModelConfig", request)
+    return pb.ModelConfigResponse.FromString(answer).config
