@@ -1,7 +1,8 @@
 """What a batcher has done so far, in requests, rows, runs and nanoseconds."""
 
+import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,9 @@ from service.metrics.counters import DurationHistogram
 
 if TYPE_CHECKING:
     from service.metrics.predictions import Predictions
+
+GATHERED = 64
+"""Runs whose times are put aside and counted together: behind a run of the model, code and data have left the caches."""
 
 
 @dataclass
@@ -50,6 +54,9 @@ class Statistics:
     waits: DurationHistogram = field(default_factory=DurationHistogram)
     """From arrival to the last run."""
     run_times: DurationHistogram = field(default_factory=DurationHistogram)
+    _spans_ns: deque[tuple[list[int], int, int]] = field(default_factory=deque)
+    _runs_ns: deque[int] = field(default_factory=deque)
+    _filling: threading.Lock = field(default_factory=threading.Lock)
     answered: int = 0
     """Calls that were answered with a result, which the methods count."""
     predictions: "Predictions | None" = None
@@ -65,15 +72,26 @@ class Statistics:
         self.run.add(ran - joined, requests)
         self.split.add(split - ran, requests)
         self.run_by_rows[rows].add(ran - joined)
-        self.run_times.add(ran - joined)
+        self._runs_ns.append(ran - joined)
 
     def completed(self, arrived_ns: list[int], began_ns: int, ended_ns: int) -> None:
         """Counts requests with a result: when each came, and when their last run began and had been split."""
         arrived, count = sum(arrived_ns), len(arrived_ns)
         self.success.add(count * ended_ns - arrived, count)
         self.queue.add(count * began_ns - arrived, count)
-        self.requests.add_all(arrived_ns, ended_ns)
-        self.waits.add_all(arrived_ns, began_ns)
+        self._spans_ns.append((arrived_ns, began_ns, ended_ns))
+        if len(self._spans_ns) >= GATHERED:
+            self.fill_histograms()
+
+    def fill_histograms(self) -> None:
+        """Counts in the histograms what has been put aside for them; to be called before they are read."""
+        with self._filling:
+            while self._spans_ns:
+                arrived_ns, began_ns, ended_ns = self._spans_ns.popleft()
+                self.requests.add_all(arrived_ns, ended_ns)
+                self.waits.add_all(arrived_ns, began_ns)
+            while self._runs_ns:
+                self.run_times.add(self._runs_ns.popleft())
 
     def predicted(self, outputs: TensorMap) -> None:
         """Counts what a classifier's run predicted, for whoever watches for drift."""

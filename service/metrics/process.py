@@ -98,6 +98,7 @@ class ProcessMetrics:
         """What only grows."""
         result = Snapshot()
         labels = model, version
+        statistics.fill_histograms()
         result.set("convserve_requests_total", statistics.answered, *labels, "OK")
         result.set("convserve_rows_total", statistics.rows, *labels)
         for name, histogram in (
