@@ -31,6 +31,7 @@ from service.runtime.repository import Contents, Repository
 from service.settings import Settings, split_names
 
 if TYPE_CHECKING:
+    from service.metrics.process import ProcessMetrics
     from service.rpc.grpc_aio_server import GrpcioTransport
 
 INLINE_US, INLINE_BESIDE_US = 2000, 500
@@ -48,8 +49,15 @@ class Server:
     """A running server: it listens, and answers until it is drained."""
 
     def __init__(
-        self, transport: Transport, repository: Repository, readiness: "Readiness", control: ModelControl
+        self,
+        transport: Transport,
+        repository: Repository,
+        readiness: "Readiness",
+        control: ModelControl,
+        metrics: "ProcessMetrics | None",
     ) -> None:
+        """``metrics``: None where nothing reads them."""
+        self.metrics = metrics
         self._transport = transport
         self._repository = repository
         self._readiness = readiness
@@ -127,10 +135,13 @@ def running(
     flush_scope = FlushScope()
     busy = threading.Event()
     with ExitStack() as stack:
-        opener = EndpointOpener(chosen, options, flush_scope, busy, digests=reuse_port)
         repository = Repository(settings.default_versions)
         control = stack.enter_context(
-            open_models(_loader(settings, opener, repository), repository, _control(settings))
+            open_models(
+                _loader(settings, EndpointOpener(chosen, options, flush_scope, busy, digests=reuse_port), repository),
+                repository,
+                _control(settings),
+            )
         )
         if admit is not None:
             admit(repository.contents)
@@ -159,10 +170,13 @@ def running(
         transport = _transport(settings, methods, repository, flush_scope, reuse_port=reuse_port)
         stack.enter_context(transport)
         stack.callback(control.stop)  # first of all: what it changes, the transport is told
-        stack.enter_context(
+        watchdog = stack.enter_context(
             Watchdog(transport.call_soon, lambda: repository.batchers, busy=busy, limit_s=settings.watchdog_s)
         )
-        server = Server(transport, repository, readiness, control)
+        server = Server(
+            *(transport, repository, readiness, control),
+            _metrics(settings, repository, readiness, watchdog, transport.port),
+        )
         server.announce(ready=True)
         log.info(
             "listening",
@@ -176,6 +190,25 @@ def running(
         gc.collect()
         gc.freeze()
         yield server
+
+
+def _metrics(
+    settings: Settings, repository: Repository, readiness: Readiness, watchdog: Watchdog, port: int
+) -> "ProcessMetrics | None":
+    if not settings.metrics_port:
+        return None
+    from service.metrics.process import ProcessMetrics, Sources  # not above: it is for those who want metrics alone
+
+    return ProcessMetrics(
+        Sources(
+            repository,
+            is_ready=lambda: readiness.ready,
+            watchdog=watchdog,
+            port=port,
+            transport=settings.transport,
+            triton_names=settings.metrics_triton_names,
+        )
+    )
 
 
 def _options(settings: Settings, provider: str, threads: int, cores: int) -> ServingOptions:

@@ -66,6 +66,7 @@ def _checked(parse: Callable[[str], object]) -> Callable[[str], str]:
 PARSERS: Mapping[str, Callable[[str], object]] = {
     "workers": _workers,
     "host": _bracketed,
+    "metrics_host": _bracketed,
     "batching": _checked(_batching_by_model),
     "model": _checked(_named_models),
     "version_policy": _checked(parse_policies),
@@ -188,6 +189,12 @@ class Settings:
     watchdog_s: float = Field(default=60.0, ge=0, le=86_400)
     """The process ends, to be started again, when the thread that receives stands still, or one run lasts, for longer
     than this, in seconds; 0: never. From 1 s on the log tells of it."""
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """TCP port of /metrics, which Prometheus reads, over plain HTTP; 0: none."""
+    metrics_host: str = "127.0.0.1"
+    """Address of /metrics; 0.0.0.0 for all of IPv4, [::] for all addresses."""
+    metrics_triton_names: bool = False
+    """Have /metrics tell seven metrics by Triton's names too: nv_inference_request_success and so on."""
     tls_certificate_file: FilePath | None = None
     """Serve TLS with this PEM certificate chain."""
     tls_key_file: FilePath | None = None

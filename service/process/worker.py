@@ -5,7 +5,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -17,6 +18,9 @@ from service.process.worker_slot import WorkerSlot
 from service.runtime.repository import Contents
 from service.server import running
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.metrics.process import ProcessMetrics
 
 CLOSE_S = 5.0
 """How long closing may take, when all that is in flight is answered or the grace period is over."""
@@ -37,7 +41,8 @@ def run(settings: Settings, slot: WorkerSlot | None = None) -> int:
         signals = StopSignals(is_worker=connection is not None)
         control = None if connection is None else ControlSocket(connection, signals.hand_over, signals.supervisor_ended)
         try:
-            drained = _serve(settings, control, signals)
+            with _exporting(settings, slot) as export:
+                drained = _serve(settings, control, signals, export)
         except StartError as error:
             if control is None:
                 log.error("cannot start", reason=str(error))
@@ -48,7 +53,27 @@ def run(settings: Settings, slot: WorkerSlot | None = None) -> int:
     return 0 if drained else 1
 
 
-def _serve(settings: Settings, control: ControlSocket | None, signals: "StopSignals") -> bool:
+Export = Callable[["ProcessMetrics"], contextlib.AbstractContextManager[None]]
+"""Has the metrics of a server read, as long as the context lasts."""
+
+
+@contextlib.contextmanager
+def _exporting(settings: Settings, slot: WorkerSlot | None) -> Iterator[Export]:
+    """Where the metrics go: to the supervisor, or to our own port, which is taken at once. Raises StartError."""
+    if not settings.metrics_port:
+        yield lambda _: contextlib.nullcontext()
+    elif slot is not None:
+        from service.metrics.reports import reporting
+
+        yield lambda metrics: reporting(slot.metrics_fd, metrics.snapshot)
+    else:
+        from service.metrics.exporter import exporting
+
+        with exporting(settings.metrics_host, settings.metrics_port) as exporter:
+            yield lambda metrics: exporter.reading(metrics.snapshot)
+
+
+def _serve(settings: Settings, control: ControlSocket | None, signals: "StopSignals", export: Export) -> bool:
     """Start, service and stop; returns True if all was answered. Raises StartError."""
     started = time.monotonic()
     if control is None:
@@ -59,7 +84,10 @@ def _serve(settings: Settings, control: ControlSocket | None, signals: "StopSign
             control.await_admission(contents)
         signals.serves()
 
-    with running(settings, reuse_port=control is not None, admit=admit) as server:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(running(settings, reuse_port=control is not None, admit=admit))
+        if server.metrics is not None:
+            stack.enter_context(export(server.metrics))
         if control is None:
             signals.reload_by(server.control.reload)
         else:

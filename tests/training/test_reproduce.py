@@ -69,7 +69,7 @@ def test_results_come_from_whole_recipes(name: str) -> None:
     published = PUBLISHED.get(name)
     for entry in RESULTS[name]:
         assert entry["counts"]["test"]["images"] == 10_000
-        if published:
+        if published and published.losses:
             assert len(entry["epochs"]) == max(published.losses)
 
 

@@ -53,6 +53,8 @@ def render(results: Mapping[str, Sequence[Run]]) -> str:
 
 def _section(name: str, runs: Sequence[Run], published: Published | None) -> str:
     lines = [f"## `{name}`" + (f" (document {published.document})" if published else ""), ""]
+    if published and not published.losses:
+        published = None  # the network alone is the document's
     heads = ["", *(["published"] if published else []), *(f"seed {run['seed']}" for run in runs)]
     lines += [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
 
