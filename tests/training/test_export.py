@@ -26,8 +26,17 @@ from .test_folder import save_images
 
 MNIST_TINY = ("mnist-tiny", "--epochs", "1", "--device", "cpu")
 OPTIONS = (
-    *("--all", "--list", "--precision", "--force", "--no-report", "--dataset", "--network", "--name", "--epochs"),
-    *("--seed", "--learning-rate", "--no-flip", "--data-dir", "--models-dir", "--checkpoints-dir", "--device"),
+    *("--all", "--list", "--precision", "--force", "--no-report", "--dataset", "--network", "--name", "--start-from"),
+    *(
+        "--epochs",
+        "--seed",
+        "--learning-rate",
+        "--no-flip",
+        "--data-dir",
+        "--models-dir",
+        "--checkpoints-dir",
+        "--device",
+    ),
 )
 
 
@@ -326,8 +335,9 @@ FOLDER = ["--dataset", "folder", "--data-dir", "images"]
         (["mnist-tiny", "--device", "tpu"], "invalid choice: 'tpu'"),
         (["mnist-tiny", "--precision", "int4"], "'int4' is none of fp32, int8, fp16"),
         (["mnist-tiny", "--precision", "int8,"], "'' is none of fp32, int8, fp16"),
-        (["mnist-tiny", "--name", "x"], "--network and --name are for images of your own: add --dataset folder"),
-        (["--network", "mnist"], "--network and --name are for images of your own: add --dataset folder"),
+        (["mnist-tiny", "--name", "x"], "--network, --name, --start-from are for images of your own: add --dataset"),
+        (["--network", "mnist"], "--network, --name, --start-from are for images of your own: add --dataset"),
+        (["--start-from", "cifar10"], "--network, --name, --start-from are for images of your own: add --dataset"),
         (["--dataset", "mnist"], "invalid choice: 'mnist'"),
         ([*FOLDER, "mnist"], "--dataset folder trains one network: give it by --network, not as NAME or by --all"),
         ([*FOLDER, "--all"], "--dataset folder trains one network: give it by --network, not as NAME or by --all"),
