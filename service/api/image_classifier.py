@@ -166,8 +166,8 @@ class ImageClassifier:
         endpoint = self._repository.find(name, version)
         if not is_classifier(endpoint):
             raise InvalidRequest(
-                f"the model '{name}' does not classify images: it takes tensors, through inference.GRPCInferenceService. "
-                "`python -m training.export --onnx` makes an image classifier of an ONNX file"
+                f"the model '{name}' does not classify images: it takes tensors, through "
+                "inference.GRPCInferenceService. `python -m training.export --onnx` makes an image classifier of an ONNX file"
             )
         shape = image_shape(endpoint, normalize_digits=self._digit_normalization)
         return ClassifyOptions(endpoint, shape, self._writer(endpoint), max(1, top_k), logits, self._model_errors)
