@@ -6,7 +6,7 @@ The steps are those for our own networks, with PyTorch in float64 in the place o
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -157,7 +157,7 @@ def export_module(  # noqa: PLR0913 -- a front door whose keywords users read in
 
 def export(module: nn.Module, request: Request, console: Console) -> Path:
     """Do what `export_module` does for a request."""
-    measured = _measured(request, console)
+    measured = measure_request(request, console)
     preprocess = Preprocess(request.preprocessing.mean, request.preprocessing.std)
     images = proof_images(request.preprocessing.shape, measured.tested)
     proved = module_proof.prove(module, preprocess, images, len(request.labels))
@@ -203,7 +203,7 @@ class Reference:
                 logits, probabilities = file.run(rows)
             except Exception as error:  # ONNX Runtime's exceptions share no base class
                 raise ParityError(
-                    f"{name}: the file cannot run {len(rows)} images ({_first_line(error)}); its batch axis is fixed "
+                    f"{name}: the file cannot run {len(rows)} images ({first_line(error)}); its batch axis is fixed "
                     f"somewhere inside, so export it with a free one"
                 ) from error
             difference = float(np.abs(logits - self.logits[:batch]).max())
@@ -272,8 +272,10 @@ def _variants(request: Request, measured: Measured, console: Console) -> None:
     """Make the other precisions, and all reports, where there are real images."""
     if measured.tested is None:
         return
-    data = _dataset(request, measured)
-    write_report(request.file, data)
+    report_data = _dataset(request, measured)
+    held = measured.held or LabelledImages(report_data.train_images, report_data.train_labels)
+    data = replace(report_data, train_images=held.images, train_labels=held.labels)
+    write_report(request.file, report_data)
     for precision in request.variants:
         path = request.path.with_name(f"{request.name}-{precision}") / "1" / "model.onnx"
         try:
@@ -284,25 +286,24 @@ def _variants(request: Request, measured: Measured, console: Console) -> None:
             with suppress(AttributeError):
                 error.add_note(f"making {precision} of {request.name}")
             raise ModuleError(
-                f"{request.name} cannot be made {precision} ({_first_line(error)}); leave {precision} out, the float32 "
+                f"{request.name} cannot be made {precision} ({first_line(error)}); leave {precision} out, the float32 "
                 f"file is in place"
             ) from error
         console.print(f"{metadata['name']}: {path}{_accuracy(metadata)}", soft_wrap=True)
-        write_report(path, data)
+        write_report(path, report_data)
 
 
 def _dataset(request: Request, measured: Measured) -> Dataset:
-    """Give the images as a data set without images to train: those held out validate, and int8 is fitted to them."""
+    """Give the images as a data set without images to train; those on which the temperature was fitted validate."""
     tested = measured.tested
     assert tested is not None  # noqa: S101 -- for mypy: its caller has looked
     none = tested.take(torch.arange(0))
-    held = measured.held or none
-    train = held if request.variants else none
+    held = (measured.held if request.temperature == "fit" else None) or none
     return Dataset(
         str(request.facts.get("dataset", DATASET)),
         request.labels,
-        train.images,
-        train.labels,
+        none.images,
+        none.labels,
         held.images,
         held.labels,
         tested.images,
@@ -310,7 +311,8 @@ def _dataset(request: Request, measured: Measured) -> Dataset:
     )
 
 
-def _measured(request: Request, console: Console) -> Measured:
+def measure_request(request: Request, console: Console) -> Measured:
+    """Read the real images of a request, and hold out what temperature and int8 are fitted to."""
     if request.test is None:
         return Measured()
     tested, held = labelled_images.load(request.test, request.labels, request.preprocessing, console)
@@ -386,7 +388,7 @@ def open_file(path: Path, name: str) -> OnnxFile:
         return OnnxFile(path)
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         raise ModuleError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot open the file of {name}: {_first_line(error)}"
+            f"ONNX Runtime {onnxruntime.__version__} cannot open the file of {name}: {first_line(error)}"
         ) from error
 
 
@@ -399,7 +401,7 @@ def _build(classifier: Classifier, shape: tuple[int, int, int]) -> onnx.ModelPro
         return onnx_file.build(classifier, shape)
     except Exception as error:  # the exporter passes on whatever a module raises
         raise ModuleError(
-            f"PyTorch cannot export the module ({type(error).__name__}: {_first_line(error)}); if it branches "
+            f"PyTorch cannot export the module ({type(error).__name__}: {first_line(error)}); if it branches "
             f"on values or on the number of images, write it without"
         ) from error
 
@@ -412,7 +414,7 @@ def _producer(graph: onnx.ModelProto, name: str) -> str:
     return nodes[name].op_type if name in nodes else ""
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """Give what is said first in an error, without ONNX Runtime's codes."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", lines[0])[:300] if lines else type(error).__name__

@@ -11,7 +11,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from training import checkpoint, onnx_file, publish, tables
+from training import checkpoint, foreign, onnx_file, publish, tables
 from training.arguments import Arguments
 from training.command import exit_status, make_console
 from training.data import Dataset, default_data_dir, load
@@ -40,6 +40,8 @@ def run(args: Arguments) -> int:
             console.print(tables.of_networks(args.models_dir))
         if args.renew:
             renew_all(args.models_dir, args.data_dir or default_data_dir(), console)
+        if args.foreign is not None:
+            foreign.run(args.foreign, args, console)
         for recipe, read_data in jobs(args, console):
             # One by one, because what was made before a failure is shown too.
             for export in make(recipe, read_data, args, console):

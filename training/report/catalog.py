@@ -81,16 +81,16 @@ def _row(report: Mapping[str, Any], version: str) -> str:
     """Write the line of a model that was measured."""
     metadata, cost = report["facts"], report["cost"]
     title = f"`{metadata['name']}`" + (f" version {version}" if version != "1" else "")
-    document, published = SOURCES.get(metadata["network"], ("ours", "-"))
-    own = metadata["dataset"] == "folder"
+    document, published = SOURCES.get(metadata["network"], ("ours" if "recipe" in metadata else "-", "-"))
+    own = metadata["dataset"] == "folder" or "recipe" not in metadata
     not_kept = metadata.get("variant_of", metadata["name"]) in NOT_KEPT
     return _line(
         f"[{title}]({metadata['name']}/{version}/README.md)",
         document,
-        DATASETS[metadata["dataset"]],
+        DATASETS.get(metadata["dataset"], metadata["dataset"]),
         metadata["precision"],
         f"{cost['parameters']:,}",
-        f"{cost['multiply_accumulates']:,}",
+        "-" if cost["multiply_accumulates"] is None else f"{cost['multiply_accumulates']:,}",
         size(cost["bytes"]),
         percent(report["test"]["accuracy"]),
         percent(report["calibration"]["after"]["error"]),

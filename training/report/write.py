@@ -52,7 +52,7 @@ def draw(report: dict[str, Any], data: Dataset, test: Outputs) -> dict[str, byte
         "calibration.png": charts.calibration(named),
         "mistakes.png": charts.mistakes(mistaken, labels[worst], test.probabilities[worst], data.labels),
     }
-    if report["variant"] is None:
+    if report["variant"] is None and report["facts"]["history"]:
         figures["curves.png"] = charts.curves(report["facts"]["history"])
     return figures
 
