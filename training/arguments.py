@@ -5,30 +5,19 @@ Imports nothing heavy, so that help and refusals come at once.
 
 import argparse
 import difflib
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import NoReturn
 
-from training.command import add_options
+from training import foreign_arguments
+from training.command import add_options, rate
 from training.recipes import RECIPES
 
 PRECISIONS = ("fp32", "int8", "fp16")
 # A folder of the models folder, part of a checkpoint's name, and what clients type.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-DOORS = ("module", "timm", "torchvision", "onnx")
-FOREIGN_OPTIONS = (
-    *("weights", "pretrained", "output", "labels", "size", "mean", "std", "crop", "resize", "interpolation", "colors"),
-    *("polarity", "test", "temperature", "fact"),
-)
-ONLY = {
-    "weights": ("module", "timm", "torchvision"),
-    "pretrained": ("timm", "torchvision"),
-    "output": ("onnx",),
-}
 
 EXAMPLES = """\
 examples:
@@ -52,31 +41,6 @@ class Own:
 
 
 @dataclass(frozen=True)
-class Foreign:
-    """What `--module`, `--timm`, `--torchvision` or `--onnx` ask for; None is what the library declares."""
-
-    door: str
-    """The option without its dashes."""
-    source: str
-    name: str
-    weights: Path | None
-    pretrained: bool
-    output: str
-    labels: Path | None
-    size: tuple[int, ...] | None
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
-    crop: float | None
-    resize: tuple[int, ...] | None
-    interpolation: str | None
-    colors: str
-    polarity: str
-    test: Path | None
-    temperature: float | Literal["fit"]
-    facts: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
 class Arguments:
     """One command line; most fields stand for the option of their name."""
 
@@ -84,7 +48,7 @@ class Arguments:
     """Recipes to export, each once."""
     own: Own | None
     """Pictures to train on instead; there are no names then."""
-    foreign: Foreign | None
+    foreign: foreign_arguments.Foreign | None
     """A network or file of others to export instead; there are no names then."""
     list: bool
     renew: bool
@@ -110,8 +74,9 @@ def read(arguments: Sequence[str] | None) -> Arguments:
     given = vars(parser.parse_args(arguments))
     names = tuple(dict.fromkeys(RECIPES if given.pop("all") else given.pop("names")))
     dataset, network, name = (given.pop(key) for key in ("dataset", "network", "name"))
-    own, foreign = None, _foreign(parser, given, name)
+    own, foreign = None, foreign_arguments.take(parser, given, name)
     if foreign is not None:
+        _check_name(parser, foreign.name)
         if names or dataset or network:
             parser.error(f"--{foreign.door} exports one network: give it no NAME, --all, --dataset or --network")
     elif dataset == "folder":
@@ -145,44 +110,6 @@ def _own(
         parser.error("--dataset folder needs --name, by which the model will be served")
     _check_name(parser, name)
     return Own(folder, network, name)
-
-
-def _foreign(parser: argparse.ArgumentParser, given: dict[str, Any], name: str | None) -> Foreign | None:
-    """Take the options of a network or file of others, and refuse what does not go together."""
-    sources = {door: given.pop(door) for door in DOORS}
-    options = {option: given.pop(option) for option in FOREIGN_OPTIONS}
-    doors = [door for door, source in sources.items() if source is not None]
-    idle = [option for option, value in options.items() if value not in (None, False, [])]
-    if not doors:
-        if idle:
-            parser.error(
-                f"--{idle[0]} is for a network or file of others: add one of {', '.join(map('--{}'.format, DOORS))}"
-            )
-        return None
-    if len(doors) > 1:
-        parser.error(f"--{doors[0]} and --{doors[1]} are two networks: give one")
-    (door,) = doors
-    for option in idle:
-        if door not in ONLY.get(option, DOORS):
-            parser.error(f"--{option} does not go with --{door}")
-    if options["weights"] and options["pretrained"]:
-        parser.error("--weights and --pretrained are two sets of weights: give one")
-    if door in ("timm", "torchvision") and not (options["weights"] or options["pretrained"]):
-        parser.error(f"--{door} needs weights: --weights FILE, or --pretrained to have {door} download its own")
-    if door in ("module", "onnx"):
-        for option in ("labels", "size"):
-            if options[option] is None:
-                parser.error(f"--{door} needs --{option}")
-    stem = (
-        Path(sources[door]).stem if door == "onnx" else re.split(r"[:.]", sources[door])[-1 if door == "module" else 0]
-    )
-    name = name or stem
-    _check_name(parser, name)
-    options["colors"], options["polarity"] = options["colors"] or "RGB", options["polarity"] or "normal"
-    options["temperature"] = options["temperature"] or "fit"
-    options["output"] = options["output"] or ""
-    facts = tuple(options.pop("fact"))
-    return Foreign(door=door, source=sources[door], name=name, facts=facts, **options)
 
 
 def _check_name(parser: argparse.ArgumentParser, name: str) -> None:
@@ -242,7 +169,7 @@ def make_parser() -> argparse.ArgumentParser:
     own.add_argument("--network", metavar="NAME", help="the network that is trained, by its own recipe")
     own.add_argument("--name", help="the name by which the model is served")
 
-    _add_foreign(parser)
+    foreign_arguments.add(parser)
     recipe = parser.add_argument_group("changes to the recipe")
     recipe.add_argument("--epochs", type=positive, metavar="N", help="train N epochs instead of the recipe's number")
     recipe.add_argument("--seed", type=int, metavar="N", help="train from seed N instead of the recipe's")
@@ -259,63 +186,6 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_foreign(parser: argparse.ArgumentParser) -> None:
-    """Describe networks and files of others, what is known of them, and how images are prepared for them."""
-    add = parser.add_argument_group("networks and files of others, exported without training").add_argument
-    add("--module", metavar="PACKAGE:NAME", help="a function that gives a torch.nn.Module, or a module")
-    add("--timm", metavar="NAME", help="a network of timm")
-    add("--torchvision", metavar="NAME", help="a classifier of torchvision")
-    add("--onnx", metavar="FILE", help="an ONNX file that takes float32 images, NCHW, NHWC or flat")
-    add("--weights", type=Path, metavar="FILE", help="weights of torch.save or safetensors; only tensors are loaded")
-    add("--pretrained", action="store_true", help="let timm or torchvision download weights of its own")
-    add("--output", metavar="NAME", help="the output of an ONNX file that has the classes, where there are several")
-    add("--labels", type=Path, metavar="FILE", help="the names of the classes, one a line, in the network's order")
-    add(
-        "--test",
-        type=Path,
-        metavar="DIR",
-        help="a folder of images for each class: accuracy, temperature, int8, report",
-    )
-    add("--temperature", type=rate, metavar="T", help="divide logits by T (default: fitted on half of --test)")
-    add("--fact", type=fact, action="append", default=[], metavar="KEY=VALUE", help="an entry of the file's metadata")
-    add = parser.add_argument_group("how images are prepared (default: as timm or torchvision declares)").add_argument
-    add("--size", type=sides, metavar="N[,M]", help="the network's height and width in pixels")
-    add("--mean", type=numbers, metavar="R,G,B", help="subtracted from pixels from 0 to 1 (default: 0)")
-    add("--std", type=numbers, metavar="R,G,B", help="pixels are then divided by it (default: 1)")
-    add("--crop", type=rate, metavar="SHARE", help="keep this share of the shorter side, such as 0.875")
-    add("--resize", type=sides, metavar="N[,M]", help="resize the shorter side to N, or to height N and width M, first")
-    add("--interpolation", metavar="FILTER", help="nearest, box, bilinear, hamming, bicubic or lanczos")
-    add("--colors", metavar="ORDER", help="RGB or BGR")
-    add("--polarity", metavar="P", help="normal, or inverted: 255 less each pixel")
-
-
-def sides(text: str) -> tuple[int, ...]:
-    """Read one or two numbers of pixels; argparse reports what is none."""
-    parts = text.split(",")
-    if len(parts) > 2 or not all(part.isascii() and part.isdecimal() and int(part) for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not one or two whole numbers from 1, such as 224 or 224,320")
-    return tuple(map(int, parts))
-
-
-def numbers(text: str) -> tuple[float, ...]:
-    """Read one or three numbers; argparse reports what is none."""
-    try:
-        found = tuple(map(float, text.split(",")))
-    except ValueError:
-        found = ()
-    if len(found) not in (1, 3):
-        raise argparse.ArgumentTypeError(f"{text!r} is not one or three numbers with commas, such as 0.485,0.456,0.406")
-    return found
-
-
-def fact(text: str) -> tuple[str, str]:
-    """Read a fact; argparse reports what is none."""
-    key, sign, value = text.partition("=")
-    if not sign or not re.fullmatch(r"[a-z][a-z0-9_]*", key):
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, with a key of small letters")
-    return key, value
-
-
 def positive(text: str) -> int:
     """Read a number of epochs; argparse reports what is none."""
     if not (text.isascii() and text.isdecimal()) or int(text) < 1:
@@ -323,17 +193,6 @@ def positive(text: str) -> int:
             f"{text!r} is not a whole number from 1; a network is never exported untrained"
         )
     return int(text)
-
-
-def rate(text: str) -> float:
-    """Read a learning rate; argparse reports what is none."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
 
 
 def precisions(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The steps of `--module`, `--timm`, `--torchvision` and `--onnx`, from a command line to a file in the models folder."""
+"""The steps of `--module`, `--timm`, `--torchvision` and `--onnx`: from a command line to a file in place."""
 
 import shlex
 import sys
@@ -8,9 +8,10 @@ from typing import Any
 from rich.console import Console
 
 from training import sources, weights
-from training.arguments import Arguments, Foreign
+from training.arguments import Arguments
 from training.errors import ModuleError
 from training.export_module import Request, export
+from training.foreign_arguments import Foreign
 from training.foreign_onnx import export_onnx
 from training.preprocessing import Preprocessing, resize_of
 from training.tables import path_of

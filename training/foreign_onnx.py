@@ -289,8 +289,9 @@ def _layout(axes: list[int], path: Path, request: Request) -> str:
         if len(axes) == 1 + len(shape) and all(axis in (0, side) for axis, side in zip(axes[1:], shape, strict=True)):
             return layout
     shown = ["batch", *(axis or "any" for axis in axes[1:])]
+    known = " or ".join(str(list(shape)) for shape in shapes.values())
     raise ModuleError(
-        f"{path} takes {shown}, and images of {height} x {width} x {channels} are {' or '.join(map(str, shapes.values()))} "
+        f"{path} takes {shown}, and images of {height} x {width} x {channels} are {known} "
         f"behind the batch; give its size, and mean and std with a number for each channel"
     )
 

@@ -178,6 +178,5 @@ def _check_spread(logits: NDArray[np.float64], largest: float, images: int) -> N
     if not spread > LEAST_SPREAD * largest:
         raise ParityError(
             f"the module gives nearly the same logits for {images} different images (they differ by {spread:.3g}, "
-            f"the largest is {largest:.3g}), so nothing can be proved by them: load its weights, or give real images by "
-            f"test"
+            f"the largest is {largest:.3g}), so nothing can be proved by them: load its weights, or give real images"
         )

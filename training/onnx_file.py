@@ -104,9 +104,9 @@ def write(model: onnx.ModelProto, metadata: Mapping[str, str], path: Path) -> No
     entries = {f"{PREFIX}{key}": value for key, value in metadata.items() if key != "sha256"}
     entries[f"{PREFIX}format"] = FORMAT
     hashes = {
-        "model": _sha256(model.SerializeToString(deterministic=True)),
+        "model": sha256(model.SerializeToString(deterministic=True)),
         "files": {name: file_sha256(path.parent / name) for name in files},
-        "entries": {key: _sha256(value.encode()) for key, value in entries.items()},
+        "entries": {key: sha256(value.encode()) for key, value in entries.items()},
     }
     entries[f"{PREFIX}sha256"] = to_json(hashes)
     for key in sorted(entries):
@@ -187,7 +187,8 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sha256(content: bytes) -> str:
+def sha256(content: bytes) -> str:
+    """Give the SHA-256 of some bytes."""
     return hashlib.sha256(content).hexdigest()
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from training.errors import ModuleError
 
 IMAGENET_CLASSES = 1000
+PRETRAINED = "--pretrained has the labels of ImageNet; leave out --labels, or give weights by --weights"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ def of_timm(name: str, labels: tuple[str, ...], *, pretrained: bool, size: int |
         raise ModuleError(f"timm is not installed ({error}); pip install 'convserve[train]' has it") from error
     if not timm.is_model(name):
         raise ModuleError(f"timm {timm.__version__} has no network {name!r}; timm.list_models() names all")
+    if pretrained and labels:
+        raise ModuleError(PRETRAINED)
     options: dict[str, Any] = {"num_classes": len(labels)} if labels else {}
     try:
         module = timm.create_model(name, pretrained=pretrained, **options, **({"img_size": size} if size else {}))
@@ -92,7 +95,7 @@ def of_torchvision(name: str, labels: tuple[str, ...], *, pretrained: bool, size
         raise ModuleError(f"torchvision has no classifier {name!r}; torchvision.models.list_models() names all")
     weights = models.get_model_weights(name).DEFAULT
     if pretrained and labels:
-        raise ModuleError("--pretrained has the labels of ImageNet; leave out --labels, or give weights by --weights")
+        raise ModuleError(PRETRAINED)
     options: dict[str, Any] = {"num_classes": len(labels)} if labels else {}
     if name in ("googlenet", "inception_v3"):
         options |= {"init_weights": True, "aux_logits": True}
