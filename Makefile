@@ -9,7 +9,7 @@ export CONVSERVE_DATA_DIR ?= $(abspath $(firstword $(wildcard data ../shared/dat
 export CONVSERVE_TRITONCLIENT_PYTHON ?= $(abspath .venv-tritonclient/bin/python)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help serve test lint format proto models reports reproduce data bench container clean
+.PHONY: help serve test lint format proto models reports reproduce data architectures bench container clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,9 @@ reproduce: $(VENV)/.test data-present ## train the documents' recipes by several
 
 data: $(VENV)/.test ## download MNIST and CIFAR-10 into data/
 	$(BIN)/python -m training.data all --data-dir data
+
+architectures: $(VENV)/.test data-present ## export five networks each of torchvision and timm by every door, and serve them
+	CONVSERVE_ARCHITECTURES=all $(BIN)/python -m pytest tests/training/test_architectures.py
 
 bench: $(VENV)/.test data-present ## measure every target beside its ceilings, in ten minutes (needs h2load)
 	$(BIN)/python -m benchmarks $(ARGS)
