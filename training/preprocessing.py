@@ -22,6 +22,8 @@ FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+MAX_WHOLE = 16
+"""Pixels of a resized image for one of its crop, up to which it is made as a whole."""
 SIDEWAYS, MIRRORED_X, MIRRORED_Y = (5, 6, 7, 8), (2, 3, 7, 8), (3, 4, 6, 7)
 """EXIF orientations: those that swap the axes, and those in which an axis of the file runs backwards."""
 
@@ -93,27 +95,43 @@ class Preprocessing:
                 found[name] = getattr(self, name)
         return found
 
-    def box(self, extent: tuple[float, float], size: tuple[int, int], orientation: int = 1) -> Box:
-        """Give the part of an image of width and height `extent` that is scaled to `size`, width and height.
+    def scale(
+        self, image: Image.Image, extent: tuple[float, float], size: tuple[int, int], orientation: int = 1
+    ) -> Image.Image:
+        """Give the centre of an image of width and height `extent`, resized with antialiasing to `size`.
 
-        Both as the file has them, before it is turned upright as its EXIF `orientation` says.
+        All as the file has them, before it is turned upright as its EXIF `orientation` says.
         """
-        width, height = extent
+        resampling = FILTERS[self.interpolation]
         if self.resize is None:
-            ratio = size[0] / size[1]
-            crop = (ratio * height, height) if width / height >= ratio else (width, width / ratio)
-            left, top = (width - crop[0]) / 2, (height - crop[1]) / 2
-            return left, top, left + crop[0], top + crop[1]
+            return image if image.size == size else image.resize(size, resampling, centre_box(extent, size))
+        whole = self._whole(extent, orientation)
+        left = _middle(whole[0], size[0], mirrored=orientation in MIRRORED_X)
+        top = _middle(whole[1], size[1], mirrored=orientation in MIRRORED_Y)
+        crop = (left, top, left + size[0], top + size[1])
+        if whole[0] * whole[1] <= MAX_WHOLE * size[0] * size[1]:
+            return image.resize(whole, resampling, (0, 0, *extent)).crop(crop)
+        factors = [side / pixels for side, pixels in zip(extent, whole, strict=True)] * 2
+        box = [place * factor for place, factor in zip(crop, factors, strict=True)]
+        return image.resize(size, resampling, (box[0], box[1], min(box[2], extent[0]), min(box[3], extent[1])))
+
+    def _whole(self, extent: tuple[float, float], orientation: int) -> tuple[int, int]:
+        """Give width and height of the resized image before its centre is cropped."""
         if isinstance(self.resize, int):
             shorter, longer = sorted(extent)
             sides = (self.resize, int(self.resize * longer / shorter))
-            whole = sides if width <= height else sides[::-1]
-        else:
-            whole = self.resize if orientation in SIDEWAYS else self.resize[::-1]
-        left = _middle(whole[0], size[0], mirrored=orientation in MIRRORED_X)
-        top = _middle(whole[1], size[1], mirrored=orientation in MIRRORED_Y)
-        right, bottom = (left + size[0]) * width / whole[0], (top + size[1]) * height / whole[1]
-        return left * width / whole[0], top * height / whole[1], right, bottom
+            return sides if extent[0] <= extent[1] else (sides[1], sides[0])
+        height, width = self.resize or self.size
+        return (height, width) if orientation in SIDEWAYS else (width, height)
+
+
+def centre_box(extent: tuple[float, float], size: tuple[int, int]) -> Box:
+    """Give the largest part in the middle that has the aspect ratio of `size`."""
+    width, height = extent
+    ratio = size[0] / size[1]
+    crop_width, crop_height = (ratio * height, height) if width / height >= ratio else (width, width / ratio)
+    left, top = (width - crop_width) / 2, (height - crop_height) / 2
+    return left, top, left + crop_width, top + crop_height
 
 
 def _middle(whole: int, part: int, *, mirrored: bool) -> int:

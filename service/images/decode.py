@@ -28,7 +28,7 @@ from service.errors import InvalidRequest
 from service.images import digits
 from service.images.file_kind import describe
 from service.images.load import FORMATS, LoadedImage, check_size, load
-from service.images.preprocessing import SIDEWAYS, Preprocessing
+from service.images.preprocessing import SIDEWAYS, Preprocessing, centre_box
 from service.images.sniff import ImageHeader, sniff
 from service.tensors import Array
 
@@ -170,12 +170,21 @@ def _fit(loaded: LoadedImage, shape: ImageShape) -> Array:
         image.alpha_composite(rgba)
     image = image.convert(MODES[shape.channels])
     size = (shape.height, shape.width) if loaded.orientation in SIDEWAYS else (shape.width, shape.height)
-    box = shape.preprocessing.box(loaded.extent, size, loaded.orientation)
-    if (image.size, box) != (size, (0, 0, *size)):
-        image = image.resize(size, FILTERS[shape.preprocessing.interpolation], box)
+    image = _scale(image, loaded, size, shape.preprocessing)
     if turn is not None:
         image = image.transpose(turn)
     return _recolor(np.asarray(image).reshape(shape.dimensions), shape.preprocessing)
+
+
+def _scale(image: Image.Image, loaded: LoadedImage, size: tuple[int, int], preprocessing: Preprocessing) -> Image.Image:
+    """The centre of an image, resized with antialiasing as its file asks."""
+    resampling = FILTERS[preprocessing.interpolation]
+    placement = preprocessing.place(loaded.extent, size, loaded.orientation)
+    if placement is None:
+        return image if image.size == size else image.resize(size, resampling, centre_box(loaded.extent, size))
+    if placement.is_long:
+        return image.resize(size, resampling, placement.box(loaded.extent))
+    return image.resize(placement.whole, resampling, (0, 0, *loaded.extent)).crop(placement.crop)
 
 
 def _recolor(pixels: Array, preprocessing: Preprocessing) -> Array:

@@ -19,8 +19,41 @@ CHOICES = {
     "colors": ("RGB", "BGR"),
     "polarity": ("normal", "inverted"),
 }
+MAX_WHOLE = 16
+"""Pixels of a resized image for one of its crop, up to which it is made as a whole: Pillow counts the edges of a part
+in float32, which changes one pixel in a thousand by 1 of 255."""
 SIDEWAYS, MIRRORED_X, MIRRORED_Y = (5, 6, 7, 8), (2, 3, 7, 8), (3, 4, 6, 7)
 """EXIF orientations: those that swap the axes, and those in which an axis of the file runs backwards."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A resized image, and what is cropped from it."""
+
+    whole: tuple[int, int]
+    """Width and height."""
+    crop: tuple[int, int, int, int]
+
+    @property
+    def is_long(self) -> bool:
+        """True if the whole has many more pixels than are cropped, as of a panorama; it is better never made then."""
+        left, top, right, bottom = self.crop
+        return self.whole[0] * self.whole[1] > MAX_WHOLE * (right - left) * (bottom - top)
+
+    def box(self, extent: tuple[float, float]) -> Box:
+        """The part of an image of width and height ``extent`` that becomes the crop."""
+        factors = [side / whole for side, whole in zip(extent, self.whole, strict=True)] * 2
+        left, top, right, bottom = (place * factor for place, factor in zip(self.crop, factors, strict=True))
+        return left, top, min(right, extent[0]), min(bottom, extent[1])
+
+
+def centre_box(extent: tuple[float, float], size: tuple[int, int]) -> Box:
+    """The largest part in the middle that has the aspect ratio of ``size``."""
+    width, height = extent
+    ratio = size[0] / size[1]
+    crop_width, crop_height = (ratio * height, height) if width / height >= ratio else (width, width / ratio)
+    left, top = (width - crop_width) / 2, (height - crop_height) / 2
+    return left, top, left + crop_width, top + crop_height
 
 
 @dataclass(frozen=True)
@@ -52,17 +85,14 @@ class Preprocessing:
             return f"it orders colours as BGR, and its images have {channels} channel"
         return ""
 
-    def box(self, extent: tuple[float, float], size: tuple[int, int], orientation: int = 1) -> Box:
-        """The part of an image of width and height ``extent`` that is scaled to ``size``, width and height.
+    def place(self, extent: tuple[float, float], size: tuple[int, int], orientation: int) -> Placement | None:
+        """Where the centre of ``size`` lies in a resized image of width and height ``extent``; None without a resize.
 
-        Both as the file has them, before it is turned upright as its EXIF ``orientation`` says.
+        All as the file has them, before it is turned upright as its EXIF ``orientation`` says.
         """
-        width, height = extent
         if self.resize is None:
-            ratio = size[0] / size[1]
-            crop = (ratio * height, height) if width / height >= ratio else (width, width / ratio)
-            left, top = (width - crop[0]) / 2, (height - crop[1]) / 2
-            return left, top, left + crop[0], top + crop[1]
+            return None
+        width, height = extent
         if isinstance(self.resize, int):
             shorter, longer = sorted(extent)
             sides = (self.resize, int(self.resize * longer / shorter))
@@ -71,9 +101,7 @@ class Preprocessing:
             whole = self.resize if orientation in SIDEWAYS else self.resize[::-1]
         left = _middle(whole[0], size[0], mirrored=orientation in MIRRORED_X)
         top = _middle(whole[1], size[1], mirrored=orientation in MIRRORED_Y)
-        # Multiplied first: a whole number of pixels stays one, and the box never leaves the image.
-        right, bottom = (left + size[0]) * width / whole[0], (top + size[1]) * height / whole[1]
-        return left * width / whole[0], top * height / whole[1], right, bottom
+        return Placement(whole, (left, top, left + size[0], top + size[1]))
 
 
 def _middle(whole: int, part: int, *, mirrored: bool) -> int:

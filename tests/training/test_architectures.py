@@ -4,7 +4,6 @@ Two of each library are tested by default; `make architectures` takes five, each
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,12 @@ ALL = "CONVSERVE_ARCHITECTURES" in os.environ
 TORCHVISION = ("resnet18", "regnet_y_400mf", "mobilenet_v3_small", "efficientnet_b0", "shufflenet_v2_x1_0")
 TIMM = ("convnext_atto", "resnet10t", "vit_tiny_patch16_224", "mobilenetv3_small_050", "regnetx_002")
 # A door for each by default: what is tested is that each door prepares images as the library does.
-DOORS = {"resnet18": ("torchvision",), "regnet_y_400mf": ("python",), "convnext_atto": ("module",), "resnet10t": ("timm",)}
+DOORS = {
+    "resnet18": ("torchvision",),
+    "regnet_y_400mf": ("python",),
+    "convnext_atto": ("module",),
+    "resnet10t": ("timm",),
+}
 CASES = [
     (library, name, door)
     for library, names in (("torchvision", TORCHVISION), ("timm", TIMM))
@@ -107,11 +111,10 @@ def export(library: str, name: str, door: str, folder: Path) -> Path:
 
 
 @pytest.fixture
-def no_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is downloaded: whoever asks is told that there is no network."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("CONVSERVE_TEST_NETWORK", "")
-    yield
 
 
 @pytest.mark.usefixtures("no_hub")

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from training.errors import DataError
-from training.preprocessing import FILTERS, SIDEWAYS, Preprocessing
+from training.preprocessing import SIDEWAYS, Preprocessing
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
 """torchvision's ImageFolder has the same, without the last."""
@@ -62,7 +62,7 @@ def read(path: Path, shape: tuple[int, int, int], rule: Preprocessing | None = N
     result, extent, orientation = _open(path.read_bytes(), MARGIN * side)
     result = _convert(result, channels)
     size = (height, width) if orientation in SIDEWAYS else (width, height)
-    result = _resize(result, size, rule.box(extent, size, orientation), rule)
+    result = rule.scale(result, extent, size, orientation)
     if orientation in UPRIGHT:
         result = result.transpose(UPRIGHT[orientation])
     return _recolor(np.asarray(result).reshape(shape), rule)
@@ -79,7 +79,7 @@ def prepare(image: Image.Image | NDArray[np.uint8], rule: Preprocessing) -> NDAr
         image = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     height, width, channels = rule.shape
     result = _convert(image, channels)
-    result = _resize(result, (width, height), rule.box(image.size, (width, height)), rule)
+    result = rule.scale(result, image.size, (width, height))
     return _recolor(np.asarray(result).reshape(rule.shape), rule)
 
 
@@ -99,15 +99,6 @@ def _convert(image: Image.Image, channels: int) -> Image.Image:
         image = Image.new("RGBA", rgba.size, "white")
         image.alpha_composite(rgba)
     return image.convert(MODES[channels])
-
-
-def _resize(
-    image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float], rule: Preprocessing
-) -> Image.Image:
-    """Scale a part of an image, unless it is the whole and has the size."""
-    if (image.size, box) == (size, (0, 0, *size)):
-        return image
-    return image.resize(size, FILTERS[rule.interpolation], box)
 
 
 def _recolor(pixels: NDArray[np.uint8], rule: Preprocessing) -> NDArray[np.uint8]:

@@ -208,7 +208,8 @@ def _making(report: Mapping[str, Any]) -> str:
     metadata, training = report["facts"], report["training"]
     versions = ", ".join(f"{name} {version}" for name, version in metadata["versions"].items())
     if "recipe" not in metadata:
-        return f"It was trained elsewhere. The file was made with the code of commit `{metadata['commit']}` and {versions}."
+        made = f"The file was made with the code of commit `{metadata['commit']}` and {versions}."
+        return f"It was trained elsewhere. {made}"
     teacher = ", its teacher's training not" if metadata["recipe"].get("teacher") else ""
     # A file may be older than the name of what it was trained on.
     place = f", on {metadata['trained_on']}. The file was made" if "trained_on" in metadata else ","

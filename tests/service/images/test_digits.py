@@ -13,8 +13,8 @@ from PIL import Image
 
 from service.errors import ModelRejected
 from service.images.decode import ImageShape, decode
-from service.images.preprocessing import Preprocessing
 from service.images.digits import normalize_digit
+from service.images.preprocessing import Preprocessing
 from service.pb import image_classifier_pb2 as ic
 from service.runtime.model_metadata import read_metadata
 from service.tensors import Array
