@@ -203,8 +203,8 @@ class Reference:
                 logits, probabilities = file.run(rows)
             except Exception as error:  # ONNX Runtime's exceptions share no base class
                 raise ParityError(
-                    f"{name}: the file cannot run {len(rows)} images ({first_line(error)}); its batch axis is fixed "
-                    f"somewhere inside, so export it with a free one"
+                    f"{name} has the number of images fixed inside, and cannot run {len(rows)} of them "
+                    f"({first_line(error)}); write or export it for any number"
                 ) from error
             difference = float(np.abs(logits - self.logits[:batch]).max())
             if not difference <= self.tolerance:

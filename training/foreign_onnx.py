@@ -67,11 +67,6 @@ def export_onnx(path: Path, request: Request, console: Console, *, output: str =
     takes_log = theirs.gives_probabilities(images, logits)
     exact = _log(logits) if takes_log else logits
     tolerance = RELATIVE_TOLERANCE * float(np.abs(exact).max())
-    if not float(np.ptp(exact, axis=0).max()) > LEAST_SPREAD * float(np.abs(exact).max()):
-        raise ParityError(
-            f"{path} gives nearly the same for {len(images)} different images, so nothing can be proved by them: give "
-            f"real images by test, and the mean and deviation that it was trained with"
-        )
 
     def logits_of(held: Any) -> NDArray[np.float32]:
         found = theirs.logits(held.numpy())
@@ -95,7 +90,6 @@ def read(path: Path) -> onnx.ModelProto:
         raise ModuleError(f"there is no file {path.absolute()}; name an ONNX file")
     try:
         model = onnx.load(path)
-        onnx.checker.check_model(model, full_check=False)
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ModuleError(f"{path} cannot be read as an ONNX file: {first_line(error)}") from error
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
@@ -106,6 +100,10 @@ def read(path: Path) -> onnx.ModelProto:
         )
     if model.ir_version > onnx.IR_VERSION:
         raise ModuleError(f"{path} is of IR version {model.ir_version}, and up to {onnx.IR_VERSION} is supported")
+    try:
+        onnx.checker.check_model(path)  # by its path, as it may be larger than a message can be
+    except (ValueError, onnx.checker.ValidationError) as error:
+        raise ModuleError(f"{path} is no valid ONNX file: {first_line(error)}") from error
     if not opset:  # a file of ai.onnx.ml alone: ours needs plain operators too
         model.opset_import.add(domain="", version=min(15, onnx.defs.onnx_opset_version()))
     return model
@@ -238,6 +236,11 @@ class Theirs:
             raise ModuleError(
                 f"for {len(images)} images {self._path} gives {list(together.shape)}, and with {classes} labels "
                 f"{[len(images), classes]} is expected"
+            )
+        if not float(np.ptp(together, axis=0).max()) > LEAST_SPREAD * float(np.abs(together).max()):
+            raise ParityError(
+                f"{self._path} gives nearly the same for {len(images)} different images, so nothing can be proved by "
+                f"them: give real images by --test, and the mean and deviation that it was trained with"
             )
         alone = np.concatenate([self.logits(image[None]) for image in images])
         difference, allowed = float(np.abs(alone - together).max()), RELATIVE_TOLERANCE * float(np.abs(together).max())

@@ -66,15 +66,14 @@ def prove(module: nn.Module, preprocess: Preprocess, images: torch.Tensor, class
         reference = _in_float64(network, pixels, classes)
         kind = torch.float32 if reference is None else torch.float64
         _check_rows(network, pixels.to(kind), in_float32 if reference is None else reference)
+        _check_spread(in_float32, len(images))
         had_softmax = _check_head(network, pixels, in_float32)
         if had_softmax:
             network = LogProbabilities(network).eval()
             in_float32 = _outputs(network, pixels, classes)
             reference = None if reference is None else _in_float64(network, pixels, classes)
     exact = (in_float32 if reference is None else reference).double().numpy()
-    largest = float(np.abs(exact).max())
-    tolerance = RELATIVE_TOLERANCE * largest
-    _check_spread(exact, largest, len(images))
+    tolerance = RELATIVE_TOLERANCE * float(np.abs(exact).max())
     difference = float(np.abs(in_float32.numpy() - exact).max())
     if not difference <= tolerance:
         raise ParityError(
@@ -173,8 +172,8 @@ def _check_rows(network: nn.Module, pixels: torch.Tensor, together: torch.Tensor
         )
 
 
-def _check_spread(logits: NDArray[np.float64], largest: float, images: int) -> None:
-    spread = float(np.ptp(logits, axis=0).max())
+def _check_spread(logits: torch.Tensor, images: int) -> None:
+    spread, largest = float((logits.amax(0) - logits.amin(0)).max()), float(logits.abs().max())
     if not spread > LEAST_SPREAD * largest:
         raise ParityError(
             f"the module gives nearly the same logits for {images} different images (they differ by {spread:.3g}, "

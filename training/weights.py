@@ -70,10 +70,14 @@ def _pickle(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"(?i)unsupported global:?(?: GLOBAL)? ([\w.]+)", str(error))
-        what = f"wants to run {wanted[1]}" if wanted else "holds more than tensors"
+        if wanted is None:
+            raise ModuleError(
+                f"{path} cannot be read as weights, for it is no file of torch.save, or holds more than tensors; save "
+                f"the network's state_dict(), or use safetensors"
+            ) from error
         raise ModuleError(
-            f"{path} is a pickle that {what}, and only tensors are loaded, for a pickle may run any program; save "
-            f"the network's state_dict(), or use safetensors"
+            f"{path} is a pickle that wants to run {wanted[1]}, and only tensors are loaded, for a pickle may run any "
+            f"program; save the network's state_dict(), or use safetensors"
         ) from error
     except Exception as error:  # on broken files it raises a dozen different types
         raise ModuleError(f"{path} cannot be read as weights ({type(error).__name__}: {error})") from error
