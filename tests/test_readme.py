@@ -29,6 +29,7 @@ PROGRAMS = (
     "service.tune",
     "training.data",
     "training.export",
+    "training.inspect",
     "training.report",
     "training.reproduce",
 )

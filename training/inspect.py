@@ -38,9 +38,7 @@ def inspect(path: Path) -> dict[str, Any]:
         "metadata": {key: value for key, value in facts.items() if key not in ("probe", "sha256")},
     }
     if "probe" in facts:
-        deviation, more = _check_probe(path, facts)
-        found["probe"] = {"images": facts["probe"]["images"]["shape"], "tolerance": facts["probe"]["tolerance"]}
-        found["probe"] |= {"deviation": deviation}
+        found["probe"], more = _check_probe(path, facts)
         problems += more
     else:
         problems.append("it has no probe, so nothing proves what it computes")
@@ -154,8 +152,8 @@ def _value(name: str, text: str) -> Any:
     return text
 
 
-def _check_probe(path: Path, facts: dict[str, Any]) -> tuple[float | None, list[str]]:
-    """Run the probe as a server does; gives the largest deviation from its logits, and what is wrong."""
+def _check_probe(path: Path, facts: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
+    """Run the probe as a server does; gives its size and the largest deviation, and what is wrong."""
     from training.evaluate import OnnxFile  # here, with PyTorch and ONNX Runtime, which take seconds
 
     probe = facts["probe"]
@@ -176,7 +174,7 @@ def _check_probe(path: Path, facts: dict[str, Any]) -> tuple[float | None, list[
     powers = np.exp(scaled - scaled.max(1, keepdims=True))
     if not np.abs(powers / powers.sum(1, keepdims=True) - probabilities).max() <= 1e-4:
         problems.append("its probabilities are not softmax(logits / temperature)")
-    return deviation, problems
+    return {"images": list(images.shape), "tolerance": probe["tolerance"], "deviation": deviation}, problems
 
 
 def _tensor(value: onnx.ValueInfoProto) -> str:
@@ -195,7 +193,7 @@ def table(found: dict[str, Any]) -> Table:
     for key, value in sorted(found["metadata"].items()):
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         drawn.add_row(key, text if len(text) <= WIDEST_TEXT else text[: WIDEST_TEXT - 1] + "…")
-    if "probe" in found:
+    if found.get("probe"):
         count, *shape = found["probe"]["images"]
         tolerance = f"{found['probe']['tolerance']:.2g}"
         drawn.add_row("probe", f"{count} images {'x'.join(map(str, shape))}, logits to be met within {tolerance}")

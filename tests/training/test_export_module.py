@@ -13,7 +13,8 @@ from PIL import Image
 from torch import nn
 
 from service.client import Classification, Client
-from tests.servers import ServerProcess
+from tests import pages
+from tests.servers import ROOT, ServerProcess
 from training import onnx_file
 from training.data import Dataset
 from training.errors import TrainingError
@@ -261,3 +262,11 @@ def test_folder_gives_test_and_held(cifar10: Dataset, image_folder: Path, tmp_pa
         (result,) = client.classify([picture], model="own", top_k=1)
     assert isinstance(result, Classification)
     assert result.classes[0].label == "ship"
+
+
+def test_page_exports_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program of own-network.md writes a file that passes every proof."""
+    (program,) = pages.blocks(ROOT / "docs" / "own-network.md", "py")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(program, "own-network.md", "exec"), {})  # noqa: S102 - our own page
+    assert inspect(tmp_path / "models" / "birds" / "1" / "model.onnx")["problems"] == []
