@@ -8,8 +8,9 @@ RUNTIME ?= $(if $(wildcard /proc/driver/nvidia/version /dev/dxg),gpu,cpu)
 export CONVSERVE_DATA_DIR ?= $(abspath $(firstword $(wildcard data ../shared/data) data))
 export CONVSERVE_TRITONCLIENT_PYTHON ?= $(abspath .venv-tritonclient/bin/python)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+TYPES := $(BIN)/mypy service training tests benchmarks
 
-.PHONY: help serve test lint format proto models reports reproduce data architectures bench container clean
+.PHONY: help serve test fuzz lint format proto models reports reproduce data swaps architectures bench observability container clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,13 +19,20 @@ serve: $(VENV)/.serve ## install what serving needs, and serve models/ on 127.0.
 	$(BIN)/python -m service $(ARGS)
 
 test: $(VENV)/.test .venv-tritonclient/.done data-present ## install everything, lint, and run every test
-	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@$(TYPES) >$(VENV)/mypy.log 2>&1 & types=$$!; \
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS); tests=$$?; \
+	wait $$types || { cat $(VENV)/mypy.log; exit 1; }; exit $$tests
+
+fuzz: $(VENV)/.test ## feed HTTP/2 and protobuf what no client would send, for some minutes (FUZZ=examples of each kind)
+	CONVSERVE_FUZZ_EXAMPLES=$(or $(FUZZ),20000) $(BIN)/python -m pytest -q --timeout 1800 tests/conformance/test_fuzz.py \
+		tests/service/http2 tests/service/api/test_request_scanner.py
 
 lint: $(VENV)/.test ## ruff and mypy, as CI runs them
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy service training tests benchmarks
+	$(TYPES)
 
 format: $(VENV)/.test ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
@@ -50,8 +58,17 @@ data: $(VENV)/.test ## download MNIST and CIFAR-10 into data/
 architectures: $(VENV)/.test data-present ## export five networks each of torchvision and timm by every door, and serve them
 	CONVSERVE_ARCHITECTURES=all $(BIN)/python -m pytest tests/training/test_architectures.py
 
+swaps: $(VENV)/.test ## swap a model's versions 100 times under load, on both transports, alone and with workers
+	CONVSERVE_SWAPS=100 $(BIN)/python -m pytest -s tests/service/runtime/test_model_control.py -k swaps
+
 bench: $(VENV)/.test data-present ## measure every target beside its ceilings, in ten minutes (needs h2load)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+observability: $(VENV)/.test ## prove dashboard and alerts by the real Prometheus (apt-get install prometheus)
+	@command -v prometheus promtool >/dev/null \
+		|| { echo "prometheus and promtool are needed; on Debian: apt-get install prometheus" >&2; exit 1; }
+	cd deploy/observability && promtool check rules alerts.yml && promtool test rules alerts_test.yml
+	$(BIN)/python -m pytest tests/deploy tests/service/metrics $(ARGS)
 
 container: $(VENV)/.serve ## build the Dockerfile without a Docker engine and run it (needs root, buildah, podman, debootstrap)
 	tests/container/build_and_run.sh --python $(abspath $(BIN)/python) $(ARGS)

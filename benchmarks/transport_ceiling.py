@@ -10,19 +10,18 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from benchmarks.request_payload import MODEL_INFER
-from service.rpc import Call, Methods, NativeTransport
+from service.rpc import Call, Methods, NativeTransport, TransportOptions
 from service.rpc.grpc_aio_server import GrpcioTransport
 
 TRANSPORTS: dict[str, Callable[..., NativeTransport | GrpcioTransport]] = {
-    "native": partial(NativeTransport, busy_poll_s=50e-6),
+    "native": NativeTransport,
     "grpcio": GrpcioTransport,
 }
 """As the server opens them by default."""
-MAX_MESSAGE_BYTES = 64 * 2**20
+OPTIONS = TransportOptions(max_message_bytes=64 * 2**20, busy_poll_s=50e-6)
 """As the server's default."""
 
 
@@ -37,7 +36,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the benchmark stops it
     methods = Methods({MODEL_INFER: _respond_with(options.response.read_bytes())}, {})
     open_transport = TRANSPORTS[options.transport]
-    with open_transport("127.0.0.1:0", methods, _settle, max_message_bytes=MAX_MESSAGE_BYTES) as transport:
+    with open_transport("127.0.0.1:0", methods, _settle, OPTIONS) as transport:
         line = json.dumps({"event": "listening", "address": f"127.0.0.1:{transport.port}"})
         print(line, file=sys.stderr, flush=True)
         stop.wait()

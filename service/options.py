@@ -29,9 +29,11 @@ class SettingsError(Exception):
         self.problems = tuple(problems)
 
 
-def Field(*, default: T, ge: float | None = None, le: float | None = None) -> T:  # noqa: N802 - as pydantic calls it
-    """A field of this default, and bounds."""
-    chosen: T = dataclasses.field(default=default, metadata={"ge": ge, "le": le})
+def Field(  # noqa: N802 - as pydantic calls it
+    *, default: T, ge: float | None = None, le: float | None = None, repeatable: bool = False
+) -> T:
+    """A field of this default, and bounds; ``repeatable``: given several times, the values are joined by commas."""
+    chosen: T = dataclasses.field(default=default, metadata={"ge": ge, "le": le, "repeatable": repeatable})
     return chosen
 
 
@@ -102,7 +104,8 @@ def _parser(
         if field.type is bool:
             parser.add_argument(f"--{_kebab(name)}", action=argparse.BooleanOptionalAction, help=about)
         else:
-            parser.add_argument(f"--{_kebab(name)}", metavar=_metavar(field.type), help=about)
+            action = "append" if field.metadata.get("repeatable") else "store"
+            parser.add_argument(f"--{_kebab(name)}", metavar=_metavar(field.type), help=about, action=action)
     return parser
 
 
@@ -133,7 +136,7 @@ def _value(field: "dataclasses.Field[Any]", parse: Callable[[str], Any] | None, 
     """The value of a field by its type, within its bounds; raises ValueError."""
     if isinstance(given, bool):
         return given
-    text = str(given)
+    text = ",".join(given) if isinstance(given, list) else str(given)
     value = parse(text) if parse else _typed(_plain(field.type), text)
     least, most = field.metadata.get("ge"), field.metadata.get("le")
     if least is not None and not value >= least:

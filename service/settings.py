@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from service.batching.policy import BATCHING, Batching
 from service.cpu import suggested_workers, usable_cores
 from service.options import Field, FilePath, number, read_options
+from service.runtime.version_policy import VersionPolicies, parse_pins, parse_policies
 
 PROVIDERS = ("cpu", "openvino", "cuda")
 """Whose options begin with their names; they are described in provider.py, which is not imported for its weight."""
@@ -31,11 +32,6 @@ def _batching_by_model(text: str) -> dict[str, Batching]:
     return chosen
 
 
-def _readable_batching(text: str) -> str:
-    _batching_by_model(text)
-    return text
-
-
 def _workers(text: str) -> int:
     return suggested_workers(usable_cores()) if text == "auto" else int(number(int, text))
 
@@ -44,7 +40,38 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
-PARSERS = {"workers": _workers, "host": _bracketed, "batching": _readable_batching}
+def _named_models(text: str) -> dict[str, Path]:
+    """``NAME=PATH,NAME=PATH``; raises ValueError."""
+    named = {}
+    for part in split_names(text):
+        name, _, path = part.partition("=")
+        if not name or not path or "/" in name:
+            raise ValueError(f"'{part}' is not NAME=PATH")
+        if name in named:
+            raise ValueError(f"'{name}' is there twice")
+        named[name] = Path(path)
+    return named
+
+
+def _checked(parse: Callable[[str], object]) -> Callable[[str], str]:
+    """The text itself, once it has been parsed; raises ValueError."""
+
+    def check(text: str) -> str:
+        parse(text)
+        return text
+
+    return check
+
+
+PARSERS: Mapping[str, Callable[[str], object]] = {
+    "workers": _workers,
+    "host": _bracketed,
+    "metrics_host": _bracketed,
+    "batching": _checked(_batching_by_model),
+    "model": _checked(_named_models),
+    "version_policy": _checked(parse_policies),
+    "default_version": _checked(parse_pins),
+}
 """What makes more of an option's text than its type says."""
 
 
@@ -57,8 +84,26 @@ class Settings:
 
     models_dir: Path = Path("models")
     """Folder of <name>/<version>/model.onnx."""
+    model: str = Field(default="", repeatable=True)
+    """NAME=PATH: serve the model at this path by this name; may be repeated, or a list separated by commas. PATH is an
+    ONNX file, a folder with one, a model's folder of versions, or the one above that. Without models_dir only these."""
     models: str = ""
     """Serve only these, separated by commas, and refuse to start without one of them; empty: all that can be."""
+    version_policy: str = "all"
+    """Versions that are served: all, latest:N or numbers (1,3); for single models NAME=..., separated by semicolons.
+    Without it a model's config.pbtxt decides. Where one of the latest cannot be served, the next lower one is."""
+    default_version: str = ""
+    """NAME=VERSION, separated by commas: what answers where no version is asked for; else the highest that is ready."""
+    ready_when: Literal["first", "all"] = "all"
+    """When the port opens: as soon as the first model can be asked, or when all files have been opened. Workers wait
+    for all."""
+    model_control: Literal["none", "poll", "explicit"] = "none"
+    """What may change the models besides SIGHUP, which always has the folder read again. poll: changes of the folder;
+    explicit: RepositoryModelLoad and RepositoryModelUnload, and only what models names is served at the start."""
+    model_poll_s: float = Field(default=5.0, ge=0.1, le=86_400)
+    """How often the folder is looked at, in seconds, with model_control poll."""
+    reload_lossy: bool = False
+    """Let a reload lose models that are served; without it, such a reload is refused, and the old ones go on."""
     require_probe: bool = False
     """Serve only files whose metadata has hashes and a probe, so that all that they claim is proved at load."""
     host: str = "127.0.0.1"
@@ -69,7 +114,8 @@ class Settings:
     """native: our own HTTP/2, made for speed; grpcio: grpc.aio."""
     workers: int = Field(default=0, ge=0, le=256)
     """Worker processes on the port, which share the cores, are restarted when they die, and renewed on SIGHUP, with
-    the models then in the folder; auto: one for each two usable cores. 0: this process serves by itself."""
+    the models then in the folder; auto: one for each two usable cores. 0: this process serves by itself, and SIGHUP
+    has it serve the models then in the folder."""
     providers: str = "auto"
     """Execution providers, separated by commas: the first runs the models, the others may take what it cannot.
     Each must work or the server does not start. auto: cuda where there is a device, else cpu."""
@@ -136,9 +182,19 @@ class Settings:
     """How long requests in flight may take after SIGTERM, in seconds."""
     drain_delay_s: float = Field(default=0.0, ge=0, le=3600)
     """How long requests are still taken after SIGTERM, not ready any more, in seconds: time for load balancers."""
+    max_connection_age_s: float = Field(default=0.0, ge=0, le=31_536_000)
+    """Clients are asked to connect anew after so long, in seconds, and have grace_s to do so; 0: never."""
+    connection_idle_s: float = Field(default=0.0, ge=0, le=31_536_000)
+    """Connections without a request for so long, in seconds, are asked to go; 0: never."""
     watchdog_s: float = Field(default=60.0, ge=0, le=86_400)
     """The process ends, to be started again, when the thread that receives stands still, or one run lasts, for longer
     than this, in seconds; 0: never. From 1 s on the log tells of it."""
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """TCP port of /metrics, which Prometheus reads, over plain HTTP; 0: none."""
+    metrics_host: str = "127.0.0.1"
+    """Address of /metrics; 0.0.0.0 for all of IPv4, [::] for all addresses."""
+    metrics_triton_names: bool = False
+    """Have /metrics tell seven metrics by Triton's names too: nv_inference_request_success and so on."""
     tls_certificate_file: FilePath | None = None
     """Serve TLS with this PEM certificate chain."""
     tls_key_file: FilePath | None = None
@@ -163,6 +219,8 @@ class Settings:
             raise ValueError("TLS needs both --tls-certificate-file and --tls-key-file")
         if self.tls_client_ca_file is not None and self.tls_certificate_file is None:
             raise ValueError("--tls-client-ca-file needs --tls-certificate-file and --tls-key-file")
+        if self.ready_when == "first" and self.workers:
+            raise ValueError("--ready-when first needs --workers 0: workers open all models, and agree on them, first")
         if self.max_queue_rows < self.max_batch_rows:
             raise ValueError("--max-queue-rows must be at least --max-batch-rows, or a full request never fits")
 
@@ -180,3 +238,23 @@ class Settings:
     def batching_by_model(self) -> dict[str, Batching]:
         """What was set for single models by name, and under "" for all others."""
         return _batching_by_model(self.batching)
+
+    @property
+    def named_models(self) -> dict[str, Path]:
+        """The paths of models by the names that were set for them."""
+        return _named_models(self.model)
+
+    @property
+    def models_folder(self) -> Path | None:
+        """The folder of models; None where only named ones are served."""
+        return None if self.model and "models_dir" not in self.given else self.models_dir
+
+    @property
+    def version_policies(self) -> VersionPolicies:
+        """Which versions are served."""
+        return parse_policies(self.version_policy if "version_policy" in self.given else "")
+
+    @property
+    def default_versions(self) -> dict[str, int]:
+        """The versions that answer where none is asked for, by model."""
+        return parse_pins(self.default_version)

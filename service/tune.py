@@ -22,7 +22,7 @@ from service.cpu import usable_cores
 from service.errors import StartError
 from service.runtime import providers, tuning
 from service.runtime.execution_provider import Cpu
-from service.runtime.repository import model_path
+from service.runtime.model_folder import model_path
 from service.runtime.runner import DirectRunner
 from service.runtime.session import Session
 from service.runtime.tuning import Tuning

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 LABELS = [f"class {index}" for index in range(10)]
 
 
-def save(
+def save(  # noqa: PLR0913, PLR0917 - the parts of an ONNX file
     folder: Path,
     name: str,
     nodes: Sequence[onnx.NodeProto],
@@ -77,6 +77,35 @@ def identity(folder: Path, name: str, element: int, shape: Sequence[str | int] |
         [value("x", element, shape)],
         [value("y", element, shape)],
         check=shape is not None,
+    )
+
+
+def save_identity(folder: Path, name: str, version: int, offset: float = 0.0) -> Path:
+    """``y = x + offset``, FP32 [batch, 2]."""
+    return save(
+        folder,
+        name,
+        [helper.make_node("Add", ["x", "offset"], ["y"])],
+        [value("x", TensorProto.FLOAT, ("batch", 2))],
+        [value("y", TensorProto.FLOAT, ("batch", 2))],
+        [numpy_helper.from_array(np.array(offset, np.float32), "offset")],
+        version=version,
+    )
+
+
+def allocating(folder: Path, name: str, elements: int) -> Path:
+    """``y = x + max(zeros)``, FP32 [batch, 2], of so many zeros that are made when it is opened."""
+    return save(
+        folder,
+        name,
+        [
+            helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+            helper.make_node("ReduceMax", ["zeros"], ["zero"], keepdims=0),
+            helper.make_node("Add", ["x", "zero"], ["y"]),
+        ],
+        [value("x", TensorProto.FLOAT, ("batch", 2))],
+        [value("y", TensorProto.FLOAT, ("batch", 2))],
+        [numpy_helper.from_array(np.array([elements]), "shape")],
     )
 
 
@@ -214,7 +243,7 @@ def laborious(folder: Path, name: str = "laborious") -> Path:
     )
 
 
-def classifier(
+def classifier(  # noqa: PLR0913 - what a classifier may state, each by name
     folder: Path,
     name: str = "linear",
     *,

@@ -10,7 +10,7 @@ from service.api import infer_request
 from service.api.infer_response import InferResponseEncoder
 from service.batching.batch import TensorMap
 from service.pb import open_inference_pb2 as pb
-from service.runtime.repository import Endpoint
+from service.runtime.endpoint import Endpoint
 from service.tensors import Array
 
 MAX_PLANS = 1024
@@ -62,6 +62,10 @@ class InferPlans:
 
     def __len__(self) -> int:
         return len(self._plans)
+
+    def clear(self) -> None:
+        """Forgets all."""
+        self._plans.clear()
 
     def remember(self, key: bytes, plan: InferPlan) -> None:
         """Remembers the plan of all requests with this key; nothing that is too long."""

@@ -13,7 +13,7 @@ from service.batching.batch import TensorMap
 from service.batching.request import LOWEST_PRIORITY
 from service.errors import InvalidRequest
 from service.pb import open_inference_pb2 as pb
-from service.runtime.repository import Endpoint
+from service.runtime.endpoint import Endpoint
 from service.runtime.session import ModelSpec
 from service.tensors import Array, TensorSpec, decode
 

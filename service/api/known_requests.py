@@ -48,6 +48,10 @@ class KnownRequests(Generic[T]):
     def __len__(self) -> int:
         return len(self._known)
 
+    def clear(self) -> None:
+        """Forgets all."""
+        self._known.clear()
+
     def find(self, payload: bytes) -> KnownRequest[T] | None:
         """The head of this request, if it is known."""
         head = self._known.get((len(payload), payload[:KEY_BYTES]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import structlog
 
 from service.errors import InvalidRequest, ModelFailed, RequestFailed, ServiceError
-from service.runtime.repository import Endpoint
+from service.runtime.endpoint import Endpoint
 
 log = structlog.get_logger(__name__)
 

@@ -1,10 +1,10 @@
 """What is told of a model: metadata, configuration and statistics, as messages of the Open Inference Protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from service.batching.statistics import Duration
 from service.pb import open_inference_pb2 as pb
-from service.runtime.repository import FILE_NAME, Endpoint
+from service.runtime.endpoint import Endpoint
 from service.tensors import DATATYPES, TensorSpec
 
 PLATFORM = "onnxruntime_onnx"
@@ -35,8 +35,8 @@ def model_config(endpoint: Endpoint) -> pb.ModelConfig:
         platform=PLATFORM,
         backend="onnxruntime",
         max_batch_size=endpoint.batcher.max_batch_rows if spec.batches else 0,
-        default_model_filename=FILE_NAME,
-        input=[_model_input(tensor, tensor.shape[skip:]) for tensor in spec.inputs],
+        default_model_filename=endpoint.file.path.name,
+        input=[_model_input(tensor, tensor.shape[skip:], endpoint.file.config.formats) for tensor in spec.inputs],
         output=[
             pb.ModelOutput(name=tensor.name, data_type=DATA_TYPES[tensor.datatype.name], dims=tensor.shape[skip:])
             for tensor in spec.outputs
@@ -77,10 +77,10 @@ def _tensor_metadata(tensor: TensorSpec) -> pb.ModelMetadataResponse.TensorMetad
     return pb.ModelMetadataResponse.TensorMetadata(name=tensor.name, datatype=tensor.datatype.name, shape=tensor.shape)
 
 
-def _model_input(tensor: TensorSpec, dims: Sequence[int]) -> pb.ModelInput:
-    return pb.ModelInput(
-        name=tensor.name, data_type=DATA_TYPES[tensor.datatype.name], format=_image_format(tensor, dims), dims=dims
-    )
+def _model_input(tensor: TensorSpec, dims: Sequence[int], formats: Mapping[str, str]) -> pb.ModelInput:
+    configured = formats.get(tensor.name)
+    chosen = _image_format(tensor, dims) if configured is None else configured
+    return pb.ModelInput(name=tensor.name, data_type=DATA_TYPES[tensor.datatype.name], format=chosen, dims=dims)
 
 
 def _image_format(tensor: TensorSpec, dims: Sequence[int]) -> "pb.ModelInput.Format":

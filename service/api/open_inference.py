@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from service.api import infer_request, model_reports
+from service.api import infer_request, model_reports, outcomes
 from service.api.infer_plan import InferPlan, InferPlans, is_reusable, make_plan
 from service.api.model_errors import ModelErrors
 from service.api.protobuf_wire import bytes_field
@@ -43,6 +43,8 @@ class InferenceProtocol:
         self._is_ready = is_ready
         self._model_errors = model_errors or ModelErrors()
         self._plans = InferPlans()
+        self._epoch = repository.epoch
+        repository.on_change(self._plans.clear)  # else they would keep what is served no longer until the next request
 
     @property
     def methods(self) -> Methods:
@@ -57,9 +59,6 @@ class InferenceProtocol:
             "ModelMetadata": ImmediateMethod(pb.ModelMetadataRequest, self._model_metadata),
             "ModelConfig": ImmediateMethod(pb.ModelConfigRequest, self._model_config),
             "ModelStatistics": ImmediateMethod(pb.ModelStatisticsRequest, self._model_statistics),
-            "RepositoryIndex": ImmediateMethod(pb.RepositoryIndexRequest, self._repository_index),
-            "RepositoryModelLoad": ImmediateMethod(pb.RepositoryModelLoadRequest, _no_loading),
-            "RepositoryModelUnload": ImmediateMethod(pb.RepositoryModelUnloadRequest, _no_loading),
             **_shared_memory("System"),
             **_shared_memory("Cuda"),
         }
@@ -72,6 +71,9 @@ class InferenceProtocol:
     def model_infer(self, call: Call) -> None:
         """Reads, checks and queues; the endpoint's batcher answers."""
         payload = call.payload
+        if self._epoch != self._repository.epoch:
+            self._epoch = self._repository.epoch
+            self._plans.clear()
         scanned = scan(payload)
         plan = self._plans.find(scanned[0]) if scanned is not None else None
         if scanned is not None and plan is not None:
@@ -81,8 +83,9 @@ class InferenceProtocol:
         else:
             message = infer_request.parse(payload)
             endpoint = self._repository.find(message.model_name, message.model_version)
-            plan, inputs = make_plan(message, endpoint)
-            queue = infer_request.queue_options(message.parameters)
+            with outcomes.naming(endpoint):
+                plan, inputs = make_plan(message, endpoint)
+                queue = infer_request.queue_options(message.parameters)
             id_field = pb.ModelInferResponse(id=message.id).SerializeToString()
             if scanned is not None and is_reusable(message, plan):
                 self._plans.remember(scanned[0], plan)
@@ -96,7 +99,11 @@ class InferenceProtocol:
             priority=queue.priority,
             source=call.source,
         )
-        batcher.submit(request)
+        try:
+            batcher.submit(request)
+        except Exception as error:
+            outcomes.name_model(error, plan.endpoint)
+            raise
         call.on_cancel(partial(batcher.cancel, request))
 
     def _model_ready(self, message: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
@@ -127,26 +134,6 @@ class InferenceProtocol:
             chosen = list(self._repository)
         return pb.ModelStatisticsResponse(model_stats=[model_reports.model_statistics(endpoint) for endpoint in chosen])
 
-    def _repository_index(self, message: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
-        models = [
-            pb.RepositoryIndexResponse.ModelIndex(
-                name=endpoint.name,
-                version=endpoint.version,
-                state="READY",
-                reason=_remark(endpoint.session.spec.unbatched_reason),
-            )
-            for endpoint in self._repository
-        ]
-        if not message.ready:
-            models += [
-                pb.RepositoryIndexResponse.ModelIndex(
-                    name=name, version=str(version), state="UNAVAILABLE", reason=reason
-                )
-                for name, versions in sorted(self._repository.rejected.items())
-                for version, reason in sorted(versions.items())
-            ]
-        return pb.RepositoryIndexResponse(models=models)
-
 
 class _Completion:
     """Answers a call, from the outputs of its rows or from an error.
@@ -164,12 +151,14 @@ class _Completion:
 
     def __call__(self, result: TensorMap | Exception) -> None:
         if isinstance(result, Exception):
-            self._call.fail(self._explain(result))
+            outcomes.fail(self._call, self._explain(result), self._plan.endpoint)
             return
         try:
-            self._call.respond(self._plan.encoder.encode(result, self._id_field))
+            response = self._plan.encoder.encode(result, self._id_field)
         except Exception as error:
-            self._call.fail(error)
+            outcomes.fail(self._call, error, self._plan.endpoint)
+        else:
+            outcomes.respond(self._call, response, self._plan.endpoint)
 
     def _explain(self, error: Exception) -> Exception:
         request_id = pb.ModelInferResponse.FromString(self._id_field).id
@@ -212,7 +201,3 @@ def _no_shared_memory(_message: Any) -> Any:
 def _remark(unbatched_reason: str) -> str:
     """What an operator should know of a model that is ready."""
     return f"not batched: {unbatched_reason}" if unbatched_reason else ""
-
-
-def _no_loading(_message: Any) -> pb.RepositoryModelLoadResponse:
-    raise Unsupported("explicit model load / unload is not supported: the models are those of the folder at the start")

@@ -60,6 +60,7 @@ class Batcher:
         self._wake = threading.Condition(self._lock)
         self._runs: list[Run] = []
         self._closed = False
+        self._retiring = False
         self._threads = [
             threading.Thread(target=self._serve, name=f"batcher {name}", daemon=True)
             for _ in range(policy.instance_count)
@@ -83,6 +84,18 @@ class Batcher:
             request.complete(Stopping("The server is stopping."))
         for thread in self._threads:
             thread.join()
+
+    def retire(self) -> None:
+        """Ends its threads once nothing waits; what still comes until then is run."""
+        with self._wake:
+            self._retiring = True
+            self._max_queue_delay_s = 0.0
+            self._wake.notify_all()
+
+    @property
+    def ended(self) -> bool:
+        """True once all its threads have ended."""
+        return not any(thread.is_alive() for thread in self._threads)
 
     def submit(self, request: Request) -> None:
         """Queues the request; nothing runs before ``dispatch``, which sees to a whole burst of them.
@@ -168,6 +181,8 @@ class Batcher:
         while True:
             with self._wake:
                 while not self._closed and not (self._has_room() and self._batch_is_ready()):
+                    if self._retiring and not self._queue and not self._runs:
+                        return
                     self._wake.wait(self._delay_left() if self._has_room() else None)
                 if self._closed:
                     return
@@ -190,19 +205,23 @@ class Batcher:
             if run.requests:
                 self._execute(run)
         finally:
-            with self._wake:
-                self._runs.remove(run)
-                unfinished = [request for request, _ in run.requests if request.rows_left and not request.done]
-                for request, _ in run.requests:
-                    request.run = None
-                if not self._closed:
-                    for request in unfinished:
-                        self._queue.push(request)  # behind the others: they run between its parts
-                if self._queue:  # else the thread would wake to nothing, and take the first of the next burst alone
-                    self._wake.notify()
-            if self._closed:
-                for request in unfinished:
-                    request.complete(Stopping("The server is stopping."))
+            self._finish(run)
+
+    def _finish(self, run: Run) -> None:
+        """Gives back what a run left of large requests, and wakes a thread for what waits."""
+        with self._wake:
+            self._runs.remove(run)
+            unfinished = [request for request, _ in run.requests if request.rows_left and not request.done]
+            for request, _ in run.requests:
+                request.run = None
+            for request in () if self._closed else unfinished:
+                self._queue.push(request)  # behind the others: they run between its parts
+            if self._retiring:
+                self._wake.notify_all()
+            elif self._queue:  # else the thread would wake to nothing, and take the first of the next burst alone
+                self._wake.notify()
+        for request in unfinished if self._closed else ():
+            request.complete(Stopping("The server is stopping."))
 
     def _is_for_this_thread(self, ends_ns: float) -> bool:
         """True if the next run is expected to end by then, and is neither one of several side by side.
@@ -278,10 +297,9 @@ class Batcher:
             others = bool(self._queue) or len(self._runs) > 1
             self._times.add(batch[0][0].signature, rows, ran - joined, (began, ended), others_follow=others)
             self._calm_rows = admission.calm_rows(self.policy, self._times.row_s)
-            arrived = sum([request.arrived_ns for request, _ in completed])  # noqa: C419 - faster than a generator
-            count = len(completed)
-            self.statistics.ran(count, rows, (began, joined, ran, ended))
-            self.statistics.completed(count, count * run.began_ns - arrived, count * ended - arrived)
+            self.statistics.ran(len(completed), rows, (began, joined, ran, ended))
+            self.statistics.completed([request.arrived_ns for request, _ in completed], run.began_ns, ended)
+            self.statistics.predicted(outputs)
         with self._flush_scope:
             for request, result in completed:
                 request.complete(result)

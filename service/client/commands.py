@@ -119,7 +119,11 @@ def dataset(args: argparse.Namespace, output: Output) -> int:
     output.table(("class", "accuracy", "correct", "of"), [[row] for row in _class_rows(evaluation)])
     model = evaluation.model
     output.line(f"{args.dataset} test set, {model.name} version {model.version} ({model.precision}, {model.provider})")
-    output.line(f"accuracy    {evaluation.accuracy:.2%} ({evaluation.correct:,} of {evaluation.total:,})")
+    low, high = evaluation.interval
+    output.line(
+        f"accuracy    {evaluation.accuracy:.2%} ({evaluation.correct:,} of {evaluation.total:,}; "
+        f"95% interval {low:.2%} to {high:.2%})"
+    )
     output.line(f"throughput  {evaluation.images_per_second:,.0f} images/s in {evaluation.seconds:.2f} s")
     output.line(
         f"latency     p50 {p50_ms:.2f} ms, p99 {p99_ms:.2f} ms a call "
@@ -159,6 +163,7 @@ def _evaluation_entry(
         "correct": evaluation.correct,
         "total": evaluation.total,
         "accuracy": evaluation.accuracy,
+        "accuracy_interval": list(evaluation.interval),
         "seconds": evaluation.seconds,
         "images_per_second": evaluation.images_per_second,
         "latency_ms": {"p50": p50_ms, "p99": p99_ms},

@@ -2,29 +2,37 @@
 
 Each worker is the same command again, told by its environment which slot it has (worker_slot.py). The kernel spreads
 connections over their listeners (SO_REUSEPORT); the supervisor itself never sees a request.
+
+All workers serve the same files: each tells what it has opened before it listens, and is admitted if that is what the
+others serve (model_agreement.py).
 """
 
 import asyncio
 import contextlib
 import os
 import signal
-import socket
-import subprocess
 import time
-from collections.abc import Coroutine, Iterator, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from service.cpu import Share, divide
 from service.errors import StartError
-from service.process.worker_slot import HAND_OVER, MAX_MESSAGE_BYTES, PING, PONG, READY, WorkerSlot
+from service.process.model_agreement import ModelAgreement
+from service.process.port import reserved_port
+from service.process.worker_process import Launch, WorkerProcess
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.metrics.supervisor import SupervisorMetrics
 
 FIRST_DELAY_S = 0.1
 """After the first death in a row a worker is restarted so late; each time it is twice as long."""
 STEADY_S = 10.0
 """A worker that has served so long is not in a crash loop: its next death is the first in a row."""
+MOST_DELAY_S = 15.0
+"""After which a worker is tried again at the latest."""
 MAX_DEATHS = 5
 """So many deaths of one worker in a row are a crash loop, and the end of all."""
 END_S = 10.0
@@ -42,37 +50,29 @@ def run(settings: Settings, command: Sequence[str]) -> int:
     ``command`` starts a worker. SIGHUP renews the workers; a second SIGTERM or SIGINT ends all at once.
     """
     try:
-        with _reserved(settings.host, settings.port) as port:
-            return asyncio.run(_supervise(settings, command, port))
+        with reserved_port(settings.host, settings.port) as port, _exporting(settings) as metrics:
+            return asyncio.run(_supervise(settings, command, port, metrics))
     except StartError as error:
         log.error("cannot start", reason=str(error))
         return 1
 
 
 @contextlib.contextmanager
-def _reserved(host: str, port: int) -> Iterator[int]:
-    """A port that nobody else serves, bound for our workers without listening. Raises StartError.
+def _exporting(settings: Settings) -> Iterator["SupervisorMetrics | None"]:
+    """The metrics of all workers, told on their port; None where there is none. Raises StartError."""
+    if not settings.metrics_port:
+        yield None
+        return
+    from service.metrics.exporter import exporting
+    from service.metrics.supervisor import SupervisorMetrics
 
-    SO_REUSEPORT comes after binding: before, it would let us share the port of another server of this user.
-    SO_REUSEADDR overlooks connections that linger from an earlier server, and then would let others overlook us.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            for family, kind, protocol, _, address in found:
-                reserved = stack.enter_context(socket.socket(family, kind, protocol))
-                reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                reserved.bind((address[0], port, *address[2:]))
-                reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-                reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                port = reserved.getsockname()[1]
-        except OSError as error:
-            raise StartError(f"cannot listen on {host}:{port}: {error}") from error
-        yield port
+    metrics = SupervisorMetrics(settings.workers)
+    with exporting(settings.metrics_host, settings.metrics_port) as exporter, exporter.reading(metrics.snapshot):
+        yield metrics
 
 
-async def _supervise(settings: Settings, command: Sequence[str], port: int) -> int:
-    supervisor = _Supervisor(settings, command, port, divide(settings.workers))
+async def _supervise(settings: Settings, command: Sequence[str], port: int, metrics: "SupervisorMetrics | None") -> int:
+    supervisor = _Supervisor(settings, command, port, divide(settings.workers), metrics)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.stop, number)
@@ -83,7 +83,15 @@ async def _supervise(settings: Settings, command: Sequence[str], port: int) -> i
 class _Supervisor:
     """Who has which slot; all that happens to workers over time is a task of its own."""
 
-    def __init__(self, settings: Settings, command: Sequence[str], port: int, shares: Sequence[Share]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        command: Sequence[str],
+        port: int,
+        shares: Sequence[Share],
+        metrics: "SupervisorMetrics | None",
+    ) -> None:
+        self._metrics = metrics
         self.end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """The exit code, when all is over."""
         self._settings = settings
@@ -91,14 +99,18 @@ class _Supervisor:
         self._port = port
         self._shares = shares
         self._deaths = [0] * len(shares)  # in a row, for each slot
-        self._alive: set[_Worker] = set()
+        self._alive: set[WorkerProcess] = set()
         self._begun = False
         self._stopping = False
         self._restart_asked = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._agreement = ModelAgreement(settings)
+        self._changing = asyncio.Lock()  # one change of models or workers at a time
         self._workers = [self._start(number) for number in range(len(shares))]
         self._spawn(self._run())
         self._spawn(self._ping())
+        if settings.model_control == "poll":
+            self._spawn(self._poll())
 
     async def _ping(self) -> None:
         """Ends workers that have not answered for too long: all their threads stand still."""
@@ -126,16 +138,19 @@ class _Supervisor:
         self._restart_asked.set()
 
     async def _run(self) -> None:
-        """All workers become ready, or none stays; then they are renewed whenever somebody asks."""
+        """All workers become ready, or none stays; then they are renewed whenever it is asked for."""
         began = time.monotonic()
-        for message in asyncio.as_completed([worker.message for worker in self._workers]):
-            await message
-            if self._stopping:
-                return
-            if failed := _first_failed(self._workers):
-                log.error("cannot start", reason=failed.failure)
-                await self._stop_workers(signal.SIGKILL, 1)
-                return
+        if not await self._all_reach(lambda worker: worker.loaded):
+            return
+        if reason := self._agreement.disagreement(self._workers):
+            log.error("cannot start", reason=reason)
+            await self._stop_workers(signal.SIGKILL, 1)
+            return
+        self._agreement.conclude(self._workers[0].models)
+        for worker in self._workers:
+            worker.admit()
+        if not await self._all_reach(lambda worker: worker.ready):
+            return
         self._begun = True
         after_s = round(time.monotonic() - began, 3)
         address = f"{self._settings.host}:{self._port}"
@@ -143,57 +158,147 @@ class _Supervisor:
         while True:
             await self._restart_asked.wait()
             self._restart_asked.clear()
-            await self._replace_workers()
+            async with self._changing:
+                await self._replace_workers()
+
+    async def _all_reach(self, stage: Callable[[WorkerProcess], Awaitable[None]]) -> bool:
+        """Waits until all workers have come so far; False if one cannot, and all are ended."""
+        for reached in asyncio.as_completed([stage(worker) for worker in self._workers]):
+            await reached
+            if self._stopping:
+                return False
+            if failed := _first_failed(self._workers):
+                log.error("cannot start", reason=failed.failure)
+                await self._stop_workers(signal.SIGKILL, 1)
+                return False
+        return True
 
     async def _replace_workers(self) -> None:
-        """All workers by new ones, or none: one after another becomes ready, then the old leave together."""
+        """All workers by new ones, or none: one after another opens its models, all listen, then the old leave."""
         log.info("renewing the workers")
-        fresh: list[_Worker] = []
-        for number in range(len(self._shares)):
-            if self._stopping:
-                return
-            fresh.append(self._start(number))
-            await fresh[-1].message
-            if failed := _first_failed(fresh):
-                if not self._stopping:
-                    log.error("the workers are not renewed, and go on serving", reason=failed.failure)
-                for worker in fresh:
-                    worker.hand_over()
-                return
+        fresh = await self._start_fresh()
+        lost = {} if self._settings.reload_lossy else self._agreement.lost(fresh[-1])
+        reason = self._reason_against(fresh, lost)
+        if not reason:
+            for worker in fresh:
+                worker.admit()
+            for worker in fresh:
+                await worker.ready
+            reason = self._reason_against(fresh, {})
+        if reason or self._stopping:
+            self._dismiss(fresh, reason, lost)
+            return
+        self._agreement.conclude(fresh[0].models)
         old, self._workers = self._workers, fresh
         self._deaths = [0] * len(fresh)
         for worker in old:
             worker.hand_over()
         log.info("the workers are renewed", workers=len(fresh))
 
-    def _start(self, number: int) -> "_Worker":
-        worker = _Worker(self._command, number, self._port, self._shares[number])
+    async def _start_fresh(self) -> list[WorkerProcess]:
+        """A new worker for each slot; one after another has opened its models, up to the first that cannot."""
+        fresh: list[WorkerProcess] = []
+        for number in range(len(self._shares)):
+            fresh.append(self._start(number))
+            await fresh[-1].loaded
+            if self._stopping or fresh[-1].failure:
+                break
+        return fresh
+
+    def _dismiss(self, fresh: Sequence[WorkerProcess], reason: str, lost: Mapping[str, str]) -> None:
+        if not self._stopping:
+            log.error("the workers are not renewed, and go on serving", reason=reason)
+            for worker in self._workers:
+                worker.tell_refusal(reason, lost)
+        for worker in fresh:
+            worker.hand_over()
+
+    def _reason_against(self, fresh: Sequence[WorkerProcess], lost: Mapping[str, str]) -> str:
+        """Why these cannot take over; empty if they can."""
+        if failed := _first_failed(fresh):
+            return failed.failure
+        if reason := self._agreement.disagreement(fresh):
+            return reason
+        if not lost:
+            return ""
+        told = "; ".join(f"'{name}' would be lost: {why}" for name, why in sorted(lost.items()))
+        return f"{told}. --reload-lossy lets a reload lose models"
+
+    async def _poll(self) -> None:
+        """Has the workers make each change of the folder."""
+        while True:
+            await asyncio.sleep(self._settings.model_poll_s)
+            if self._begun and not self._stopping and await asyncio.to_thread(self._agreement.folder_changed):
+                await self._change("reload", "")
+
+    async def _change(self, order: str, model: str, asker: WorkerProcess | None = None, number: int = 0) -> None:
+        """Has all workers make one change of their models, or none."""
+        async with self._changing:
+            error = await self._agreement.change(self._workers, order, model)
+            if error:
+                log.error("the models are not renewed, and go on serving", reason=error)
+            else:
+                log.info("the models of all workers are renewed", change=order, model=model)
+            if asker is not None:
+                asker.tell_done(number, error)
+
+    def _start(self, number: int) -> WorkerProcess:
+        reports = None if self._metrics is None else self._metrics.open_reports(asyncio.get_running_loop())
+        launch = Launch(self._command, number, self._port, self._shares[number], self._agreement.names, reports)
+        worker = WorkerProcess(launch, self._on_ask)
         self._alive.add(worker)
         self._spawn(self._watch(worker))
         return worker
 
-    async def _watch(self, worker: "_Worker") -> None:
-        """If it dies in its slot, another gets the slot after a while; if that happens again and again, all end."""
+    def _on_ask(self, worker: WorkerProcess, order: str, model: str, number: int) -> None:
+        self._spawn(self._change(order, model, worker, number))
+
+    async def _watch(self, worker: WorkerProcess) -> None:
+        """If it dies in its slot, another gets the slot after a while.
+
+        If that happens again and again while no other serves, all end.
+        """
         await worker.ended
         self._alive.discard(worker)
         number = worker.number
         if self._stopping or not self._begun or self._workers[number] is not worker:
             return
+        if self._metrics is not None:
+            self._metrics.deaths += 1
         self._deaths[number] = 1 if worker.served_s >= STEADY_S else self._deaths[number] + 1
-        if self._deaths[number] == MAX_DEATHS:
+        deaths = self._deaths[number]
+        others_serve = any(other.has_served for other in self._alive)
+        if deaths >= MAX_DEATHS and (worker.has_served or not others_serve):
             log.error(
                 "worker died too often",
                 worker=number,
-                reason=f"{worker.failure}; it was the {MAX_DEATHS}th death in a row after less than {STEADY_S:g} s "
+                reason=f"{worker.failure}; it was the {deaths}th death in a row after less than {STEADY_S:g} s "
                 "of service, so all workers end",
             )
             await self._stop_workers(signal.SIGTERM, 1)
             return
-        delay_s = FIRST_DELAY_S * 2 ** (self._deaths[number] - 1)
+        delay_s = min(FIRST_DELAY_S * 2 ** (deaths - 1), MOST_DELAY_S)
         log.error("worker died", worker=number, reason=worker.failure, restart_in_s=delay_s)
         await asyncio.sleep(delay_s)
-        if not self._stopping and self._workers[number] is worker:
-            self._workers[number] = self._start(number)
+        async with self._changing:
+            if not self._stopping and self._workers[number] is worker:
+                self._workers[number] = self._start(number)
+                await self._admit(self._workers[number])
+
+    async def _admit(self, worker: WorkerProcess) -> None:
+        """Lets a successor serve, if it has opened what the others serve."""
+        await worker.loaded
+        if worker.failure:
+            return
+        if difference := self._agreement.difference(worker):
+            worker.failure = (
+                f"it would serve other files than the others do ({difference}), which changed in the folder. "
+                "It is tried again; SIGHUP has all serve what is there now"
+            )
+            worker.signal(signal.SIGTERM)
+            return
+        worker.admit()
+        await worker.ready
 
     async def _stop_workers(self, number: signal.Signals, code: int) -> None:
         """Ends all workers; who does not end in time is made to."""
@@ -223,95 +328,5 @@ class _Supervisor:
             self.end.set_exception(error)  # a fault of ours: nothing is watched any more, so all ends
 
 
-class _Worker:
-    """One process, and what is known of it."""
-
-    def __init__(self, command: Sequence[str], number: int, port: int, share: Share) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.number = number
-        self.message: asyncio.Future[None] = self._loop.create_future()
-        """Done when it is ready, or has failed to be."""
-        self.ended: asyncio.Future[int] = self._loop.create_future()
-        """Its exit status, or minus the number of the signal that ended it."""
-        self.failure = ""
-        """Why it does not serve, or not any more."""
-        self._ready_at: float | None = None
-        self._heard_at = 0.0
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            slot = WorkerSlot(number, port, share.threads, share.cores, theirs.fileno())
-            self._process = subprocess.Popen(  # noqa: S603 - our own command
-                command,
-                env=slot.environment(),
-                pass_fds=[slot.control_fd],
-                process_group=0,  # a terminal's Ctrl-C is for the supervisor
-            )
-        self._control.setblocking(False)  # noqa: FBT003 - the standard library's signature
-        self._loop.add_reader(self._control, self._on_message)
-        self._handle = os.pidfd_open(self._process.pid)
-        self._loop.add_reader(self._handle, self._on_exit)
-
-    @property
-    def has_served(self) -> bool:
-        """Whether it has ever been ready."""
-        return self._ready_at is not None
-
-    @property
-    def served_s(self) -> float:
-        """For how long it has been ready."""
-        return 0.0 if self._ready_at is None else time.monotonic() - self._ready_at
-
-    def signal(self, number: signal.Signals) -> None:
-        """Sends it a signal."""
-        self._process.send_signal(number)
-
-    @property
-    def silent_s(self) -> float:
-        """For how long it has not answered, since it became ready, in seconds."""
-        return 0.0 if self._ready_at is None else time.monotonic() - self._heard_at
-
-    def ping(self) -> None:
-        """Asks for a sign of life."""
-        with contextlib.suppress(OSError):  # it has ended, or reads nothing
-            self._control.send(PING)
-
-    def hand_over(self) -> None:
-        """Has it leave its slot, without losing a request."""
-        with contextlib.suppress(OSError):  # it has ended
-            self._control.send(HAND_OVER)
-
-    def _on_message(self) -> None:
-        try:
-            message = self._control.recv(MAX_MESSAGE_BYTES).decode()
-        except BlockingIOError:
-            return
-        except OSError:
-            message = ""
-        if not message:
-            self._loop.remove_reader(self._control)
-            return
-        self._heard_at = time.monotonic()
-        if message == PONG:
-            return
-        if message == READY:
-            self._ready_at = self._heard_at
-        else:
-            self.failure = message
-        self.message.set_result(None)
-
-    def _on_exit(self) -> None:
-        self._loop.remove_reader(self._handle)
-        os.close(self._handle)
-        status = self._process.wait()
-        self._on_message()  # its last message may be there still
-        self._loop.remove_reader(self._control)
-        self._control.close()
-        how = f"ended with status {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
-        self.failure = self.failure or f"worker {self.number} {how}"
-        if not self.message.done():
-            self.message.set_result(None)
-        self.ended.set_result(status)
-
-
-def _first_failed(workers: Sequence[_Worker]) -> _Worker | None:
+def _first_failed(workers: Sequence[WorkerProcess]) -> WorkerProcess | None:
     return next((worker for worker in workers if worker.failure), None)

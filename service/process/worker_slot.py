@@ -9,13 +9,6 @@ from typing import Self
 from service.settings import Settings
 
 VARIABLE = "CONVSERVE_WORKER_SLOT"
-MAX_MESSAGE_BYTES = 2**16
-READY = "ready"
-"""A worker's message that it serves; any other is the sentence that says why it cannot."""
-PING, PONG = b"ping", "pong"
-"""The supervisor's question whether the worker lives, and the answer."""
-HAND_OVER = b"hand over"
-"""The supervisor's message that another has taken the slot."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +22,10 @@ class WorkerSlot:
     """The cores to be bound to; empty: none."""
     control_fd: int
     """File descriptor of a socket that is at its end when the supervisor is."""
+    models: str | None = None
+    """The models to be served, where callers have loaded and unloaded some; None: as set."""
+    metrics_fd: int = -1
+    """File descriptor of a socket for the worker's metrics; -1: none are wanted."""
 
     @classmethod
     def from_environment(cls) -> Self | None:
@@ -47,6 +44,7 @@ class WorkerSlot:
         return replace(
             settings,
             port=self.port,
+            models=settings.models if self.models is None else self.models,
             threads=settings.threads or self.threads,
             decode_threads=settings.decode_threads or self.threads,
         )

@@ -4,7 +4,7 @@
 over TLS too. Nothing outside this package knows which one is in use.
 """
 
-from service.rpc.call import BidiMethod, Call, DeferredMethod, ImmediateMethod, Methods, Transport
+from service.rpc.call import BidiMethod, Call, DeferredMethod, ImmediateMethod, Methods, Transport, TransportOptions
 from service.rpc.flush_scope import FlushScope
 from service.rpc.native_server import NativeTransport
 from service.rpc.tls_files import TlsFiles
@@ -19,4 +19,5 @@ __all__ = [
     "NativeTransport",
     "TlsFiles",
     "Transport",
+    "TransportOptions",
 ]

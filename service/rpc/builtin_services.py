@@ -1,131 +1,115 @@
-"""What every gRPC server has besides its own methods: health and reflection, by the libraries' services."""
+"""What every gRPC server has besides its own methods, on both transports: health and reflection."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from service.errors import InvalidRequest, UnknownModel
-from service.http2.requests import Connection, Exchange, Streaming
 from service.rpc.call import ImmediateMethod
 
-HEALTH, REFLECTION = health.SERVICE_NAME, reflection.SERVICE_NAME
+HEALTH = health.SERVICE_NAME
+REFLECTIONS = (reflection.SERVICE_NAME, reflection.SERVICE_NAME.replace("v1alpha", "v1"))
+"""The same messages under two names: grpcurl and newer clients ask for v1 first."""
+
+State = Callable[[Message], None]
 
 
 class Health:
-    """Which names are serving."""
+    """Which names are serving, and the watches of them.
 
-    def __init__(self) -> None:
-        self._servicer = health.HealthServicer()
+    The library's own service keeps every name that was ever watched, known or not: 40 watches of long names cost
+    20 MB for good.
+    """
+
+    def __init__(self, call_soon: Callable[[Callable[[], None]], None]) -> None:
+        """``call_soon`` has something done by the thread in which all but `set_ready` is called."""
+        self._call_soon = call_soon
+        self._serving: dict[str, bool] = {}
+        self._watches: dict[str, set[State]] = {}
         self.check = ImmediateMethod(health_pb2.HealthCheckRequest, self._check)
-        self.watch = _Watch(self._servicer)
 
     def set_ready(self, serving: Mapping[str, bool]) -> None:
-        """Tells all who ask and who watch."""
+        """Tells all who ask, from now on, and soon those who watch; any thread may call it."""
+        self._serving.update(serving)
+        names = tuple(serving)
+        self._call_soon(lambda: self._tell(names))
+
+    def watch(self, name: str, tell: State) -> None:
+        """Tells the state of a name now, and each time it is set, until `unwatch`."""
+        self._watches.setdefault(name, set()).add(tell)
+        tell(self._state(name))
+
+    def unwatch(self, name: str, tell: State) -> None:
+        """Ends a watch; once more does nothing."""
+        watches = self._watches.get(name)
+        if watches is not None:
+            watches.discard(tell)
+            if not watches:
+                del self._watches[name]
+
+    def _tell(self, names: Iterable[str]) -> None:
+        for name in names:
+            for tell in tuple(self._watches.get(name, ())):
+                tell(self._state(name))
+
+    def _state(self, name: str) -> Message:
         states = health_pb2.HealthCheckResponse
-        for name, ready in serving.items():
-            self._servicer.set(name, states.SERVING if ready else states.NOT_SERVING)
+        known = {None: states.SERVICE_UNKNOWN, True: states.SERVING, False: states.NOT_SERVING}
+        state: Message = states(status=known[self._serving.get(name)])
+        return state
 
     def _check(self, request: health_pb2.HealthCheckRequest) -> Message:
-        context = _Context()
-        response: Message = self._servicer.Check(request, context)  # type: ignore[arg-type]  # all that it asks for
-        if context.code is not None:
-            raise UnknownModel(f"nothing is known by the name {request.service!r}")
-        return response
+        if request.service not in self._serving:
+            raise UnknownModel(f"nothing is known by the name {request.service[:200]!r}")
+        return self._state(request.service)
 
 
-class _Context:
-    """As much of grpcio's as the library's health service asks for."""
-
-    def __init__(self) -> None:
-        self.code: grpc.StatusCode | None = None
-        self.on_close: Callable[[], None] | None = None
-
-    def set_code(self, code: grpc.StatusCode) -> None:
-        self.code = code
-
-    def add_callback(self, callback: Callable[[], None]) -> None:
-        self.on_close = callback
-
-
-class _Watch(Streaming):
-    """The health of a name, and each change of it."""
-
-    def __init__(self, servicer: health.HealthServicer) -> None:
-        self._servicer = servicer
-
-    def open(self, connection: Connection, stream: int, timeout_s: float | None) -> Exchange:  # noqa: ARG002 - the client ends it
-        return _Watcher(self._servicer, connection, stream)
-
-
-class _Watcher(Exchange):
-    def __init__(self, servicer: health.HealthServicer, connection: Connection, stream: int) -> None:
-        self._servicer = servicer
-        self._connection = connection
-        self._stream = stream
-        self._context = _Context()
-
-    def take(self, payload: bytes) -> None:
-        if self._context.on_close is not None:
-            raise InvalidRequest("a health watch takes one message, and this is the second")
-        request = parse(health_pb2.HealthCheckRequest, payload)
-        self._servicer.Watch(request, self._context, self._send)  # type: ignore[arg-type]  # as above
-
-    def end(self) -> None:
-        if self._context.on_close is None:
-            raise InvalidRequest("the request has no message")
-
-    def holds_back(self) -> bool:
-        return False
-
-    def cancel(self) -> None:
-        if self._context.on_close is not None:
-            self._context.on_close()
-
-    def _send(self, response: Message | None) -> None:
-        if response is not None:
-            self._connection.send(self._stream, response.SerializeToString())
-
-
-class Reflection(Streaming):
+class Reflection:
     """What is served here, for clients that have no .proto file."""
 
     def __init__(self, services: Sequence[str]) -> None:
-        self._servicer = reflection.ReflectionServicer(services)
+        _add_reflection_v1()
+        self._servicer: Any = reflection.ReflectionServicer(services)  # its stubs know no generators
 
-    def open(self, connection: Connection, stream: int, timeout_s: float | None) -> Exchange:  # noqa: ARG002 - it takes no time
-        """Each message is a question, answered at once."""
-        return _Reflected(self._servicer, connection, stream)
+    def answer(self, question: Message) -> Iterable[Message]:
+        """Returns what answers one question."""
+        answers: Iterable[Message] = self._servicer.ServerReflectionInfo(iter([question]), None)
+        return answers
 
 
-class _Reflected(Exchange):
-    def __init__(self, servicer: reflection.ReflectionServicer, connection: Connection, stream: int) -> None:
-        self._servicer = servicer
-        self._connection = connection
-        self._stream = stream
-
-    def take(self, payload: bytes) -> None:
-        requests = iter([parse(reflection_pb2.ServerReflectionRequest, payload)])
-        servicer: Any = self._servicer  # its stubs know no generators
-        for response in servicer.ServerReflectionInfo(requests, None):
-            self._connection.send(self._stream, response.SerializeToString())
-
-    def end(self) -> None:
-        self._connection.finish(self._stream)
-
-    def holds_back(self) -> bool:
-        return False
-
-    def cancel(self) -> None:
-        """Every question has its answer already."""
+def service_names(own: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of all services, these among them."""
+    return (*own, HEALTH, *REFLECTIONS)
 
 
 def parse(kind: type[Message], payload: bytes) -> Any:
-    """A message of this kind; raises InvalidRequest."""
+    """Returns a message of this kind; raises InvalidRequest."""
     try:
         return kind.FromString(payload)
     except DecodeError as error:
         raise InvalidRequest(f"the message is no {kind.DESCRIPTOR.full_name}: {error}") from error
+
+
+def _add_reflection_v1() -> None:
+    """Describes v1, of which the library has v1alpha only, so that it can be asked about."""
+    pool = descriptor_pool.Default()
+    name = reflection_pb2.DESCRIPTOR.name.replace("v1alpha", "v1")
+    try:
+        pool.FindFileByName(name)
+    except KeyError:
+        text = reflection_pb2.DESCRIPTOR.serialized_pb
+        file = descriptor_pb2.FileDescriptorProto.FromString(text)
+        file.name, file.package = name, file.package.replace("v1alpha", "v1")
+        for message in file.message_type:
+            for field in message.field:
+                if field.type_name:  # of messages, not of numbers
+                    field.type_name = field.type_name.replace("v1alpha", "v1")
+        for service in file.service:
+            for method in service.method:
+                method.input_type = method.input_type.replace("v1alpha", "v1")
+                method.output_type = method.output_type.replace("v1alpha", "v1")
+        pool.AddSerializedFile(file.SerializeToString())

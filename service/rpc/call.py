@@ -8,6 +8,8 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from service.rpc.tls_files import TlsFiles
+
 
 class Call(ABC):
     """One unary call of a deferred method: bytes in, and bytes or an error out, from any thread."""
@@ -22,6 +24,10 @@ class Call(ABC):
         """When the caller stops to wait, on ``time.monotonic``'s clock."""
         self._on_cancel: Callable[[], None] | None = None
         self._abandoned = False
+
+    @abstractmethod
+    def metadata(self, name: str) -> str | None:
+        """Returns a field of the caller's metadata (``traceparent``, ``authorization``) by its name in lower case."""
 
     @abstractmethod
     def respond(self, payload: bytes) -> None:
@@ -91,6 +97,25 @@ class Methods:
         return tuple(sorted({path.split("/")[1] for path in (*self.deferred, *self.immediate, *self.bidi)}))
 
 
+@dataclass(frozen=True)
+class TransportOptions:
+    """How a transport behaves."""
+
+    max_message_bytes: int
+    """Of a message received."""
+    tls: TlsFiles | None = None
+    reuse_port: bool = False
+    """Others may serve the port too."""
+    busy_poll_s: float = 0.0
+    """native: how long to look for the next requests before sleeping, if the last ones came within twice that."""
+    connection_idle_s: float = 0.0
+    """Connections without a request for so long are asked to go; 0: never."""
+    max_connection_age_s: float = 0.0
+    """Connections are asked to go after so long; 0: never."""
+    max_connection_age_grace_s: float = 30.0
+    """native: how long those that were asked to go by their age may take."""
+
+
 class Transport(ABC):
     """A listening server. A context manager: entering listens, leaving closes."""
 
@@ -111,6 +136,14 @@ class Transport(ABC):
 
         False if some had not gone when time ran out, or when ``abort`` said to wait no longer.
         """
+
+    @abstractmethod
+    def send_goaway(self) -> None:
+        """Asks the clients that are connected to connect anew; what they still send is served."""
+
+    @abstractmethod
+    def leave(self, timeout_s: float) -> None:
+        """Accepts no more connections, and asks all clients to go; what they still send is served meanwhile."""
 
     @abstractmethod
     def stop_admitting(self) -> None:

@@ -1,4 +1,8 @@
-"""Everything on grpc.aio: one event loop in one thread."""
+"""Everything on grpc.aio: one event loop in one thread.
+
+The conservative second implementation: HTTP/2 is grpc-core's, which is in wide use, at five to ten times the processor
+time a call. For those who would rather have it than speed, and for tests that hold the native transport to its ways.
+"""
 
 import asyncio
 import contextlib
@@ -11,11 +15,13 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 import uvloop
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
-from service.errors import StartError
+from service.errors import StartError, Unsupported
 from service.rpc import listener_drain
+from service.rpc.builtin_services import HEALTH, REFLECTIONS, Health, Reflection, service_names
 from service.rpc.burst_window import BurstWindow
 from service.rpc.call import (
     STREAM_AHEAD,
@@ -26,47 +32,40 @@ from service.rpc.call import (
     ImmediateMethod,
     Methods,
     Transport,
+    TransportOptions,
 )
 from service.rpc.inflight import InFlightCalls
 from service.rpc.status import status_of
-from service.rpc.tls_files import TlsFiles
 
 MAX_PENDING = 2**20
 """Calls that gRPC has accepted and not yet given to us. By default it ends some beyond 1,000 with CANCELLED; it is we
 who refuse, with RESOURCE_EXHAUSTED."""
 SILENCE_S = 0.1
 """How long no call may come before the server is stopped, which lets nobody answer what comes then."""
+GOAWAY_S = 0.1
+"""How long clients are told to go, each between two frames of others."""
 CLOSE_S = 1.0
 """How long what is not a deferred call, an open health watch say, may hold up the end."""
 
 
 class GrpcioTransport(Transport):
-    """Serves hot and immediate methods, health and reflection on ``host:port``."""
+    """Serves everything on ``host:port``."""
 
     def __init__(
         self,
         address: str,
         methods: Methods,
         dispatch: Dispatch,
-        *,
-        max_message_bytes: int,
-        tls: TlsFiles | None = None,
-        reuse_port: bool = False,
-        max_connection_age_s: float | None = None,
+        options: TransportOptions,
     ) -> None:
-        """``dispatch`` is called after each burst of calls of deferred methods, which may put work off until then.
-
-        ``reuse_port``: others may serve the port too. ``max_connection_age_s``: when clients are told to connect anew.
-        """
+        """``dispatch`` is called after each burst of calls of deferred methods, which may put work off until then."""
         self.port = 0
         self._address = address
         self._methods = methods
         self._burst_window = BurstWindow(dispatch)
-        self._max_message_bytes = max_message_bytes
-        self._tls = tls
-        self._reuse_port = reuse_port
-        self._max_connection_age_s = max_connection_age_s
-        self._inflight = InFlightCalls(max_message_bytes)
+        self._given = options
+        self._tls = options.tls
+        self._inflight = InFlightCalls(options.max_message_bytes)
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="grpcio transport", daemon=True)
 
@@ -90,14 +89,20 @@ class GrpcioTransport(Transport):
 
     def set_ready(self, serving: Mapping[str, bool]) -> None:
         """Tells the health protocol which names are serving."""
-        told = asyncio.run_coroutine_threadsafe(self._set_health(serving), self._loop)
-        with contextlib.suppress(TimeoutError):  # a run that does not end has the loop: it tells nobody anything now
-            told.result(CLOSE_S)
+        self._health.set_ready(serving)
 
     def hand_over(self, timeout_s: float, abort: Callable[[], bool]) -> bool:
         """Leaves the port to the others that serve it, and has its clients go there; see listener_drain."""
         listener_drain.close_listener(self.port)
         return listener_drain.send_goaway_all(self.port, timeout_s, abort, told=self._tls is not None)
+
+    def send_goaway(self) -> None:
+        """Asks the clients that are connected to connect anew; what they still send is served."""
+        listener_drain.send_goaway_all(self.port, GOAWAY_S, lambda: False, told=self._tls is not None)
+
+    def leave(self, timeout_s: float) -> None:
+        """Accepts no more connections, and asks all clients to go; what they still send is served meanwhile."""
+        self.hand_over(timeout_s, lambda: False)
 
     def stop_admitting(self) -> None:
         """Refuses new deferred calls from now on."""
@@ -123,25 +128,10 @@ class GrpcioTransport(Transport):
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", self._max_message_bytes),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.server.max_pending_requests", MAX_PENDING),
-                ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
-                ("grpc.so_reuseport", int(self._reuse_port)),  # without it, a port that is taken is an error
-                *(
-                    ()
-                    if self._max_connection_age_s is None
-                    else [("grpc.max_connection_age_ms", round(self._max_connection_age_s * 1000))]
-                ),
-            ]
-        )
-        server.add_generic_rpc_handlers(self._handlers())
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in grpc-stubs
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        services = (*self._methods.services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(services, server)
+        server = grpc.aio.server(options=self._options())
+        self._health = Health(self.call_soon)
+        self._reflection = Reflection(service_names(self._methods.services))
+        server.add_generic_rpc_handlers((*self._handlers(), _NoSuchMethod()))
         try:
             self.port = self._listen(server)
         except RuntimeError as error:
@@ -151,6 +141,24 @@ class GrpcioTransport(Transport):
         await self._stop.wait()
         await server.stop(CLOSE_S)
 
+    def _options(self) -> list[tuple[str, int]]:
+        given = self._given
+        options = [
+            ("grpc.max_receive_message_length", given.max_message_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.server.max_pending_requests", MAX_PENDING),
+            ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
+            ("grpc.so_reuseport", int(given.reuse_port)),  # without it, a port that is taken is an error
+            # Keepalive pings never end a connection: some clients ping every ten seconds, with and without calls.
+            ("grpc.http2.max_ping_strikes", 0),
+            ("grpc.keepalive_permit_without_calls", 1),
+        ]
+        if given.max_connection_age_s:
+            options.append(("grpc.max_connection_age_ms", round(given.max_connection_age_s * 1000)))
+        if given.connection_idle_s:
+            options.append(("grpc.max_connection_idle_ms", round(given.connection_idle_s * 1000)))
+        return options
+
     def _listen(self, server: grpc.aio.Server) -> int:
         if self._tls is None:
             return server.add_insecure_port(self._address)
@@ -158,24 +166,37 @@ class GrpcioTransport(Transport):
 
     def _handlers(self) -> "tuple[grpc.GenericRpcHandler[Any, Any], ...]":
         services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
-        for path, hot in self._methods.deferred.items():
+        for path, deferred in self._methods.deferred.items():
             _, service, name = path.split("/")
-            services.setdefault(service, {})[name] = grpc.unary_unary_rpc_method_handler(self._deferred(hot))
-        for path, cold in self._methods.immediate.items():
+            services.setdefault(service, {})[name] = grpc.unary_unary_rpc_method_handler(self._deferred(deferred))
+        for path, immediate in (*self._methods.immediate.items(), (f"/{HEALTH}/Check", self._health.check)):
             _, service, name = path.split("/")
             services.setdefault(service, {})[name] = grpc.unary_unary_rpc_method_handler(
-                _immediate(cold),
-                request_deserializer=cold.request.FromString,
-                response_serializer=lambda message: message.SerializeToString(),
+                _immediate(immediate),
+                request_deserializer=immediate.request.FromString,
+                response_serializer=_serialized,
             )
         for path, stream in self._methods.bidi.items():
             _, service, name = path.split("/")
             services.setdefault(service, {})[name] = grpc.stream_stream_rpc_method_handler(self._stream(stream))
+        services[HEALTH]["Watch"] = grpc.unary_stream_rpc_method_handler(
+            self._watch,
+            request_deserializer=health_pb2.HealthCheckRequest.FromString,
+            response_serializer=_serialized,
+        )
+        for service in REFLECTIONS:
+            services[service] = {
+                "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
+                    self._reflect,
+                    request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+                    response_serializer=_serialized,
+                )
+            }
         return tuple(grpc.method_handlers_generic_handler(service, methods) for service, methods in services.items())
 
     def _deferred(self, method: DeferredMethod) -> Callable[[bytes, Any], Awaitable[bytes]]:
         async def behaviour(payload: bytes, context: Any) -> bytes:
-            call = _AioCall(payload, context.time_remaining(), self._loop)
+            call = _AioCall(payload, context, self._loop)
             self._inflight.serve(call, call, method)
             self._burst_window.add(self._loop)
             try:
@@ -200,7 +221,7 @@ class GrpcioTransport(Transport):
             async def read() -> None:
                 try:
                     async for payload in payloads:
-                        call = _AioCall(payload, context.time_remaining(), self._loop)
+                        call = _AioCall(payload, context, self._loop)
                         await calls.put(call)
                         self._inflight.serve(call, call, stream.method)
                         self._burst_window.add(self._loop)
@@ -225,10 +246,30 @@ class GrpcioTransport(Transport):
 
         return behaviour
 
-    async def _set_health(self, serving: Mapping[str, bool]) -> None:
-        states = health_pb2.HealthCheckResponse
-        for name, ready in serving.items():
-            await self._health.set(name, states.SERVING if ready else states.NOT_SERVING)
+    async def _watch(self, request: health_pb2.HealthCheckRequest, _context: Any) -> AsyncIterator[Message]:
+        states: asyncio.Queue[Message] = asyncio.Queue()
+        self._health.watch(request.service, states.put_nowait)
+        try:
+            while True:
+                yield await states.get()
+        finally:
+            self._health.unwatch(request.service, states.put_nowait)
+
+    async def _reflect(self, requests: AsyncIterator[Message], _context: Any) -> AsyncIterator[Message]:
+        async for request in requests:
+            for answer in self._reflection.answer(request):
+                yield answer
+
+
+class _NoSuchMethod(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # the stubs alone are generic
+    """Asked last: the library refuses what no handler serves, and it is only counted here."""
+
+    def service(self, _details: object) -> None:
+        status_of(Unsupported("Method not found!"))
+
+
+def _serialized(message: Message) -> bytes:
+    return message.SerializeToString()
 
 
 def _immediate(method: ImmediateMethod) -> Callable[[Any, Any], Awaitable[Any]]:
@@ -244,13 +285,21 @@ def _immediate(method: ImmediateMethod) -> Callable[[Any, Any], Awaitable[Any]]:
 class _AioCall(Call):
     """A call whose answer is a future of the event loop; errors travel as values."""
 
-    __slots__ = ("_loop", "_thread", "answer")
+    __slots__ = ("_context", "_loop", "_thread", "answer")
 
-    def __init__(self, payload: bytes, time_remaining_s: float | None, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(payload, time_remaining_s)
+    def __init__(self, payload: bytes, context: Any, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(payload, context.time_remaining(), context.peer())
+        self._context = context
         self._loop = loop
         self._thread = threading.get_ident()
         self.answer: asyncio.Future[bytes | Exception] = loop.create_future()
+
+    def metadata(self, name: str) -> str | None:
+        found = None
+        for key, value in self._context.invocation_metadata() or ():
+            if key == name:
+                found = value if isinstance(value, str) else value.decode("latin-1")
+        return found
 
     def respond(self, payload: bytes) -> None:
         self._hand_over(payload)

@@ -1,95 +1,146 @@
 """What the native transport serves, by path."""
 
+import threading
+from collections import deque
 from collections.abc import Callable
 
-from service.http2.requests import Connection, Method, Unary
-from service.rpc.builtin_services import HEALTH, REFLECTION, Health, Reflection, parse
+from service.http2.connection import Stream
+from service.rpc.builtin_services import HEALTH, REFLECTIONS, Health, Reflection, parse, service_names
 from service.rpc.call import Call, DeferredMethod, ImmediateMethod, Methods
+from service.rpc.event_loop import EventLoop, Peer
+from service.rpc.flush_scope import FlushScope
+from service.rpc.handlers import StreamingMethod, UnaryMethod
 from service.rpc.inflight import InFlightCalls
-from service.rpc.streaming import BidiStreaming
+from service.rpc.status import status_of
+from service.rpc.streaming import BidiStreaming, Deliverable, HealthWatch, ReflectionStream
+
+
+class Completions:
+    """Outcomes of calls, from any thread, for the loop to deliver at the end of its turn."""
+
+    def __init__(self, flush_scope: FlushScope) -> None:
+        self._outcomes: deque[tuple[Deliverable, bytes | Exception]] = deque()
+        self._flush_scope = flush_scope
+        self.flush_scheduled = False
+        self.loop: EventLoop
+        """Set before the first call."""
+
+    def add(self, call: Deliverable, outcome: bytes | Exception) -> None:
+        """Has a call's outcome delivered; the loop is woken up once for a batch of them."""
+        self._outcomes.append((call, outcome))
+        if threading.get_ident() != self.loop.thread_id:
+            self._flush_scope.schedule_flush(self)
+
+    def flush(self) -> None:
+        """Wakes the loop up."""
+        self.loop.wake_up()
+
+    @property
+    def pending(self) -> bool:
+        """True while an outcome waits to be delivered."""
+        return bool(self._outcomes)
+
+    def deliver(self) -> None:
+        """Delivers what there is; in the loop's thread."""
+        outcomes = self._outcomes
+        while outcomes:
+            call, outcome = outcomes.popleft()
+            call.deliver(outcome)
 
 
 class Router:
     """Finds what serves a path."""
 
-    def __init__(self, methods: Methods, inflight: InFlightCalls, soon: Callable[[Callable[[], None]], None]) -> None:
-        """``soon`` has something done by the thread that receives."""
-        self.health = Health()
-        names = (*methods.services, HEALTH, REFLECTION)
-        self._methods: dict[str, Method] = {
-            **{path: _Deferred(method, inflight) for path, method in methods.deferred.items()},
-            **{path: _Immediate(method) for path, method in methods.immediate.items()},
-            **{path: BidiStreaming(method, inflight, soon) for path, method in methods.bidi.items()},
-            f"/{HEALTH}/Check": _Immediate(self.health.check),
-            f"/{HEALTH}/Watch": self.health.watch,
-            f"/{REFLECTION}/ServerReflectionInfo": Reflection(names),
+    def __init__(self, methods: Methods, inflight: InFlightCalls, loop: EventLoop, completions: Completions) -> None:
+        self.health = Health(loop.call_soon_threadsafe)
+        names = service_names(methods.services)
+        reflection = ReflectionStream(Reflection(names))
+        self._methods: dict[str, UnaryMethod | StreamingMethod] = {
+            **{path: _Deferred(method, inflight, loop, completions) for path, method in methods.deferred.items()},
+            **{path: _Immediate(method, loop) for path, method in methods.immediate.items()},
+            **{path: BidiStreaming(method, inflight, completions) for path, method in methods.bidi.items()},
+            f"/{HEALTH}/Check": _Immediate(self.health.check, loop),
+            f"/{HEALTH}/Watch": HealthWatch(self.health),
+            **{f"/{name}/ServerReflectionInfo": reflection for name in REFLECTIONS},
         }
-
-    def find(self, path: str) -> Method | None:
-        """What serves this path."""
-        return self._methods.get(path)
+        self.find: Callable[[str], UnaryMethod | StreamingMethod | None] = self._methods.get
+        """Returns what serves a path."""
 
 
-class _Deferred(Unary):
+class _Deferred(UnaryMethod):
     """A method whose calls are answered later, from any thread."""
 
-    def __init__(self, method: DeferredMethod, inflight: InFlightCalls) -> None:
-        self._method = method
-        self._inflight = inflight
+    def __init__(
+        self, method: DeferredMethod, inflight: InFlightCalls, loop: EventLoop, completions: Completions
+    ) -> None:
+        self.method = method
+        self.inflight = inflight
+        self.loop = loop
+        self.completions = completions
 
-    def call(self, connection: Connection, stream: int, timeout_s: float | None, payload: bytes) -> None:
-        call = _NativeCall(payload, timeout_s, connection, stream, self._inflight)
-        connection.streams[stream] = call
-        self._inflight.serve(call, call, self._method)
+    def call(self, peer: Peer, stream: Stream, payload: bytes) -> None:
+        call = stream.call = _NativeCall(payload, peer, stream, self)
+        self.inflight.serve(call, call, self.method)
 
 
 class _NativeCall(Call):
-    """A call known to its connection by the number of its stream."""
+    """A call of a deferred method."""
 
-    __slots__ = ("_connection", "_inflight", "_stream")
+    __slots__ = ("_method", "_stream")
 
-    def __init__(
-        self, payload: bytes, timeout_s: float | None, connection: Connection, stream: int, inflight: InFlightCalls
-    ) -> None:
-        Call.__init__(self, payload, timeout_s)
-        self._connection = connection
+    def __init__(self, payload: bytes, peer: Peer, stream: Stream, method: _Deferred) -> None:
+        # As Call.__init__ does, whose clock has been read already.
+        self.payload = payload
+        self.source: Peer = peer
+        self.deadline = stream.deadline
+        self._on_cancel = None
+        self._abandoned = False
         self._stream = stream
-        self._inflight = inflight
+        self._method = method
+
+    def metadata(self, name: str) -> str | None:
+        return self._stream.head.metadata(name)
 
     def respond(self, payload: bytes) -> None:
-        self._connection.answer(self._stream, payload)
-        self._inflight.finished(self)
+        self._method.completions.add(self, payload)
 
     def fail(self, error: Exception) -> None:
-        self._connection.fail(self._stream, error)
-        self._inflight.finished(self)
+        self._method.completions.add(self, error)
+
+    def deliver(self, outcome: bytes | Exception) -> None:
+        """Sends the outcome; in the loop's thread."""
+        method, stream = self._method, self._stream
+        method.inflight.finished(self)
+        if stream.closed:
+            return
+        stream.call = None
+        peer = self.source
+        if type(outcome) is bytes:
+            peer.http2.send_unary(stream, outcome)
+        else:
+            code, message = status_of(outcome)  # type: ignore[arg-type]  # what is not bytes is an error
+            peer.http2.send_trailers(stream, code.value[0], message)
+        method.loop.schedule_flush(peer)
 
     def cancel(self) -> None:
-        self._inflight.finished(self)
+        self._method.inflight.finished(self)
         super().cancel()
 
 
-class _Immediate(Unary):
+class _Immediate(UnaryMethod):
     """A method that answers at once."""
 
-    def __init__(self, method: ImmediateMethod) -> None:
+    def __init__(self, method: ImmediateMethod, loop: EventLoop) -> None:
         self._method = method
+        self._loop = loop
 
-    def call(self, connection: Connection, stream: int, timeout_s: float | None, payload: bytes) -> None:  # noqa: ARG002 - it takes no time
-        connection.streams[stream] = _ANSWERED
+    def call(self, peer: Peer, stream: Stream, payload: bytes) -> None:
+        stream.call = None
         try:
             answer = self._method.answer(parse(self._method.request, payload)).SerializeToString()
         except Exception as error:
-            connection.fail(stream, error)
+            code, message = status_of(error)
+            peer.http2.send_trailers(stream, code.value[0], message)
         else:
-            connection.answer(stream, answer)
-
-
-class _Answered:
-    """A request that has its answer."""
-
-    def cancel(self) -> None:
-        """There is nothing to stop."""
-
-
-_ANSWERED = _Answered()
+            peer.http2.send_unary(stream, answer)
+        self._loop.schedule_flush(peer)

@@ -5,6 +5,7 @@ https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
 """
 
 import math
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,9 +13,13 @@ from service.runtime.protobuf_reader import fields
 
 INT8_TYPES = {2, 3}
 """TensorProto.UINT8 and INT8."""
+INT64 = 7
+MOST_AXES = 8
+"""Of a shape whose values are read."""
 INT8_SPEED = 4
 """A product in int8 takes a quarter of the time of one in float32 (benchmarks: 3.6 to 4.6 times the rate)."""
 RANDOM_OPS = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+CONTROL_FLOW = {"Loop", "Scan", "If"}
 WINDOWED = {"Conv", "ConvTranspose", "QLinearConv", "ConvInteger", "FusedConv"}
 RECURRENT = {"LSTM", "GRU", "RNN"}
 PRODUCTS = {"Gemm", "MatMul", "QLinearMatMul", "MatMulInteger", "FusedMatMul", "Einsum"}
@@ -40,6 +45,8 @@ class Weight:
     shape: tuple[int, ...]
     element: int
     """TensorProto.DataType."""
+    values: tuple[int, ...] = ()
+    """Of a few whole numbers, as shapes are; else empty."""
 
 
 @dataclass
@@ -55,6 +62,11 @@ class Graph:
     def random_ops(self) -> Sequence[str]:
         """Those of its operators that draw random numbers."""
         return sorted({node.op for node in self.nodes} & RANDOM_OPS)
+
+    @property
+    def has_control_flow(self) -> bool:
+        """True where values decide which operators run, and how often."""
+        return any(node.op in CONTROL_FLOW for node in self.nodes)
 
     @property
     def quantized(self) -> bool:
@@ -166,14 +178,20 @@ def _read_attribute(data: memoryview, graph: Graph, axis: int) -> int:
 def _read_weight(data: memoryview, graph: Graph) -> None:
     dims: list[int] = []
     name, element = "", 0
+    values: list[int] = []
     for part in fields(data):
         if part.number == 1:
             dims += part.numbers
         elif part.number == 2:
             (element,) = part.numbers
+        elif part.number == 7:
+            values += part.numbers
         elif part.number == 8:
             name = part.text
-    graph.weights[name] = Weight(tuple(dims), element)
+        elif part.number == 9 and len(part.message) <= MOST_AXES * 8 and not len(part.message) % 8:
+            values += struct.unpack(f"<{len(part.message) // 8}q", part.message)
+    is_shape = element == INT64 and len(values) <= MOST_AXES
+    graph.weights[name] = Weight(tuple(dims), element, tuple(values) if is_shape else ())
 
 
 def _read_value(data: memoryview) -> tuple[str, tuple[int, ...] | None]:

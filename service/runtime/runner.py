@@ -22,8 +22,11 @@ ONNX_BFLOAT16 = 16
 class Runner(Protocol):
     """Runs a model: inputs by name to outputs by name."""
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """One run; may be called by several threads at once, and raises whatever ONNX Runtime raises."""
+    def run(self, inputs: Mapping[str, Array], options: ort.RunOptions | None = None) -> dict[str, Array]:
+        """One run; may be called by several threads at once, and raises whatever ONNX Runtime raises.
+
+        Setting ``options.terminate`` ends it between two operators.
+        """
 
 
 class DirectRunner:
@@ -41,15 +44,16 @@ class DirectRunner:
         self._outputs = [output.name for output in outputs]
         self._bfloat16 = {spec.name for spec in (*inputs, *outputs) if spec.datatype.name == "BF16"}
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Array], options: ort.RunOptions | None = None) -> dict[str, Array]:
         """One run."""
+        options = options or self._options
         if self._bfloat16:
-            return self._run_bfloat16(inputs)
+            return self._run_bfloat16(inputs, options)
         # I/O binding and preallocated outputs were measured: on a CPU neither saves what it costs, but for one row of
         # the smallest model, where it is 2 µs.
-        return dict(zip(self._outputs, self._session.run(self._outputs, inputs, self._options), strict=True))
+        return dict(zip(self._outputs, self._session.run(self._outputs, inputs, options), strict=True))
 
-    def _run_bfloat16(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def _run_bfloat16(self, inputs: Mapping[str, Array], options: ort.RunOptions | None) -> dict[str, Array]:
         """As ``run``, for models with BF16 tensors: NumPy has no such type, so their bits travel as uint16."""
         feeds = {
             name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(array), ONNX_BFLOAT16)
@@ -57,7 +61,7 @@ class DirectRunner:
             else ort.OrtValue.ortvalue_from_numpy(array)
             for name, array in inputs.items()
         }
-        values = self._session.run_with_ort_values(self._outputs, feeds, self._options)
+        values = self._session.run_with_ort_values(self._outputs, feeds, options)
         return {
             name: _bfloat16_bits(value) if name in self._bfloat16 else value.numpy()
             for name, value in zip(self._outputs, values, strict=True)
@@ -71,10 +75,10 @@ class ScalarRunner:
         self._runner = runner
         self._scalars = scalars
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Array], options: ort.RunOptions | None = None) -> dict[str, Array]:
         """One run."""
         scalars = {name: inputs[name].reshape(()) for name in self._scalars if inputs[name].shape == (1,)}
-        return self._runner.run({**inputs, **scalars})
+        return self._runner.run({**inputs, **scalars}, options)
 
 
 class ThreadedRunner:
@@ -92,13 +96,13 @@ class ThreadedRunner:
         self._all = all_
         self._under_way: list[None] = []  # its length counts them: append and pop are atomic, += is not
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Array], options: ort.RunOptions | None = None) -> dict[str, Array]:
         """One run."""
         self._under_way.append(None)
         try:
             rows = len(next(iter(inputs.values())))
             runner = self._one if rows <= self._most or len(self._under_way) > 1 else self._all
-            return runner.run(inputs)
+            return runner.run(inputs, options)
         finally:
             self._under_way.pop()
 
@@ -127,7 +131,7 @@ class ShapeBucket:
         for name, value in self._outputs.items():
             self._binding.bind_ortvalue_output(name, value)
 
-    def run(self, inputs: Mapping[str, Array], rows: int) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Array], rows: int, options: ort.RunOptions | None = None) -> dict[str, Array]:
         """One run of so many rows, at most its own; the rows that are missing are zeros, and are cut off again."""
         for name, array in inputs.items():
             host = self._host[name]
@@ -135,7 +139,7 @@ class ShapeBucket:
             host[rows : self._filled] = 0  # nobody's rows are computed again in the company of others
             self._inputs[name].update_inplace(host)
         self._filled = rows
-        self._session.run_with_iobinding(self._binding)
+        self._session.run_with_iobinding(self._binding, options)
         # A copy, because on a CPU numpy() is a view of the buffer.
         return {name: value.numpy()[:rows].copy() for name, value in self._outputs.items()}
 
@@ -152,7 +156,7 @@ class ModelInstance:
         self._buckets = sorted(buckets, key=lambda bucket: bucket.rows)
         self._thread = ThreadPoolExecutor(1, "bucket") if one_thread else None
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Array], options: ort.RunOptions | None = None) -> dict[str, Array]:
         """One run, in the smallest bucket that holds it; raises ValueError where none does."""
         rows = len(next(iter(inputs.values())))
         for bucket in self._buckets:
@@ -161,8 +165,8 @@ class ModelInstance:
         else:
             raise ValueError(f"{rows} rows are more than the {self._buckets[-1].rows} that were prepared for")
         if self._thread is None:
-            return bucket.run(inputs, rows)
-        return self._thread.submit(bucket.run, inputs, rows).result()
+            return bucket.run(inputs, rows, options)
+        return self._thread.submit(bucket.run, inputs, rows, options).result()
 
 
 class InstancePool:
@@ -173,11 +177,11 @@ class InstancePool:
         for instance in instances:
             self._idle.put(instance)
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Array], options: ort.RunOptions | None = None) -> dict[str, Array]:
         """One run."""
         instance = self._idle.get()
         try:
-            return instance.run(inputs)
+            return instance.run(inputs, options)
         finally:
             self._idle.put(instance)
 

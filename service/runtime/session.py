@@ -5,7 +5,7 @@ Knows ONNX Runtime, and nothing of queues or gRPC.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import numpy as np
 import onnxruntime as ort
 
 from service.batching.policy import BATCHING, Batching
+from service.batching.run import Run
 from service.errors import ModelFailed, ModelRejected
 from service.runtime import row_independence, tuning
 from service.runtime.execution_provider import Cpu, Provider
+from service.runtime.file_check import check_graph
 from service.runtime.graph import Graph, read_graph
 from service.runtime.hashes import verify_hashes
 from service.runtime.model_file import ModelFile
@@ -96,8 +98,11 @@ class Session:
         file = ModelFile.read(path)
         self.metadata: ModelMetadata = read_metadata(file.metadata)
         verify_hashes(file)
-        session = open_session(file, providers, threads)
         graph = read_graph(memoryview(file.model))
+        check_graph(graph)
+        self.has_control_flow = graph.has_control_flow
+        """True where the time of a run depends on the values of its inputs."""
+        session = open_session(file, providers, threads)
         self.provider = first.name
         self.arithmetic = first.arithmetic
         self.spec = _read_spec(session)
@@ -181,10 +186,19 @@ class Session:
         self.instance_count = chosen.instance_count
         self._runner = ThreadedRunner(one, chosen.one_thread_rows, self._runner)
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """One run of the model; releases the interpreter lock. Raises ModelFailed."""
+    def run(self, inputs: Mapping[str, Array], run: Run | None = None) -> dict[str, Array]:
+        """One run of the model; releases the interpreter lock. Raises ModelFailed.
+
+        ``run`` is given the means to end it, unless it is inline: the thread that would end it is the one that runs.
+        """
+        options = None
+        if run is not None and not run.inline:
+            options = ort.RunOptions()
+            run.terminate = partial(setattr, options, "terminate", True)  # noqa: FBT003 - setattr's signature
+            if not run.is_wanted:  # the last caller went away before there was anything to end
+                options.terminate = True
         try:
-            return self._runner.run(inputs)
+            return self._runner.run(inputs, options)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise ModelFailed(str(error)) from error
 

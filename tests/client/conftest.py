@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from service.pb import image_classifier_pb2 as pb
-from tests.servers import ROOT
+from tests.servers import ROOT, ServerProcess
 
 PICTURES = ROOT / "tests" / "pictures"
 SHOWN = {"seven.png": "7", "ship.png": "ship", "cat.png": "cat", "frog.png": "frog"}
@@ -66,6 +66,12 @@ def echo(request: pb.ClassifyRequest, _context: Any) -> pb.ClassifyResponse:
             for size in sizes
         ],
     )
+
+
+@pytest.fixture(scope="session")
+def server(native_server: ServerProcess) -> ServerProcess:
+    """The bundled models; a client does not see by which transport."""
+    return native_server
 
 
 @pytest.fixture

@@ -50,7 +50,8 @@ def logits(images: Any, models_dir: Path) -> Any:
     return session.run(["logits"], {"images": images})[0]
 
 
-def test_it_finds_the_server_live_and_ready(seen: dict[str, Any]) -> None:
+def test_it_finds_the_server_ready(seen: dict[str, Any]) -> None:
+    """The server is live and ready, its model too."""
     assert (seen["live"], seen["ready"], seen["model_ready"]) == (True, True, True)
     assert seen["server"]["name"] == "convserve"
     assert [MODEL, "READY"] in [[entry["name"], entry["state"]] for entry in seen["index"]["models"]]
@@ -61,7 +62,8 @@ def test_it_reads_metadata_and_config(seen: dict[str, Any]) -> None:
     assert seen["max_batch_size"] == 256
 
 
-def test_it_gets_the_sessions_logits_for_one_and_many_rows(seen: dict[str, Any], logits: Any) -> None:
+def test_it_gets_the_sessions_logits(seen: dict[str, Any], logits: Any) -> None:
+    """The logits of one row and of many are those of a session."""
     assert seen["one_id"] == "one"
     assert np.allclose(seen["one"], logits[:1], atol=1e-5)
     assert np.allclose(seen["many"], logits, atol=1e-5)
@@ -73,7 +75,8 @@ def test_it_gets_them_asynchronously(seen: dict[str, Any], logits: Any) -> None:
     assert np.allclose(seen["async"], sorted(logits.tolist()), atol=1e-5)
 
 
-def test_it_gets_them_from_a_stream_in_order(seen: dict[str, Any], logits: Any) -> None:
+def test_streams_are_in_order(seen: dict[str, Any], logits: Any) -> None:
+    """A stream gives the logits in order, and goes on after a refusal."""
     assert np.allclose(seen["stream"], logits, atol=1e-5)
     assert seen["stream_errors"] == ["Request for unknown model: 'nix' is not found"]
 
@@ -94,3 +97,15 @@ def test_it_reads_our_refusals(seen: dict[str, Any]) -> None:
         "StatusCode.INVALID_ARGUMENT",
         f"unexpected shape for input 'images' for model '{MODEL}'. Expected [-1,28,28,1], got [8,27,28,1]",
     ]
+
+
+def test_tritonclient_loads_and_unloads(transport: str, odd_models_dir: Path, tmp_path: Path) -> None:
+    """Its load_model and unload_model have an effect that its index and is_model_ready show."""
+    script = Path(__file__).with_name("triton_control.py")
+    with ServerProcess(odd_models_dir, "--model-control", "explicit", transport=transport) as server:
+        seen = json.loads(run_triton_script(script, tmp_path, server.address, "sum"))
+    assert seen == {
+        "before": [False, "UNAVAILABLE"],
+        "loaded": [True, "READY"],
+        "unloaded": [False, "UNAVAILABLE"],
+    }

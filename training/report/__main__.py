@@ -8,7 +8,7 @@ from rich.console import Console
 
 from training.command import add_options, exit_status
 from training.data import default_data_dir
-from training.report.write import write_all
+from training.report.write import redraw, write_all
 
 
 def main(line: list[str] | None = None) -> int:
@@ -19,8 +19,15 @@ def main(line: list[str] | None = None) -> int:
         "figures beside each.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="models to measure (default: all that are there)")
+    parser.add_argument(
+        "--redraw", action="store_true", help="only write pages and figures again from all stored report.json"
+    )
     add_options(parser, "--data-dir", "--models-dir")
     args = parser.parse_args(line)
+    if args.redraw:
+        if args.names:
+            parser.error("--redraw writes the pages of all models: name none")
+        return exit_status(partial(redraw, args.models_dir), "pages that were finished are kept")
     console = Console(soft_wrap=True, highlight=False, markup=False)
     work = partial(write_all, args.names, args.models_dir, args.data_dir or default_data_dir(), console)
     return exit_status(work, "reports that were finished are kept")

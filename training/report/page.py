@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.recipes import current_names
+from training.report.wilson import interval
 
 DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10", "folder": "a folder of images"}
 OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD", "muon": "Muon"}
@@ -20,8 +21,9 @@ MISTAKES = (
     "![Wrongly predicted test images](mistakes.png)",
 )
 TAIL = (
-    "Everything was measured on the file itself with ONNX Runtime, over the whole sets, without augmentation; "
-    "[report.json](report.json) has them for programs. `python -m training.report` measures anew and writes this page."
+    "Everything was measured on the file itself with ONNX Runtime, over the whole sets, without augmentation. After an "
+    "accuracy stands its 95 % interval (Wilson's). [report.json](report.json) has the figures for programs. "
+    "`python -m training.report` measures anew and writes this page."
 )
 
 
@@ -92,6 +94,12 @@ def percent(share: float) -> str:
     return f"{share * 100:.2f} %"
 
 
+def accuracy(score: Mapping[str, Any]) -> str:
+    """Write an accuracy in percent with its interval, from the counts of a score."""
+    low, high = interval(score["correct"], score["images"])
+    return f"{percent(score['correct'] / score['images'])} ({low * 100:.2f} to {high * 100:.2f})"
+
+
 def size(count: int) -> str:
     """Write a number of bytes."""
     return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
@@ -105,15 +113,15 @@ def escape(text: str) -> str:
 def _head(report: Mapping[str, Any]) -> str:
     metadata, test = report["facts"], report["test"]
     text = (
-        f"{_kind(metadata)} that answers **{percent(test['accuracy'])}** of "
-        f"{test['images']:,} test images rightly, with {metadata['parameters']:,} parameters."
+        f"{_kind(metadata)} that classifies **{percent(test['accuracy'])}** "
+        f"of {test['images']:,} test images rightly, with {metadata['parameters']:,} parameters."
     )
     if report["variant"] is not None:
         original, lost = report["variant"]["of"], report["variant"]["accuracy_lost"]
         compared = f"{abs(lost) * 100:.2f} points {'less' if lost > 0 else 'more'} accurate" if lost else "as accurate"
         text += (
             f" It is [{original}](../../{original}/1/README.md) in {metadata['precision']}: {compared}, with the same "
-            f"answer for {percent(report['variant']['agreement'])} of these images."
+            f"prediction for {percent(report['variant']['agreement'])} of these images."
         )
     return text
 
@@ -130,19 +138,18 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     metadata, test, cost = report["facts"], report["test"], report["cost"]
     labels = metadata["labels"]
     names = f": {', '.join(map(escape, labels))}" if len(labels) <= LISTED_CLASSES else ""
-    known = [(c["accuracy"], c["label"]) for c in test["classes"] if c["accuracy"] is not None]
-    weakest, strongest = min(known), max(known)
+    known = sorted((c for c in test["classes"] if c["images"]), key=lambda c: (c["accuracy"], c["label"]))
     speed = [f"{rate:,.0f} in runs of {batch}" for batch, rate in cost["images_per_s"].items()]
     rows = [
         ("network", f"`{metadata['network']}`: {metadata['architecture']}"),
         ("input", f"`images`, uint8 [batch, {', '.join(map(str, report['image_shape']))}]"),
         ("classes", f"{len(labels)}{names}"),
-        ("test accuracy", f"{percent(test['accuracy'])}: {test['correct']:,} of {test['images']:,} images"),
-        ("weakest class", f"{escape(weakest[1])}, {percent(weakest[0])}"),
-        ("strongest class", f"{escape(strongest[1])}, {percent(strongest[0])}"),
+        ("test accuracy", f"{accuracy(test)}: {test['correct']:,} of {test['images']:,} images"),
+        ("weakest class", f"{escape(known[0]['label'])}, {accuracy(known[0])}"),
+        ("strongest class", f"{escape(known[-1]['label'])}, {accuracy(known[-1])}"),
     ]
     rows += [
-        (f"{part} accuracy", f"{percent(report[part]['accuracy'])} of {report[part]['images']:,} images")
+        (f"{part} accuracy", f"{accuracy(report[part])} of {report[part]['images']:,} images")
         for part in ("validation", "train")
         if report[part] is not None
     ]
@@ -190,8 +197,8 @@ def _confusions(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
 def _calibration(report: Mapping[str, Any]) -> str:
     found = report["calibration"]
     before, after = percent(found["before"]["error"]), percent(found["after"]["error"])
-    text = "The calibration error is how far, on average, the probability of an answer lies from the share of answers "
-    text += "that are right at that probability. "
+    text = "The calibration error is how far, on average, the probability of a prediction lies from the share of "
+    text += "predictions that are right at that probability. "
     if report["validation"] is None and "recipe" not in report["facts"]:
         text += f"Here it is {after}. No temperature was fitted on images that were held out."
     elif report["validation"] is None:
@@ -201,7 +208,9 @@ def _calibration(report: Mapping[str, Any]) -> str:
             f"It is {before} for the softmax of the logits, and {after} for the file's probabilities, whose logits are "
             f"divided by a temperature of {found['temperature']:g}, fitted on the validation images."
         )
-    return text + " A hollow mark stands for fewer than ten images."
+    if found["after"]["error"] > found["before"]["error"]:
+        text += " On these test images the temperature makes it worse."
+    return text + " A bar is the accuracy's 95 % interval."
 
 
 def _making(report: Mapping[str, Any]) -> str:

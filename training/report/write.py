@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from training.data import Dataset, load
 from training.data.folder import load_folder
-from training.errors import TrainingError
+from training.errors import ModelFileError, TrainingError
 from training.evaluate import Outputs
 from training.files import replacing
 from training.report import charts, page
@@ -29,32 +29,68 @@ def write(path: Path, data: Dataset, advance: Callable[[int], object] = lambda _
     each is replaced whole. Raises what `measure` raises.
     """
     report, test = measure(path, data, advance)
-    contents = draw(report, data, test)
-    contents["README.md"] = page.render(report).encode()
-    contents["report.json"] = (json.dumps(report, ensure_ascii=False, allow_nan=False, indent=1) + "\n").encode()
-    for name, content in contents.items():
-        with replacing(path.with_name(name)) as temporary:
-            temporary.write_bytes(content)
+    mistakes = {"mistakes.png": draw_mistakes(data, test)}
+    text = json.dumps(report, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    _replace(path, mistakes | describe(report) | {"report.json": text.encode()})
     return report
 
 
-def draw(report: dict[str, Any], data: Dataset, test: Outputs) -> dict[str, bytes]:
-    """Draw every figure of the page, by file name; the curves of a variant are those of the file it was made from."""
-    labels, calibration = data.test_labels.numpy(), report["calibration"]
+def redraw(models_dir: Path) -> None:
+    """Write the pages and figures of all stored reports again but the mistakes, which need the file; measures nothing.
+
+    Raises ModelFileError for a report that cannot be read.
+    """
+    for path, report in read_all(models_dir):
+        _replace(path, describe(report))
+
+
+def read_all(models_dir: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Read all reports of a folder, by their paths; raises ModelFileError for one that cannot be read."""
+    return [(path, _read(path)) for path in sorted(models_dir.glob("*/*/report.json"))]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a report.json; raises ModelFileError for one that is none of ours."""
+    why = "it lacks whole parts"
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        report, why = None, str(error)
+    if not isinstance(report, dict) or not {"facts", "test", "calibration", "cost", "training"} <= report.keys():
+        name = path.parent.parent.name
+        raise ModelFileError(f"{path} is no report of ours ({why}); run: python -m training.report {name}")
+    return report
+
+
+def describe(report: dict[str, Any]) -> dict[str, bytes]:
+    """Give the page and its figures, by file name; the curves of a variant are those of the file it was made from."""
+    calibration = report["calibration"]
     named = {"softmax of the logits": calibration["before"]}
     if calibration["temperature"] != 1:
         named[f"with temperature {calibration['temperature']:g}"] = calibration["after"]
-    wrong = np.flatnonzero(test.predictions != labels)
-    worst = wrong[np.argsort(-test.probabilities[wrong].max(1), kind="stable")][: charts.MOST_MISTAKES]
-    mistaken = data.test_images.numpy()[worst]
-    figures = {
-        "confusion.png": charts.confusion(np.array(report["test"]["confusion"]), data.labels),
+    contents = {
+        "README.md": page.render(report).encode(),
+        "confusion.png": charts.confusion(np.array(report["test"]["confusion"]), report["facts"]["labels"]),
         "calibration.png": charts.calibration(named),
-        "mistakes.png": charts.mistakes(mistaken, labels[worst], test.probabilities[worst], data.labels),
     }
     if report["variant"] is None and report["facts"]["history"]:
-        figures["curves.png"] = charts.curves(report["facts"]["history"])
-    return figures
+        contents["curves.png"] = charts.curves(report["facts"]["history"])
+    return contents
+
+
+def draw_mistakes(data: Dataset, test: Outputs) -> bytes:
+    """Draw the wrong predictions of the highest probability."""
+    labels = data.test_labels.numpy()
+    wrong = np.flatnonzero(test.predictions != labels)
+    worst = wrong[np.argsort(-test.probabilities[wrong].max(1), kind="stable")][: charts.MOST_MISTAKES]
+    return charts.mistakes(data.test_images.numpy()[worst], labels[worst], test.probabilities[worst], data.labels)
+
+
+def _replace(path: Path, contents: dict[str, bytes]) -> None:
+    """Write files beside one, each whole."""
+    for name, content in contents.items():
+        with replacing(path.with_name(name)) as temporary:
+            temporary.write_bytes(content)
 
 
 def write_all(names: list[str], models_dir: Path, data_dir: Path, console: Console) -> None:

@@ -148,6 +148,9 @@ class RecordingCall(Call):
         super().__init__(payload, None)
         self.answer: object = None
 
+    def metadata(self, name: str) -> str | None:
+        raise AssertionError(name)
+
     def respond(self, payload: bytes) -> None:
         self.answer = payload
 

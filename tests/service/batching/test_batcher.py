@@ -104,36 +104,39 @@ def batcher(model: RecordingModel) -> Iterator[Batcher]:
         yield batcher
 
 
-def test_lone_requests_run_alone_and_at_once(batcher: Batcher, model: RecordingModel) -> None:
+def test_lone_requests_run_at_once(batcher: Batcher, model: RecordingModel) -> None:
+    """Lone requests run alone and at once."""
     assert rows_of(submit(batcher, [1, 2])) == [2, 4]
     assert rows_of(submit(batcher, [3])) == [6]
     assert model.batches == [[1, 2], [3]]
 
 
-def test_requests_that_come_during_a_run_share_the_next_up_to_the_limit_in_rows(
-    batcher: Batcher, model: RecordingModel
-) -> None:
+def test_waiting_requests_share_a_run(batcher: Batcher, model: RecordingModel) -> None:
+    """Requests that come during a run share the next, up to the limit in rows."""
     with model.held(batcher):
         answers = [submit(batcher, [i, i + 1, i + 2]) for i in (10, 20, 30, 40, 50)]
     assert [rows_of(answer)[0] for answer in answers] == [20, 40, 60, 80, 100]
     assert model.batches == [[1000], [10, 11, 12, 20, 21, 22], [30, 31, 32, 40, 41, 42], [50, 51, 52]]
 
 
-def test_a_batch_can_be_filled_to_the_last_row(batcher: Batcher, model: RecordingModel) -> None:
+def test_batches_fill_to_the_last_row(batcher: Batcher, model: RecordingModel) -> None:
+    """A batch can be filled to the last row."""
     with model.held(batcher):
         answers = [submit(batcher, [i] * 4) for i in (1, 2, 3)]
     assert [rows_of(answer) for answer in answers] == [[2] * 4, [4] * 4, [6] * 4]
     assert [len(batch) for batch in model.batches] == [1, 8, 4]
 
 
-def test_requests_of_different_shapes_never_share_a_run(batcher: Batcher, model: RecordingModel) -> None:
+def test_shapes_never_share_a_run(batcher: Batcher, model: RecordingModel) -> None:
+    """Requests of different shapes never share a run."""
     with model.held(batcher):
         answers = [submit(batcher, [1]), submit(batcher, [2], width=3), submit(batcher, [3], width=3)]
     assert [rows_of(answer) for answer in answers] == [[2], [4], [6]]
     assert model.batches == [[1000], [1], [2, 3]]
 
 
-def test_cancelled_requests_never_run_and_free_their_place(batcher: Batcher, model: RecordingModel) -> None:
+def test_cancelled_requests_never_run(batcher: Batcher, model: RecordingModel) -> None:
+    """Cancelled requests never run, and free their place."""
     with model.held(batcher):
         gone, gone_answer = make_request([1] * 16)
         batcher.submit(gone)
@@ -147,7 +150,8 @@ def test_cancelled_requests_never_run_and_free_their_place(batcher: Batcher, mod
     assert model.batches == [[1000], [3]]
 
 
-def test_cancelling_what_runs_or_is_answered_changes_nothing(batcher: Batcher, model: RecordingModel) -> None:
+def test_cancelling_late_changes_nothing(batcher: Batcher, model: RecordingModel) -> None:
+    """Cancelling what runs or is answered changes nothing."""
     request, answer = make_request([5])
     batcher.submit(request)
     batcher.dispatch()
@@ -169,7 +173,8 @@ def test_expired_requests_never_run(batcher: Batcher, model: RecordingModel) -> 
     assert model.batches == [[1000], [2]]
 
 
-def test_a_request_that_fails_leaves_its_neighbours_unharmed(batcher: Batcher, model: RecordingModel) -> None:
+def test_failing_requests_fail_alone(batcher: Batcher, model: RecordingModel) -> None:
+    """A request that fails leaves its neighbours unharmed."""
     with model.held(batcher):
         good, bad, other = submit(batcher, [1]), submit(batcher, [POISON]), submit(batcher, [2])
     assert rows_of(good) == [2]
@@ -179,7 +184,8 @@ def test_a_request_that_fails_leaves_its_neighbours_unharmed(batcher: Batcher, m
     assert rows_of(submit(batcher, [7])) == [14]
 
 
-def test_a_full_queue_refuses_and_takes_again_when_there_is_room(batcher: Batcher, model: RecordingModel) -> None:
+def test_full_queues_refuse(batcher: Batcher, model: RecordingModel) -> None:
+    """A full queue refuses, and takes again when there is room."""
     with model.held(batcher):
         queued = [submit(batcher, [i] * 4) for i in range(4)]
         with pytest.raises(Overloaded, match="Exceeds maximum queue size: 16 rows wait"):
@@ -201,14 +207,16 @@ def test_requests_of_higher_priority_run_first(batcher: Batcher, model: Recordin
     assert model.batches[1] == [3] * 4 + [2] * 4
 
 
-def test_with_a_delay_a_request_waits_for_others_until_the_batch_is_full(model: RecordingModel) -> None:
+def test_delayed_requests_fill_a_batch(model: RecordingModel) -> None:
+    """With a delay a request waits for others until the batch is full."""
     with of(model, max_batch_rows=4, max_queue_rows=16, max_queue_delay_s=3600) as batcher:
         answers = [submit(batcher, [i]) for i in range(4)]
         assert [rows_of(answer) for answer in answers] == [[0], [2], [4], [6]]
     assert model.batches == [[0, 1, 2, 3]]
 
 
-def test_a_delay_that_has_passed_ends_the_wait(model: RecordingModel) -> None:
+def test_passed_delays_end_the_wait(model: RecordingModel) -> None:
+    """A delay that has passed ends the wait."""
     with of(model, max_batch_rows=4, max_queue_rows=16, max_queue_delay_s=1e-3) as batcher:
         assert rows_of(submit(batcher, [1])) == [2]
 
@@ -223,7 +231,9 @@ def test_closing_answers_what_still_waits(model: RecordingModel) -> None:
     assert model.batches == []
 
 
-def test_an_answer_that_cannot_be_delivered_harms_nobody_else(batcher: Batcher, model: RecordingModel) -> None:
+def test_undeliverable_answers_harm_no_others(batcher: Batcher, model: RecordingModel) -> None:
+    """An answer that cannot be delivered harms no other request."""
+
     def gone(_outcome: TensorMap | Exception) -> None:
         raise ConnectionError("the caller hung up")
 
@@ -234,7 +244,8 @@ def test_an_answer_that_cannot_be_delivered_harms_nobody_else(batcher: Batcher, 
     assert rows_of(stays) == [4]
 
 
-def test_requests_are_joined_up_to_a_limit_of_its_own_and_larger_ones_run_alone(model: RecordingModel) -> None:
+def test_preferred_batch_size_limits_joining(model: RecordingModel) -> None:
+    """Requests are joined up to a limit of its own, and larger ones run alone."""
     with of(model, max_batch_rows=8, preferred_batch_size=4, max_queue_rows=32) as batcher:
         with model.held(batcher):
             answers = [submit(batcher, [i] * size) for i, size in enumerate((2, 2, 8, 1, 3))]
@@ -243,8 +254,11 @@ def test_requests_are_joined_up_to_a_limit_of_its_own_and_larger_ones_run_alone(
     assert [len(batch) for batch in model.batches] == [1, 4, 8, 4]
 
 
-def test_as_many_runs_as_are_allowed_are_under_way_at_a_time() -> None:
-    """Each run waits for the other, so one alone would never end; a third has to wait for a place."""
+def test_allowed_runs_are_under_way() -> None:
+    """As many runs as are allowed are under way at a time.
+
+    Each run waits for the other, so one alone would never end; a third has to wait for a place.
+    """
     together = threading.Barrier(2, timeout=WAIT_S)
     here = threading.get_ident()
     seen: list[int] = []
@@ -262,8 +276,11 @@ def test_as_many_runs_as_are_allowed_are_under_way_at_a_time() -> None:
     assert batcher.statistics.runs == 6
 
 
-def test_beside_another_run_only_a_full_one_begins(model: RecordingModel) -> None:
-    """The second run is joined from all that came while the first was on, unless enough came to fill one."""
+def test_parallel_runs_are_full(model: RecordingModel) -> None:
+    """Beside another run only a full one begins.
+
+    The second run is joined from all that came while the first was on, unless enough came to fill one.
+    """
     with of(model, max_batch_rows=4, max_queue_rows=32, instance_count=2, min_parallel_rows=4) as batcher:
         with model.held(batcher):
             few = [submit(batcher, [1]), submit(batcher, [2, 3])]
@@ -271,7 +288,8 @@ def test_beside_another_run_only_a_full_one_begins(model: RecordingModel) -> Non
     assert model.batches == [[1000], [1, 2, 3]]
 
 
-def test_what_can_be_run_beside_is_not_run_in_the_thread_that_settles() -> None:
+def test_parallel_runs_are_not_inline() -> None:
+    """What can be run beside another run is not run in the thread that dispatches."""
     here = threading.get_ident()
     threads: list[int] = []
 
@@ -293,7 +311,8 @@ def test_what_can_be_run_beside_is_not_run_in_the_thread_that_settles() -> None:
     assert threads[2] != here
 
 
-def test_a_large_request_is_run_in_parts_and_answered_whole(model: RecordingModel) -> None:
+def test_large_requests_run_in_parts(model: RecordingModel) -> None:
+    """A large request is run in parts and answered whole."""
     with of(model, max_batch_rows=8, preferred_batch_size=3, max_run_rows=3, max_queue_rows=32) as batcher:
         assert rows_of(submit(batcher, [1, 2, 3, 4, 5, 6, 7])) == [2, 4, 6, 8, 10, 12, 14]
         assert rows_of(submit(batcher, [1, 2, 3])) == [2, 4, 6]
@@ -301,8 +320,11 @@ def test_a_large_request_is_run_in_parts_and_answered_whole(model: RecordingMode
     assert [len(batch) for batch in model.batches] == [3, 3, 1, 3, 3, 2]
 
 
-def test_a_run_expected_to_be_short_happens_in_the_thread_that_settles(model: RecordingModel) -> None:
-    """The first run of its size tells how long the next will take."""
+def test_short_runs_are_inline(model: RecordingModel) -> None:
+    """A run expected to be short happens in the thread that dispatches.
+
+    The first run of its size tells how long the next will take.
+    """
     here = threading.get_ident()
     with of(model, max_batch_rows=8, max_queue_rows=32, max_inline_s=3600) as batcher:
         assert rows_of(submit(batcher, [1])) == [2]
@@ -312,8 +334,11 @@ def test_a_run_expected_to_be_short_happens_in_the_thread_that_settles(model: Re
     assert [thread == here for thread in model.threads] == [False, True, False]
 
 
-def test_the_thread_that_settles_runs_no_longer_than_it_may_whatever_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twenty runs of 50 ms by the batcher's clock: eight fit the 400 that it may take."""
+def test_inline_runs_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that dispatches runs no longer than it may, whatever waits.
+
+    Twenty runs of 50 ms by the batcher's clock: eight fit the 400 that it may take.
+    """
     threads: list[int] = []
     now_ns = time.monotonic_ns()
     clock = SimpleNamespace(monotonic_ns=lambda: now_ns, monotonic=lambda: now_ns / 1e9)
@@ -336,14 +361,16 @@ def test_the_thread_that_settles_runs_no_longer_than_it_may_whatever_waits(monke
     assert [thread == threading.get_ident() for thread in threads] == [False] + [True] * 8 + [False] * 12
 
 
-def test_a_run_expected_to_be_long_happens_in_the_batchers_thread(model: RecordingModel) -> None:
+def test_long_runs_are_not_inline(model: RecordingModel) -> None:
+    """A run expected to be long happens in the batcher's thread."""
     with of(model, max_batch_rows=8, max_queue_rows=32, max_inline_s=1e-12) as batcher:
         for row in range(3):
             assert rows_of(submit(batcher, [row])) == [2 * row]
     assert threading.get_ident() not in model.threads
 
 
-def test_a_burst_is_settled_in_as_many_runs_as_it_takes(model: RecordingModel) -> None:
+def test_bursts_take_several_runs(model: RecordingModel) -> None:
+    """A burst is dispatched in as many runs as it takes."""
     with of(model, max_batch_rows=2, max_queue_rows=32, max_inline_s=3600) as batcher:
         for size in (1, 2):
             submit(batcher, [0] * size).result(WAIT_S)
@@ -355,7 +382,8 @@ def test_a_burst_is_settled_in_as_many_runs_as_it_takes(model: RecordingModel) -
     assert model.batches[2:] == [[0, 1], [2, 3], [4]]
 
 
-def test_threads_that_settle_at_once_never_run_at_once_and_get_their_own(model: RecordingModel) -> None:
+def test_dispatching_threads_get_their_own(model: RecordingModel) -> None:
+    """Threads that dispatch at once never run at once, and get their own rows."""
     with of(model, max_batch_rows=8, max_queue_rows=1000, max_inline_s=3600) as batcher:
 
         def ask(start: int) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +25,11 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 ROW = np.zeros((1, 100_000), np.float32)
 
 
+def laborious(work: int) -> pb.ModelInferRequest:
+    """A request of one row that takes so much work."""
+    return infer_request("laborious", index=np.zeros(1, np.int64), work=np.full(1, work))
+
+
 @pytest.fixture(scope="module")
 def ragged_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models that echo rows of any length."""
@@ -40,9 +46,10 @@ def waiting_server(transport: str, ragged_dir: Path) -> Iterator[ServerProcess]:
         yield process
 
 
-def test_sigterm_turns_readiness_first_answers_all_in_flight_and_exits_with_0(waiting_server: ServerProcess) -> None:
-    """The first 64 of 104 requests fill a batch and are answered; the others wait, in the queue or on their way.
+def test_sigterm_answers_all_in_flight(waiting_server: ServerProcess) -> None:
+    """At SIGTERM readiness turns first; then all in flight are answered, and the exit code is 0.
 
+    The first 64 of 104 requests fill a batch and are answered; the others wait, in the queue or on their way.
     Their answers are 16 MB, more than sockets hold, so that none of them may be dropped at the end.
     """
     with waiting_server.channel() as channel:
@@ -70,8 +77,8 @@ def test_sigterm_turns_readiness_first_answers_all_in_flight_and_exits_with_0(wa
     assert waiting_server.process.wait(START_S) == 0
 
 
-def test_calls_on_their_way_at_sigterm_are_answered_or_told_why_not(transport: str, models_dir: Path) -> None:
-    """Most of them have been accepted by gRPC, and not been handed to us when the signal comes."""
+def test_calls_arriving_at_sigterm(transport: str, models_dir: Path) -> None:
+    """Calls on their way at SIGTERM are answered or told why not; most have been accepted, and not handed over yet."""
     request = infer_request("mnist-tiny", images=np.zeros((64, 28, 28, 1), np.uint8))
     options = ("--models", "mnist-tiny", "--max-queue-rows", "65536", "--max-queue-ms", "60000")
     with ServerProcess(models_dir, *options, transport=transport) as process, process.channel() as channel:
@@ -90,28 +97,29 @@ def test_calls_on_their_way_at_sigterm_are_answered_or_told_why_not(transport: s
         assert process.process.wait(START_S) == 0
 
 
-def test_an_idle_server_ends_at_once_on_sigint(transport: str, ragged_dir: Path) -> None:
+def test_idle_servers_end_on_sigint(transport: str, ragged_dir: Path) -> None:
+    """A server without a request ends at once, with exit code 0."""
     with ServerProcess(ragged_dir, transport=transport) as process:
         process.process.send_signal(signal.SIGINT)
         assert process.process.wait(START_S) == 0
     assert [event["event"] for event in process.events][-2:] == ["draining", "stopped"]
 
 
-@pytest.mark.parametrize("leaves", [False, True], ids=["caller waits", "caller left"])
-def test_a_run_that_outlasts_the_grace_period_is_left(transport: str, odd_models_dir: Path, leaves: bool) -> None:
-    """The model is set to work for days, in its own thread; the server ends all the same, with 1 if anybody waited."""
-    limits = ("--max-batch-rows", "64", "--max-queue-rows", "64", "--max-inline-us", "0")
-    options = ("--models", "laborious", *limits, "--grace-s", "1")
-    process = ServerProcess(odd_models_dir, *options, transport=transport)
+@pytest.mark.parametrize(
+    ("transport", "leaves"),
+    [("native", False), ("grpcio", False), ("native", True)],
+    ids=["native-caller waits", "grpcio-caller waits", "native-caller left"],
+    indirect=["transport"],
+)
+def test_endless_runs_are_left(transport: str, odd_models_dir: Path, leaves: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """A run that outlasts the grace period does not hold up the end; the exit code is 1 if its caller still waited.
 
-    def rows(count: int, work: int = 0) -> pb.ModelInferRequest:
-        return infer_request("laborious", index=np.zeros(count, np.int64), work=np.full(count, work))
-
-    with process, process.channel() as channel:
-        call = model_infer(channel)
-        endless = call.future(rows(1, work=10**9), timeout=TIMEOUT_S)
-        while call.future(rows(1), timeout=2).code() != grpc.StatusCode.DEADLINE_EXCEEDED:
-            pass  # it runs when one that takes no time gets no answer
+    The model is set to work for days, in its own thread.
+    """
+    options = ("--models", "laborious", "--max-inline-us", "0", "--grace-s", "0.5")
+    with ServerProcess(odd_models_dir, *options, transport=transport) as process, process.channel() as channel:
+        endless = model_infer(channel).future(laborious(10**9), timeout=TIMEOUT_S)
+        process.events.await_one("slow run")
         if leaves:
             endless.cancel()
         assert process.terminate() == (0 if leaves else 1)
@@ -119,24 +127,33 @@ def test_a_run_that_outlasts_the_grace_period_is_left(transport: str, odd_models
     assert leaves != any("still in flight" in event["event"] for event in process.events)
 
 
-def test_a_run_in_the_receiving_thread_that_never_ends_does_not_hold_up_the_end(
-    transport: str, odd_models_dir: Path
-) -> None:
-    """Runs of the model have been short, so this one keeps the transport from all else, and so from the end too."""
-    options = ("--models", "laborious", "--max-inline-us", "1000000", "--grace-s", "1")
-    index = np.zeros(1, np.int64)
+def test_abandoned_runs_are_ended(transport: str, odd_models_dir: Path) -> None:
+    """A run whose only caller went away is ended, and the next request is answered.
+
+    Runs of the model have been short, but it has a loop: it never runs in the receiving thread, whatever they took.
+    """
+    options = ("--models", "laborious", "--max-inline-us", "1000000")
     with ServerProcess(odd_models_dir, *options, transport=transport) as process, process.channel() as channel:
         call = model_infer(channel)
         for _ in range(3):
-            call(infer_request("laborious", index=index, work=index), timeout=TIMEOUT_S)
-        endless = call.future(infer_request("laborious", index=index, work=index + 10**9), timeout=TIMEOUT_S)
-        while call.future(infer_request("laborious", index=index, work=index), timeout=2).code() == grpc.StatusCode.OK:
-            pass
-        assert process.terminate() == 1
-        assert isinstance(endless.exception(), grpc.RpcError)
+            call(laborious(0), timeout=TIMEOUT_S)
+        endless = call.future(laborious(10**9), timeout=TIMEOUT_S)
+        process.events.await_one("slow run")
+        endless.cancel()
+        call(laborious(0), timeout=TIMEOUT_S)
+        assert process.terminate() == 0
 
 
-def test_health_follows_the_server_and_each_model(odd_server: ServerProcess) -> None:
+def test_taken_ports_are_told_first(transport: str, odd_server: ServerProcess, tmp_path: Path) -> None:
+    """A port that another has is told before any model is opened."""
+    port = odd_server.address.rpartition(":")[2]
+    code, stderr = run_until_exit(tmp_path / "none", "--port", port, "--transport", transport)
+    assert code == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in stderr
+
+
+def test_health_of_servers_and_models(odd_server: ServerProcess) -> None:
+    """The health protocol tells of the server, of each service and of each model."""
     with odd_server.channel() as channel:
         health = health_pb2_grpc.HealthStub(channel)
 
@@ -152,7 +169,8 @@ def test_health_follows_the_server_and_each_model(odd_server: ServerProcess) -> 
         assert refusal(caught.value)[0] == grpc.StatusCode.NOT_FOUND
 
 
-def test_a_tampered_file_is_refused_with_its_deviation_and_the_others_serve(odd_server: ServerProcess) -> None:
+def test_tampered_files_are_refused(odd_server: ServerProcess) -> None:
+    """A file that fails its probe is refused with its deviation, and the others serve."""
     rejected = {
         (event["model"], event["version"]): event["reason"]
         for event in odd_server.events
@@ -170,46 +188,41 @@ def test_a_tampered_file_is_refused_with_its_deviation_and_the_others_serve(odd_
         (("--providers", "cuda"), "the execution provider 'cuda' was asked for and does not run here"),
         (("--providers", "cuda,cpu"), "the execution provider 'cuda' was asked for and does not run here"),
         (("--providers", "tpu"), "no execution provider ['tpu']; there are auto, cuda, openvino, cpu"),
-        (("--models", "ragged,nix"), "there is no model 'nix' in"),
+        (("--models", "linear,nix"), "there is no model 'nix' in"),
+        (
+            ("--models", "linear,broken"),
+            "the model 'broken' must be served and cannot be: it is no ONNX file",
+        ),
         (("--models-dir", "nowhere"), "the models folder nowhere cannot be read"),
-        (("--host", "192.0.2.1"), "cannot listen on 192.0.2.1:0"),
     ],
+    ids=["provider", "first provider", "unknown provider", "model", "broken model", "folder"],
 )
-def test_a_start_that_cannot_be_is_one_sentence_and_exit_code_1(
-    transport: str, ragged_dir: Path, options: tuple[str, ...], words: str
-) -> None:
-    code, stderr = run_until_exit(ragged_dir, "--transport", transport, *options)
+def test_impossible_starts_are_one_sentence(odd_models_dir: Path, options: tuple[str, ...], words: str) -> None:
+    """A start that cannot be is one sentence and exit code 1; what is missing is never replaced silently."""
+    code, stderr = run_until_exit(odd_models_dir, "--log-format", "json", *options)
     assert code == 1
     assert words in stderr
     assert "Traceback" not in stderr
-
-
-def test_a_provider_that_is_asked_for_and_missing_is_never_replaced_silently(odd_models_dir: Path) -> None:
-    """No fallback: the server does not even listen."""
-    code, stderr = run_until_exit(odd_models_dir, "--providers", "cuda", "--log-format", "json")
-    assert code == 1
     assert '"listening"' not in stderr
 
 
-def test_a_model_that_must_be_served_and_cannot_be_stops_the_start(odd_models_dir: Path) -> None:
-    code, stderr = run_until_exit(odd_models_dir, "--models", "linear,broken")
-    assert code == 1
-    assert "the model 'broken' must be served and cannot be: it is no ONNX file" in stderr
-
-
-def test_a_folder_without_a_model_that_can_be_served_stops_the_start(tmp_path: Path) -> None:
+def test_empty_folders_stop_the_start(tmp_path: Path) -> None:
+    """A folder without a model that can be served is told, with exit code 1."""
     (tmp_path / "empty" / "1").mkdir(parents=True)
     code, stderr = run_until_exit(tmp_path)
     assert code == 1
     assert f"no model in {tmp_path} can be served; it has none" in stderr
 
 
-def test_a_port_that_is_taken_is_told(transport: str, ragged_dir: Path) -> None:
-    with ServerProcess(ragged_dir, transport=transport) as process:
-        port = process.address.rpartition(":")[2]
-        code, stderr = run_until_exit(ragged_dir, "--transport", transport, "--port", port)
-    assert code == 1
-    assert f"cannot listen on 127.0.0.1:{port}" in stderr
+def test_addresses_that_cannot_be(transport: str, ragged_dir: Path) -> None:
+    """A port that is taken, and an address of another machine, are told with exit code 1."""
+    with socket.create_server(("127.0.0.1", 0)) as foreign:
+        port = str(foreign.getsockname()[1])
+        for host, number in (("127.0.0.1", port), ("192.0.2.1", "0")):
+            code, stderr = run_until_exit(ragged_dir, "--transport", transport, "--host", host, "--port", number)
+            assert code == 1
+            assert f"cannot listen on {host}:{number}" in stderr
+            assert "Traceback" not in stderr
 
 
 @pytest.mark.parametrize(
@@ -220,15 +233,18 @@ def test_a_port_that_is_taken_is_told(transport: str, ragged_dir: Path) -> None:
         (("--max-batch-rows", "64", "--max-queue-rows", "8"), "--max-queue-rows must be at least --max-batch-rows"),
         (("--max-batch-row", "64"), "unrecognized arguments"),
     ],
+    ids=["number", "half of TLS", "two that disagree", "unknown"],
 )
-def test_bad_settings_are_one_sentence_and_exit_code_2(ragged_dir: Path, options: tuple[str, ...], words: str) -> None:
+def test_bad_settings_are_one_sentence(ragged_dir: Path, options: tuple[str, ...], words: str) -> None:
+    """A setting that cannot be is one sentence and exit code 2."""
     code, stderr = run_until_exit(ragged_dir, *options)
     assert code == 2
     assert words in stderr
     assert "Traceback" not in stderr
 
 
-def test_every_option_is_an_environment_variable(ragged_dir: Path) -> None:
+def test_options_are_environment_variables(ragged_dir: Path) -> None:
+    """Every option can be given as an environment variable."""
     env = {"CONVSERVE_SERVER_NAME": "triton", "CONVSERVE_MAX_BATCH_ROWS": "7"}
     with ServerProcess(ragged_dir, env=env) as process:
         assert ask(process, "ServerMetadata", pb.ServerMetadataRequest()).name == "triton"
@@ -238,6 +254,7 @@ def test_every_option_is_an_environment_variable(ragged_dir: Path) -> None:
 
 
 def test_help_explains_every_option() -> None:
+    """``--help`` has a line for each option."""
     command = [sys.executable, "-m", "service", "--help"]
     env = os.environ | {"COLUMNS": "200"}
     shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=env)

@@ -13,7 +13,8 @@ from service.errors import ModelRejected
 from service.runtime import providers
 from service.runtime.hashes import verify_hashes
 from service.runtime.model_file import ModelFile
-from service.runtime.model_metadata import Probe, read_metadata
+from service.runtime.model_metadata import read_metadata
+from service.runtime.probe import Probe
 from service.runtime.session import Session
 from tests import onnx_models, pages
 from tests.servers import ROOT, ServerProcess

@@ -312,7 +312,7 @@ def test_an_instance_that_records_runs_in_one_thread_whoever_asks() -> None:
             self.rows = 1
             self.threads: set[int] = set()
 
-        def run(self, inputs: Mapping[str, Array], rows: int) -> dict[str, Array]:
+        def run(self, inputs: Mapping[str, Array], rows: int, options: object = None) -> dict[str, Array]:  # noqa: ARG002
             self.threads.add(threading.get_ident())
             return {"rows": np.full(rows, len(inputs))}
 

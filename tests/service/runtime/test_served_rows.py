@@ -14,8 +14,12 @@ from onnx import helper, numpy_helper
 
 from service.batching.batch import TensorMap
 from service.batching.request import Request
+from service.runtime.endpoint import Endpoint, EndpointOpener, ServingOptions
+from service.runtime.model_control import ControlOptions, open_models
+from service.runtime.model_folder import ModelFolder
+from service.runtime.model_loader import ModelLoader
 from service.runtime.providers import choose
-from service.runtime.repository import Endpoint, Repository, ServingOptions, open_repository
+from service.runtime.repository import Repository
 from tests import onnx_models
 from tests.service.runtime.graphs import FLOAT, node, normal
 
@@ -177,7 +181,9 @@ def repository(mixing: tuple[Path, dict[str, set[str]]]) -> Iterator[Repository]
     options = ServingOptions(
         threads=2, max_batch_rows=64, max_queue_rows=4096, max_queue_delay_s=2e-3, max_inline_s=1e-3
     )
-    with open_repository(mixing[0], choose(["cpu"]), options) as repository:
+    repository = Repository()
+    loader = ModelLoader(ModelFolder(mixing[0]), EndpointOpener(choose(["cpu"]), options), repository)
+    with open_models(loader, repository, ControlOptions()):
         yield repository
 
 
