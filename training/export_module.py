@@ -98,7 +98,7 @@ class Request:
     @property
     def variants(self) -> tuple[Literal["int8", "fp16"], ...]:
         """Precisions that are made from the float32 file."""
-        return tuple(one for one in ("int8", "fp16") if one in self.precision)  # type: ignore[misc] # mypy widens them
+        return tuple(one for one in ("int8", "fp16") if one in self.precision)
 
 
 @dataclass(frozen=True)
@@ -137,12 +137,12 @@ def export_module(  # noqa: PLR0913 -- a front door whose keywords users read in
     (`labelled_images.load`): half of them, or a folder's `val`, are held out to fit the temperature and int8, and the
     others are counted. `facts` go into the file's metadata. Raises TrainingError, with everything as it was.
     """
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    height, width = (size, size) if isinstance(size, int) else size
     preprocessing = Preprocessing(
-        size,
+        (height, width),
         tuple(mean),
         tuple(std),
-        resize_of(size, crop) if resize is None else resize,
+        resize_of((height, width), crop) if resize is None else resize,
         interpolation,
         colors,
         polarity,
@@ -379,7 +379,7 @@ def probe_of(images: torch.Tensor, logits: NDArray[np.float32], tolerance: float
 def outputs(classifier: Classifier, images: torch.Tensor) -> NDArray[np.float32]:
     """Give PyTorch's logits for images, in batches that fit into memory."""
     with torch.no_grad():
-        return torch.cat([classifier.eval()(part)[0] for part in images.split(PROOF_IMAGES)]).numpy()
+        return torch.cat([classifier.eval()(part)[0] for part in torch.split(images, PROOF_IMAGES)]).numpy()
 
 
 def open_file(path: Path, name: str) -> OnnxFile:

@@ -74,7 +74,7 @@ def _of_folder(
 ) -> tuple[LabelledImages, LabelledImages | None]:
     tested = next((folder / name for name in (*TEST, *HELD) if (folder / name).is_dir()), folder)
     held = next((folder / name for name in HELD if (folder / name).is_dir() and folder / name != tested), None)
-    return _read(tested, labels, rule, console), held and _read(held, labels, rule, console)
+    return _read(tested, labels, rule, console), None if held is None else _read(held, labels, rule, console)
 
 
 def _read(folder: Path, labels: tuple[str, ...], rule: Preprocessing, console: Console) -> LabelledImages:

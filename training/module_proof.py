@@ -154,7 +154,7 @@ def _check_rows(network: nn.Module, pixels: torch.Tensor, together: torch.Tensor
     """Raise ModuleError where an image's logits depend on the others in its batch."""
     network = network.to(pixels.dtype)
     try:
-        alone = torch.cat([network(row) for row in pixels.split(1)])
+        alone = torch.cat([network(row) for row in torch.split(pixels, 1)])
     except Exception as error:  # a module may raise anything
         raise ModuleError(
             f"the module cannot run one image alone ({type(error).__name__}: {error}), and a server runs batches of "

@@ -5,6 +5,7 @@ Two of each library are tested by default; `make architectures` takes five, each
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,7 +43,7 @@ def network(library: str, name: str) -> Foreign:
     return of_torchvision(name) if library == "torchvision" else of_timm(name)
 
 
-def rule_of(foreign: Foreign, library: str) -> dict[str, object]:
+def rule_of(foreign: Foreign, library: str) -> dict[str, Any]:
     """The library's preprocessing, as keywords of export_module."""
     if library == "torchvision":
         rule = foreign.transform
@@ -53,11 +54,11 @@ def rule_of(foreign: Foreign, library: str) -> dict[str, object]:
     return kept | {"interpolation": resize.interpolation.value, "resize": resize.size}
 
 
-def options_of(rule: dict[str, object], size: int) -> list[str]:
+def options_of(rule: dict[str, Any], size: int) -> list[str]:
     """The same as options of the command line."""
     given = ["--size", str(size), "--resize", str(rule["resize"]), "--interpolation", str(rule["interpolation"])]
     for key in ("mean", "std"):
-        given += [f"--{key}", ",".join(map(str, rule[key]))]  # type: ignore[call-overload]
+        given += [f"--{key}", ",".join(map(str, rule[key]))]
     return given
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -46,7 +47,7 @@ def keras_like(
         helper.make_node("Add", ["product", "bias"], ["end0"]),
     ]
     for place, end in enumerate(ends):
-        axis = {"axis": 0 if end == "batch" else -1} if end in ("Softmax", "batch") else {}
+        axis: dict[str, Any] = {"axis": 0 if end == "batch" else -1} if end in ("Softmax", "batch") else {}
         nodes.append(helper.make_node(end.replace("batch", "Softmax"), [f"end{place}"], [f"end{place + 1}"], **axis))
     inputs = [helper.make_tensor_value_info("input_1", TensorProto.FLOAT, [batch, SIDE, SIDE, 3])]
     outputs = [helper.make_tensor_value_info(f"end{len(ends)}", TensorProto.FLOAT, [batch, classes])]
@@ -71,8 +72,7 @@ def by_hand(folder: Path, name: str) -> NDArray[np.float32]:
 
     pixels = ((shown(SIDE) / 255 - MEAN) / STD).astype(np.float32)
     (found,) = ReferenceEvaluator(str(folder / name)).run(None, {"input_1": pixels})
-    result: NDArray[np.float32] = found
-    return result
+    return np.asarray(found, np.float32)
 
 
 def shown(side: int, channels: int = 3) -> NDArray[np.uint8]:

@@ -144,7 +144,7 @@ def test_training_reads_the_same(size: tuple[int, int], facts: dict[str, Any], t
     exif[0x0112] = 1 + sum(size) % 8
     path = tmp_path / "photo.jpg"
     photo(*size).save(path, exif=exif)
-    kept = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
+    kept: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
     rule = TrainingRule((64, 56), **kept)
     assert json.loads(json.dumps(rule.facts())) == facts
     shape = ImageShape(64, 56, 3, read_preprocessing(facts))
