@@ -28,6 +28,9 @@ MNIST_TINY = ("mnist-tiny", "--epochs", "1", "--device", "cpu")
 OPTIONS = (
     *("--all", "--list", "--precision", "--force", "--no-report", "--dataset", "--network", "--name", "--epochs"),
     *("--seed", "--learning-rate", "--no-flip", "--data-dir", "--models-dir", "--checkpoints-dir", "--device"),
+    *("--module", "--timm", "--torchvision", "--onnx", "--weights", "--pretrained", "--output", "--labels", "--test"),
+    *("--temperature", "--fact", "--size", "--mean", "--std", "--crop", "--resize", "--interpolation", "--colors"),
+    "--polarity",
 )
 
 
@@ -357,7 +360,7 @@ def test_help_explains_every_option() -> None:
     finished = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
     assert all(f"  {option} " in finished.stdout or f"  {option}\n" in finished.stdout for option in OPTIONS)
     examples = finished.stdout.partition("examples:\n")[2]
-    assert examples.count("python -m training.export") == 3
+    assert examples.count("python -m training.export") == 4
     assert "training.arguments" in finished.stderr
     assert "torch" not in finished.stderr
 
