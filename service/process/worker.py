@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 import structlog
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 CLOSE_S = 5.0
 """How long closing may take, when all that is in flight is answered or the grace period is over."""
 
+SIGNAL_S = 0.5
+"""How late a signal may be noticed."""
 EXIT_FAILED = 70
 """EX_SOFTWARE of sysexits.h."""
 LOG_S = 0.1
@@ -154,8 +156,14 @@ class StopSignals:
         self._serves = True
 
     def wait(self) -> None:
-        """Blocks until there is an order."""
-        self._wakeups.get()
+        """Blocks until there is an order.
+
+        It looks up now and then: a signal that comes just before the thread sleeps does not wake it, and Python calls
+        its handler only when the thread runs again.
+        """
+        while True:
+            with contextlib.suppress(Empty):
+                return self._wakeups.get(timeout=SIGNAL_S)
 
     def hand_over(self) -> None:
         """Another has the slot."""
