@@ -101,7 +101,8 @@ def test_every_reason_is_explained() -> None:
     """docs/metrics.md explains each reason that an error can have."""
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     told = set(re.findall(r"^\| `([a-z_]+)` \| [^|]+ \|$", page, re.MULTILINE))
-    reasons = {kind.reason for kind in (ServiceError, *ServiceError.__subclasses__()) if kind is not Overloaded}
+    kinds: list[type[ServiceError]] = [ServiceError, *ServiceError.__subclasses__()]
+    reasons = {kind.reason for kind in kinds if kind is not Overloaded}
     sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "service").rglob("*.py"))
     reasons |= set(re.findall(r'\breason: str = "(\w+)"', sources)) | set(re.findall(r'\breason="([a-z_]+)"', sources))
     assert told == reasons - {"cancelled"}  # a caller that has gone is sent nothing
