@@ -18,7 +18,7 @@ import numpy.typing as npt
 from service.client import messages, shrink, tensors
 from service.client import open_inference as oip
 from service.client.connection import Connection
-from service.client.errors import ClientError, ModelNotFound, ModelRefused, RequestRefused, client_error
+from service.client.errors import ClientError, ModelNotFound, ModelRefused, RequestRefused, ServerFailure, client_error
 from service.client.pictures import Pictures, Source, sources
 from service.client.results import ModelList, ModelSummary, Result, TensorModel, TensorOutputs, UnservedModel
 from service.client.rpcs import CLASSIFY, INDEX, INFER, LIST_MODELS, METADATA, Rpc
@@ -126,7 +126,12 @@ class Calls(Connection):
         request = tensors.request(
             model, str(version), inputs, outputs, max_bytes=self._max_message_bytes - _MESSAGE_SLACK_BYTES
         )
-        return tensors.outputs((yield from self._ask(INFER, request, (model, str(version)))))
+        found = tensors.outputs((yield from self._ask(INFER, request, (model, str(version)))))
+        if not found.keys() >= set(outputs):
+            raise ServerFailure(
+                f"the server answered the outputs {', '.join(found)} where {', '.join(outputs)} were asked"
+            )
+        return found
 
     def _catalogue(self) -> Conversation[ModelList]:
         """Everything that the server knows; a server may have either of the two services."""

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeGuard, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from service.pb import image_classifier_pb2 as pb
 
 @runtime_checkable
 class Tensor(Protocol):
-    """What NumPy can read and is no NumPy array: torch's tensors, and others'."""
+    """What NumPy can read: torch's tensors, others', and its own arrays."""
 
     def __array__(self, dtype: Any = None) -> npt.NDArray[Any]:
         """Give the array."""
@@ -85,10 +85,10 @@ def sources(pictures: Pictures, *, max_bytes: int) -> list[Source]:
 def _many(pictures: Pictures) -> Iterable[Picture]:
     if isinstance(pictures, str | os.PathLike | bytes | bytearray | memoryview | PillowImage.Image):
         return [pictures]
-    array = _pixels(pictures) if _is_tensor(pictures) else pictures
-    if isinstance(array, np.ndarray):
+    if isinstance(pictures, Tensor):
+        array = _pixels(pictures)
         return list(array) if array.ndim == 4 else [array]
-    return array
+    return pictures
 
 
 def _source(picture: Picture) -> Source:
@@ -99,21 +99,17 @@ def _source(picture: Picture) -> Source:
         return Source(size, lambda: pb.Image(encoded=bytes(encoded)), may_shrink=size > shrink.THRESHOLD_BYTES)
     if isinstance(picture, PillowImage.Image):
         return _pillow(picture)
-    if _is_tensor(picture):
-        picture = _pixels(picture)
-    if isinstance(picture, np.ndarray):
-        return _array(picture)
+    if isinstance(picture, Tensor):
+        return _array(_pixels(picture))
     raise UnusablePicture(
         f"is of type {type(picture).__name__}: expected a path, bytes, a NumPy array, a tensor or a Pillow image"
     )
 
 
-def _is_tensor(value: object) -> TypeGuard[Tensor]:
-    return isinstance(value, Tensor) and not isinstance(value, np.ndarray | np.generic | PillowImage.Image)
-
-
 def _pixels(tensor: Tensor) -> npt.NDArray[Any]:
-    """Pixels with the channels last, which torch has before height and width. Raises UnusablePicture."""
+    """An array as it is; a tensor's with the channels last, which torch has first. Raises UnusablePicture."""
+    if isinstance(tensor, np.ndarray):
+        return tensor
     try:
         array = np.asarray(tensor)
     except Exception as error:  # a tensor on a GPU, one that needs a gradient, a datatype that NumPy has not

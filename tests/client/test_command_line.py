@@ -101,7 +101,7 @@ def test_a_picture_comes_from_standard_input(server: ServerProcess) -> None:
 def test_standard_input_holds_one_picture(nobody: str) -> None:
     done = run("classify", "-", "-", "--model", MNIST, "--address", nobody)
     assert done.returncode == 1
-    assert "holds one picture" in done.stderr
+    assert "holds one image" in done.stderr
 
 
 def test_odd_names_are_written_whole(server: ServerProcess, tmp_path: Path) -> None:
@@ -410,7 +410,7 @@ def test_broken_pipes_end_it(scripted: ScriptedServer, form: tuple[str, ...]) ->
         os.close(writing)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 141
-    assert errors == b"convserve-client: whoever read the output went away before its end\n"
+    assert errors == b"convserve-client: the reader of the output went away before its end\n"
 
 
 def test_client_imports_no_runtime() -> None:
