@@ -91,9 +91,13 @@ def fetch(name: str, file: File, data_dir: Path, *, mirror: str | None, bar: Pro
     """
     target = data_dir / file.path
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    reasons: list[str] = []
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+    except OSError as error:
+        raise UnusableDataset(f"{target} cannot be written: {error.strerror}: name another --data-dir") from error
+    reasons: list[str] = []
+    try:
         for folder in (mirror,) if mirror else PUBLISHED[name].mirrors:
             url = f"{folder.rstrip('/')}/{file.archive}"
             try:
@@ -103,8 +107,6 @@ def fetch(name: str, file: File, data_dir: Path, *, mirror: str | None, bar: Pro
                 continue
             part.replace(target)
             return
-    except OSError as error:
-        raise UnusableDataset(f"{target} cannot be written: {error.strerror}: name another --data-dir") from error
     finally:
         part.unlink(missing_ok=True)
     raise UnusableDataset(

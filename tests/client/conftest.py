@@ -112,6 +112,12 @@ def nobody() -> str:
         return f"127.0.0.1:{free.getsockname()[1]}"
 
 
+def summary(name: str) -> pb.ModelSummary:
+    """A model of ten classes, trained on CIFAR-10 if it is named so and on MNIST otherwise."""
+    data = "cifar10" if name.startswith("cifar10") else "mnist"
+    return pb.ModelSummary(name=name, version="1", dataset=data, labels=list("0123456789"))
+
+
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a command, without what the developer's shell may say about it."""
     kept = {
