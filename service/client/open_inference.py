@@ -23,6 +23,8 @@ def _message(name: str) -> Any:
 SERVICE = "inference.GRPCInferenceService"
 ModelInferRequest = _message("ModelInferRequest")
 ModelInferResponse = _message("ModelInferResponse")
+ModelStatisticsRequest = _message("ModelStatisticsRequest")
+ModelStatisticsResponse = _message("ModelStatisticsResponse")
 ModelMetadataRequest = _message("ModelMetadataRequest")
 ModelMetadataResponse = _message("ModelMetadataResponse")
 RepositoryIndexRequest = _message("RepositoryIndexRequest")

@@ -24,3 +24,4 @@ LIST_MODELS = Rpc(f"/{SERVICE}/ListModels", pb.ListModelsRequest, pb.ListModelsR
 INFER = Rpc(f"/{oip.SERVICE}/ModelInfer", oip.ModelInferRequest, oip.ModelInferResponse)
 METADATA = Rpc(f"/{oip.SERVICE}/ModelMetadata", oip.ModelMetadataRequest, oip.ModelMetadataResponse)
 INDEX = Rpc(f"/{oip.SERVICE}/RepositoryIndex", oip.RepositoryIndexRequest, oip.RepositoryIndexResponse)
+STATISTICS = Rpc(f"/{oip.SERVICE}/ModelStatistics", oip.ModelStatisticsRequest, oip.ModelStatisticsResponse)

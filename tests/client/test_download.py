@@ -72,11 +72,11 @@ def test_newcomers_get_a_figure(
 ) -> None:
     """Without any data, the command fetches the test set, measures, and finds the files there the next time."""
     line = ("dataset", name, "--model", model, "--limit", "200", "--json", "--address", server.address)
-    told = {"CONVSERVE_DATA_DIR": str(tmp_path / "new" / "data"), "CONVSERVE_DATA_MIRROR": mirror.url}
-    first = run(*line, **told)
+    folder = str(tmp_path / "new" / "data")
+    first = run(*line, CONVSERVE_DATA_DIR=folder, CONVSERVE_DATA_MIRROR=mirror.url)
     assert first.returncode == 0, first.stderr
     asked = len(mirror.asked)
-    second = run(*line, **told)
+    second = run(*line, CONVSERVE_DATA_DIR=folder, CONVSERVE_DATA_MIRROR=mirror.url)
     assert asked == len(mirror.asked) == len(PUBLISHED[name].files)
     assert second.stderr == ""
     assert first.stderr.count("is missing and is fetched") == asked

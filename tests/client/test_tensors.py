@@ -104,7 +104,7 @@ def test_asynchronous_tensors_are_the_same(odd: ServerProcess) -> None:
 
 def test_unusable_inputs_are_named(nobody: str) -> None:
     """All inputs that cannot be sent are named, before anything is sent."""
-    inputs = {
+    inputs: dict[str, Any] = {
         "complex": np.zeros(2, np.complex64),
         "objects": np.array([1, "a"], object),
         "gradient": torch.zeros(2, requires_grad=True),
