@@ -13,6 +13,7 @@ from service.client.errors import ClientError
 DEFAULT_TARGET = "127.0.0.1:8001"
 _SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:")
 SERVICE = "convserve.v1.ImageClassifier"
+INFERENCE_SERVICE = "inference.GRPCInferenceService"
 
 # gRPC itself repeats a call that ends in UNAVAILABLE, and no other: four attempts in all, with pauses of
 # about 0.1, 0.3 and 0.9 s, within the call's time limit (gRPC proposal A6). Asking twice changes nothing.
@@ -20,7 +21,7 @@ _SERVICE_CONFIG = json.dumps(
     {
         "methodConfig": [
             {
-                "name": [{"service": SERVICE}],
+                "name": [{"service": SERVICE}, {"service": INFERENCE_SERVICE}],
                 "retryPolicy": {
                     "maxAttempts": 4,
                     "initialBackoff": "0.1s",

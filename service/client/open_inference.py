@@ -20,7 +20,6 @@ def _message(name: str) -> Any:
     return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"inference.{name}"))
 
 
-SERVICE = "inference.GRPCInferenceService"
 ModelInferRequest = _message("ModelInferRequest")
 ModelInferResponse = _message("ModelInferResponse")
 ModelStatisticsRequest = _message("ModelStatisticsRequest")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.client import open_inference as oip
-from service.client.connection import SERVICE
+from service.client.connection import INFERENCE_SERVICE, SERVICE
 from service.pb import image_classifier_pb2 as pb
 
 
@@ -21,7 +21,7 @@ class Rpc:
 
 CLASSIFY = Rpc(f"/{SERVICE}/Classify", pb.ClassifyRequest, pb.ClassifyResponse)
 LIST_MODELS = Rpc(f"/{SERVICE}/ListModels", pb.ListModelsRequest, pb.ListModelsResponse)
-INFER = Rpc(f"/{oip.SERVICE}/ModelInfer", oip.ModelInferRequest, oip.ModelInferResponse)
-METADATA = Rpc(f"/{oip.SERVICE}/ModelMetadata", oip.ModelMetadataRequest, oip.ModelMetadataResponse)
-INDEX = Rpc(f"/{oip.SERVICE}/RepositoryIndex", oip.RepositoryIndexRequest, oip.RepositoryIndexResponse)
-STATISTICS = Rpc(f"/{oip.SERVICE}/ModelStatistics", oip.ModelStatisticsRequest, oip.ModelStatisticsResponse)
+INFER = Rpc(f"/{INFERENCE_SERVICE}/ModelInfer", oip.ModelInferRequest, oip.ModelInferResponse)
+METADATA = Rpc(f"/{INFERENCE_SERVICE}/ModelMetadata", oip.ModelMetadataRequest, oip.ModelMetadataResponse)
+INDEX = Rpc(f"/{INFERENCE_SERVICE}/RepositoryIndex", oip.RepositoryIndexRequest, oip.RepositoryIndexResponse)
+STATISTICS = Rpc(f"/{INFERENCE_SERVICE}/ModelStatistics", oip.ModelStatisticsRequest, oip.ModelStatisticsResponse)

@@ -14,6 +14,7 @@ import grpc
 import pytest
 
 from service.client import open_inference as oip
+from service.client.connection import INFERENCE_SERVICE
 from service.pb import image_classifier_pb2 as pb
 from tests.servers import ROOT, Serve, ServerProcess
 
@@ -47,7 +48,7 @@ class ScriptedServer:
             oip.ModelInferRequest.FromString,
             oip.ModelInferResponse.SerializeToString,
         )
-        return grpc.method_handlers_generic_handler(oip.SERVICE, {"ModelInfer": method})
+        return grpc.method_handlers_generic_handler(INFERENCE_SERVICE, {"ModelInfer": method})
 
     def handlers(self) -> "grpc.GenericRpcHandler[Any, Any]":  # a generic class in the stubs only
         """Both methods of the service."""
