@@ -25,6 +25,7 @@ PROGRAMS = (
     "service",
     "service.client classify",
     "service.client dataset",
+    "service.client infer",
     "service.health_check",
     "service.tune",
     "training.data",
