@@ -51,7 +51,12 @@ def run(args: Arguments) -> int:
                 exports.append(export)  # noqa: PERF402
 
     status = exit_status(work, "epochs that were finished are kept, and the same command goes on from there")
-    shown = exit_status(lambda: exports and console.print(tables.of_exports(exports)), "files that were made are kept")
+
+    def show() -> None:
+        if exports:
+            console.print(tables.of_exports(exports))
+
+    shown = exit_status(show, "files that were made are kept")
     return status or shown
 
 
