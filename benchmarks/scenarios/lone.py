@@ -38,35 +38,35 @@ def measure(bench: Bench) -> Section:
                 f"{model}, session ceiling": session_ceiling.measurement(workload.model, 1, seconds),
             }
             results |= bench.interleave(measurements)
-    lines = []
+    lines, crowds = [], _in_flight(bench)
     for model in MODELS:
         served, session = results[f"{model}, served"], results[f"{model}, session ceiling"]
         because = f"{plain(served['mean_us'].median)} µs, the run {plain(session['mean_us'].median)} µs"
-        added = served["mean_us"] - session["mean_us"]
-        lines.append(Line(f"{model}: mean less the bare run", added, "µs", at_most=ADDED_US, because=because))
-        tail = served["p99_us"] / served["mean_us"]
+        less = served["mean_us"] - session["mean_us"]
+        lines.append(Line(f"{model}: mean less the bare run", less, "µs", at_most=ADDED_US, because=because))
         because = f"p99 {plain(served['p99_us'].median)} µs"
-        lines.append(Line(f"{model}: p99 / mean", tail, at_most=TAIL, because=because))
-    crowds = _in_flight(bench)
-    rows = [(name, *(plain(figures[f"{rank}_us"].median) for rank in RANKS)) for name, figures in results.items()]
+        lines.append(Line(f"{model}: p99 / mean", served["p99_us"] / served["mean_us"], at_most=TAIL, because=because))
     return Section(
         "lone",
         "A lone request",
         lines,
-        [
-            Table("Microseconds from request to response", ("measured", *RANKS), rows),
-            Table("In flight", ("model, in flight", "requests/s", "p50, µs", "p99, µs"), _crowded(crowds)),
-        ],
+        [_table("Microseconds from request to response", results), _table("Requests in flight", crowds)],
         remarks=["One connection, one stream, the next request when the response is there; h2load unless said."],
         figures=results | crowds,
     )
 
 
-def _crowded(results: Results) -> list[tuple[str, ...]]:
-    return [
-        (name, spread(each["requests_per_s"]), plain(each["p50_us"].median), plain(each["p99_us"].median))
+def _table(title: str, results: Results) -> Table:
+    """Latencies, and the rate where there is one."""
+    rows = [
+        (
+            name,
+            *(plain(each[f"{rank}_us"].median) for rank in RANKS),
+            spread(each["requests_per_s"]) if "requests_per_s" in each else "",
+        )
         for name, each in results.items()
     ]
+    return Table(title, ("measured", *RANKS, "requests/s"), rows)
 
 
 def _in_flight(bench: Bench) -> Results:
