@@ -84,6 +84,7 @@ ENV PATH="/opt/convserve/bin:${PATH}" \
     PYTHONPYCACHEPREFIX=/opt/convserve/pycache \
     PYTHONUNBUFFERED=1 \
     PYTHONSAFEPATH=1 \
+    CONVSERVE_REVISION=${REVISION} \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     CONVSERVE_HOST=0.0.0.0 \
     CONVSERVE_MODELS_DIR=/models

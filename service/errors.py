@@ -3,6 +3,8 @@
 ServiceError
 ├── InvalidRequest        the caller sent something that can never be answered
 ├── UnknownModel          no such model, or no such version of it
+├── Unauthenticated       the call has no token, or none of this server's
+├── PermissionDenied      the token has not the right that the method wants
 ├── Unsupported           a part of the protocol that this server does not have
 ├── NotReady              the model is known but cannot be asked now
 ├── Stopping              the server is going away
@@ -28,6 +30,14 @@ class InvalidRequest(ServiceError):
 
 class UnknownModel(ServiceError):
     """No model of that name, or no such version of it."""
+
+
+class Unauthenticated(ServiceError):
+    """The call has no token, or none of this server's."""
+
+
+class PermissionDenied(ServiceError):
+    """The token has not the right that the method wants."""
 
 
 class Unsupported(ServiceError):

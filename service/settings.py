@@ -187,12 +187,24 @@ class Settings:
     watchdog_s: float = Field(default=60.0, ge=0, le=86_400)
     """The process ends, to be started again, when the thread that receives stands still, or one run lasts, for longer
     than this, in seconds; 0: never. From 1 s on the log tells of it."""
+    tokens_file: FilePath | None = None
+    """Calls need one of the bearer tokens whose hashes are in this TOML file (python -m service.tokens makes them);
+    without it, whoever reaches the port may call everything."""
+    protect_health: bool = False
+    """With a tokens file: health, readiness and reflection need a token too."""
     tls_certificate_file: FilePath | None = None
     """Serve TLS with this PEM certificate chain."""
     tls_key_file: FilePath | None = None
     """The PEM private key of the certificate."""
     tls_client_ca_file: FilePath | None = None
     """Accept only clients with a certificate of this authority (mutual TLS)."""
+    access_log: bool = False
+    """Log each request in a line: method, model, code, rows, times in milliseconds, caller, id, token's name."""
+    slow_request_ms: int = Field(default=1000, ge=0, le=3_600_000)
+    """Log requests that take longer than this from their queue to their answer, in milliseconds; 0: none."""
+    otlp_endpoint: str = ""
+    """Send traces of the calls that their callers sampled to this collector, OTLP over gRPC: http://HOST:4317, or
+    https:// for TLS. Needs the extra 'otel'."""
     log_format: Literal["auto", "console", "json"] = "auto"
     """console for people, json a line for machines; auto: console on a terminal, else json."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -211,6 +223,8 @@ class Settings:
             raise ValueError("TLS needs both --tls-certificate-file and --tls-key-file")
         if self.tls_client_ca_file is not None and self.tls_certificate_file is None:
             raise ValueError("--tls-client-ca-file needs --tls-certificate-file and --tls-key-file")
+        if self.protect_health and self.tokens_file is None:
+            raise ValueError("--protect-health needs --tokens-file")
         if self.max_queue_rows < self.max_batch_rows:
             raise ValueError("--max-queue-rows must be at least --max-batch-rows, or a full request never fits")
 

@@ -120,14 +120,15 @@ class ImageClassifier:
 
         def complete(result: TensorMap | Exception) -> None:
             if isinstance(result, Exception):
-                call.fail(options.explain(result))
+                call.fail(options.explain(result, call))
                 return
             try:
                 call.respond(options.response_of_one(result))
             except Exception as error:
                 call.fail(error)
 
-        request = Request(
+        call.model = options.endpoint
+        request = call.request = Request(
             {"images": pixels},
             1,
             complete,

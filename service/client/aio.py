@@ -35,7 +35,7 @@ class AsyncClient(Connection):
         method = self._channel.unary_unary(
             f"/{SERVICE}/Classify", pb.ClassifyRequest.SerializeToString, pb.ClassifyResponse.FromString
         )
-        send = partial(method, timeout=self._timeout_s)
+        send = partial(method, timeout=self._timeout_s, metadata=self._metadata)
         return await self._hold(
             self._classification(send, images, model=model, top_k=top_k, logits=logits, version=version)
         )
@@ -45,7 +45,7 @@ class AsyncClient(Connection):
         method = self._channel.unary_unary(
             f"/{SERVICE}/ListModels", pb.ListModelsRequest.SerializeToString, pb.ListModelsResponse.FromString
         )
-        return await self._hold(self._listing(partial(method, timeout=self._timeout_s)))
+        return await self._hold(self._listing(partial(method, timeout=self._timeout_s, metadata=self._metadata)))
 
     async def _hold(self, conversation: Generator[Any, Any, T]) -> T:
         try:

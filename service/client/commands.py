@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,13 +20,18 @@ FROM_INPUT = "-"
 """Stands for a picture on standard input."""
 
 
+def token() -> str:
+    """The bearer token of the environment: arguments can be read by others on this machine."""
+    return os.environ.get("CONVSERVE_TOKEN", "")
+
+
 def classify(args: argparse.Namespace, output: Output) -> int:
     """Write what each picture shows; 1 where one of them could not be used."""
     names: list[str] = args.pictures
     if names.count(FROM_INPUT) > 1:
         raise UnusablePicture("standard input, '-', holds one picture: name it once")
     pictures = [sys.stdin.buffer.read() if name == FROM_INPUT else Path(name) for name in names]
-    with Client(args.address, timeout_s=args.timeout_s, tls=args.tls) as client:
+    with Client(args.address, timeout_s=args.timeout_s, tls=args.tls, token=token()) as client:
         results = client.classify(
             pictures, model=args.model, version=args.version, top_k=args.top_k, logits=args.logits
         )
@@ -72,7 +78,7 @@ def _picture_entry(name: str, result: Result) -> dict[str, object]:
 
 def list_models(args: argparse.Namespace, output: Output) -> int:
     """Write the models that can be asked."""
-    with Client(args.address, timeout_s=args.timeout_s, tls=args.tls) as client:
+    with Client(args.address, timeout_s=args.timeout_s, tls=args.tls, token=token()) as client:
         models = client.list_models()
     if args.json:
         _write_json(output, {"models": [_model_entry(model) for model in models]})
@@ -135,7 +141,9 @@ def dataset(args: argparse.Namespace, output: Output) -> int:
 async def _evaluate(args: argparse.Namespace) -> Evaluation:
     pictures = READERS[args.dataset](args.data_dir).first(args.limit)
     bar = Output(stderr=True).progress(args.dataset, len(pictures.labels))
-    async with AsyncClient(args.address, timeout_s=args.timeout_s, tls=args.tls, max_call_images=args.batch) as client:
+    async with AsyncClient(
+        args.address, timeout_s=args.timeout_s, tls=args.tls, max_call_images=args.batch, token=token()
+    ) as client:
         models = await client.list_models()
         model = choose_model(models, dataset=args.dataset, name=args.model, target=args.address)
         with bar:

@@ -19,13 +19,15 @@ class Client(Connection):
     """Asks a server to classify pictures; threads may share it. Use it in a ``with`` block, or close it.
 
     - ``target``: the server's address, "host:port", or a name with one of gRPC's schemes, "unix:" or "dns:" say
-    - ``timeout_s``: time limit of each call, its repeated attempts included; only a call that ends
-      in UNAVAILABLE is repeated, up to three times within about a second
+    - ``timeout_s``: time limit of each call, its repeated attempts included; a call that ends in
+      UNAVAILABLE is repeated, up to four times within about two seconds, and one that finds the queue full when the
+      server says that there is room
     - ``tls``: False for plain text, True to trust the system's authorities, a PEM file of those to trust, or
       gRPC's own credentials, for a server that asks clients for a certificate say
     - ``max_message_mib``: largest message in either direction; 64 is the server's own default
     - ``max_call_images``: a longer list is sent as several calls
     - ``calls_in_flight``: how many of those calls are under way at once
+    - ``token``: the bearer token that each call carries, for a server that asks for one
 
     Raises ClientError where the ``tls`` file cannot be read, ValueError where the address is none or a number
     is not above zero.
@@ -57,7 +59,7 @@ class Client(Connection):
         method = self._channel.unary_unary(
             f"/{SERVICE}/Classify", pb.ClassifyRequest.SerializeToString, pb.ClassifyResponse.FromString
         )
-        send = partial(method.future, timeout=self._timeout_s)
+        send = partial(method.future, timeout=self._timeout_s, metadata=self._metadata)
         return self._hold(self._classification(send, images, model=model, top_k=top_k, logits=logits, version=version))
 
     def list_models(self) -> list[ModelSummary]:
@@ -65,7 +67,7 @@ class Client(Connection):
         method = self._channel.unary_unary(
             f"/{SERVICE}/ListModels", pb.ListModelsRequest.SerializeToString, pb.ListModelsResponse.FromString
         )
-        return self._hold(self._listing(partial(method.future, timeout=self._timeout_s)))
+        return self._hold(self._listing(partial(method.future, timeout=self._timeout_s, metadata=self._metadata)))
 
     def _hold(self, conversation: Generator[Any, Any, T]) -> T:
         try:

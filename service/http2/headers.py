@@ -246,10 +246,16 @@ OK = encode(("grpc-status", "0"))
 
 
 @lru_cache(maxsize=256)
-def error_trailers(code: int, message: str) -> bytes:
-    """Returns the trailers of a call that failed, the message shortened to what clients take."""
+def error_trailers(code: int, message: str, pushback_ms: int | None = None) -> bytes:
+    """Returns the trailers of a call that failed, the message shortened to what clients take.
+
+    ``pushback_ms``: when the client may repeat the call; negative: never.
+    """
     return encode(
-        ("grpc-status", str(code)), ("grpc-message", quoted(message)), ("grpc-accept-encoding", ",".join(ENCODINGS))
+        ("grpc-status", str(code)),
+        ("grpc-message", quoted(message)),
+        ("grpc-accept-encoding", ",".join(ENCODINGS)),
+        *(() if pushback_ms is None else (("grpc-retry-pushback-ms", str(pushback_ms)),)),
     )
 
 

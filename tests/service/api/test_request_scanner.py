@@ -148,6 +148,8 @@ class RecordingCall(Call):
         super().__init__(payload, None)
         self.answer: object = None
 
+    path = peer_name = ""
+
     def metadata(self, name: str) -> str | None:
         raise AssertionError(name)
 
