@@ -37,6 +37,8 @@ from service.telemetry.call_end import CallEnd
 
 MAX_WAITING = 4096
 """Ends of calls whose spans are still to be made; more are dropped, and counted."""
+DELAY_MS = 1000
+"""How long spans may wait for others, to be sent with them."""
 TIMEOUT_S = 2.0
 """How long the collector may take."""
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
@@ -89,7 +91,7 @@ class Traces:
             shutdown_on_exit=False,
         )
         exporter = OTLPSpanExporter(endpoint, insecure=not endpoint.startswith("https://"), timeout=TIMEOUT_S)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=DELAY_MS))
         self._calls: Queue[_SampledCall | None] = Queue(MAX_WAITING)
         self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
 

@@ -126,7 +126,7 @@ def test_limit_of_a_token(channel: grpc.Channel) -> None:
     codes = [code(channel, f"{OIP}ModelInfer", REQUEST, WORDS["slow"]) for _ in range(2)]
     assert codes[-1] is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert code(channel, "/convserve.v1.ImageClassifier/Classify", classify, WORDS["slow"]) is codes[-1]
-    with pytest.raises(grpc.RpcError, match="allows 0.001 requests a second") as refused:
+    with pytest.raises(grpc.RpcError, match=r"allows 0\.001 requests a second") as refused:
         call(REQUEST, timeout=TIMEOUT_S, metadata=metadata)
     hints = {key: value for key, value in refused.value.trailing_metadata() if key == "grpc-retry-pushback-ms"}
     assert 900_000 < int(hints["grpc-retry-pushback-ms"]) <= 1_000_000
