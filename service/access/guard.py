@@ -95,8 +95,8 @@ class Guard:
 
     def _limited(self, method: DeferredMethod) -> DeferredMethod:
         def call_within_limit(call: Call) -> None:
+            """Asks for the token again: in an open stream it may have been taken back."""
             authorization = call.metadata("authorization")
-            # In an open stream it may have been taken back.
             token = self._state[1].get(authorization or "") or self._authenticate(authorization)
             if token.limit is not None:
                 token.limit.take()

@@ -46,6 +46,8 @@ class RequestHead:
     timeout_s: float | None = None
     encoding = "identity"
     """Of compressed messages."""
+    _found: dict[str, str | None] | None = None
+    """Values that were asked for: a head is that of many requests where a client repeats itself."""
 
     def __init__(self, names: Sequence[bytes], values: Sequence[bytes], shape: "_Shape") -> None:
         """Raises StreamError where the request is malformed, NotGrpc where it is HTTP and not gRPC."""
@@ -79,6 +81,15 @@ class RequestHead:
 
     def metadata(self, name: str) -> str | None:
         """Returns the value of a field by its name in lower case; of several the last, None of none."""
+        found = self._found
+        if found is None:
+            found = self._found = {}
+        elif name in found:
+            return found[name]
+        value = found[name] = self._find(name)
+        return value
+
+    def _find(self, name: str) -> str | None:
         wanted = name.encode("latin-1")
         for at in range(len(self._names) - 1, -1, -1):
             if self._names[at] == wanted:

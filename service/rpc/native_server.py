@@ -152,7 +152,7 @@ class NativeTransport(Transport):
 
     def receive(self, peer: Peer, data: bytes) -> None:
         """Takes what a client has sent; the path of every request."""
-        http2, find = peer.http2, self._router.find
+        http2, find, check = peer.http2, self._router.find, self._check
         for event in http2.receive_data(data):
             if isinstance(event, MessageReceived):
                 stream, payload, half_closed = event
@@ -165,7 +165,7 @@ class NativeTransport(Transport):
                 stream = event.stream
                 if stream.head.timeout_s is not None:
                     self._set_deadline(stream, stream.head.timeout_s)
-                if self._check is not None and not self._may_call(peer, stream, self._check):
+                if check is not None and not self._may_call(peer, stream, check):
                     continue
                 method = stream.call = find(stream.head.path)
                 if isinstance(method, UnaryMethod):

@@ -1,6 +1,5 @@
 """What the native transport serves, by path."""
 
-import math
 import threading
 import time
 from collections import deque
@@ -26,12 +25,15 @@ from service.rpc.status import status_of
 from service.rpc.streaming import BidiStreaming, DeliverableCall, HealthWatch, ReflectionStream
 
 
+NEVER_NS = 2**63
+
+
 class Completions:
     """Outcomes of calls, from any thread, for the loop to deliver at the end of its turn."""
 
     def __init__(self, flush_scope: FlushScope, slow_calls: SlowCalls | None = None) -> None:
         self._slow_calls = slow_calls
-        self._slow_ns = math.inf if slow_calls is None else slow_calls.limit_s * 1e9
+        self._slow_ns = NEVER_NS if slow_calls is None else round(slow_calls.limit_s * 1e9)
         self._outcomes: deque[tuple[DeliverableCall, bytes | Exception]] = deque()
         self._flush_scope = flush_scope
         self.flush_scheduled = False
@@ -63,8 +65,12 @@ class Completions:
             call, outcome = outcomes.popleft()
             call.deliver(outcome)
             request = call.request
-            if request is not None and request.arrived_ns < slow_since_ns and self._slow_calls is not None:
-                self._slow_calls.tell(call, outcome)
+            if request is not None and request.arrived_ns < slow_since_ns:
+                self._tell_slow(call, outcome)
+
+    def _tell_slow(self, call: DeliverableCall, outcome: bytes | Exception) -> None:
+        if self._slow_calls is not None:
+            self._slow_calls.tell(call, outcome)
 
 
 class Router:
