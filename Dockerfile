@@ -87,11 +87,13 @@ ENV PATH="/opt/convserve/bin:${PATH}" \
     CONVSERVE_REVISION=${REVISION} \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     CONVSERVE_HOST=0.0.0.0 \
+    CONVSERVE_METRICS_HOST=0.0.0.0 \
+    CONVSERVE_METRICS_PORT=8002 \
     CONVSERVE_MODELS_DIR=/models
 
 # A number, not a name: Kubernetes can tell that it is not root (runAsNonRoot).
 USER 10001:10001
-EXPOSE 8001
+EXPOSE 8001 8002
 STOPSIGNAL SIGTERM
 # Settings given as environment variables reach this check too; options after the image's name do not.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-m", "service.health_check"]

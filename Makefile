@@ -10,7 +10,7 @@ export CONVSERVE_TRITONCLIENT_PYTHON ?= $(abspath .venv-tritonclient/bin/python)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TYPES := $(BIN)/mypy service training tests benchmarks
 
-.PHONY: help serve test fuzz lint format proto models reports reproduce data bench container clean
+.PHONY: help serve test fuzz lint format proto models reports reproduce data swaps bench observability container clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,8 +55,17 @@ reproduce: $(VENV)/.test data-present ## train the documents' recipes by several
 data: $(VENV)/.test ## download MNIST and CIFAR-10 into data/
 	$(BIN)/python -m training.data all --data-dir data
 
+swaps: $(VENV)/.test ## swap a model's versions 100 times under load, on both transports, alone and with workers
+	CONVSERVE_SWAPS=100 $(BIN)/python -m pytest -s tests/service/runtime/test_model_control.py -k swaps
+
 bench: $(VENV)/.test data-present ## measure every target beside its ceilings, in ten minutes (needs h2load)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+observability: $(VENV)/.test ## prove dashboard and alerts by the real Prometheus (apt-get install prometheus)
+	@command -v prometheus promtool >/dev/null \
+		|| { echo "prometheus and promtool are needed; on Debian: apt-get install prometheus" >&2; exit 1; }
+	cd deploy/observability && promtool check rules alerts.yml && promtool test rules alerts_test.yml
+	$(BIN)/python -m pytest tests/deploy tests/service/metrics $(ARGS)
 
 container: $(VENV)/.serve ## build the Dockerfile without a Docker engine and run it (needs root, buildah, podman, debootstrap)
 	tests/container/build_and_run.sh --python $(abspath $(BIN)/python) $(ARGS)

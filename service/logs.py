@@ -27,6 +27,9 @@ LIMIT_BURST = 20.0
 
 Format = Literal["auto", "console", "json"]
 
+_writers: "list[LogWriter]" = []
+"""Those that were configured in this process; one but in tests."""
+
 
 class LogWriter:
     """Writes lines to a file descriptor from a thread of its own; ``write`` never blocks and never raises."""
@@ -134,6 +137,7 @@ def configure(log_format: Format, level: str, worker: int | None = None, stream:
     stream = stream or sys.stderr
     terminal = stream.isatty()
     writer = LogWriter(stream.fileno())
+    _writers.append(writer)
     atexit.register(writer.close)
     shared: list[structlog.typing.Processor] = [
         _RateLimit(),
@@ -164,6 +168,11 @@ def configure(log_format: Format, level: str, worker: int | None = None, stream:
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.captureWarnings(capture=True)
     return writer
+
+
+def dropped_lines() -> int:
+    """Returns how many lines of this process's log could not be written."""
+    return sum(writer.dropped for writer in _writers)
 
 
 def capture_stderr(writer: LogWriter) -> None:

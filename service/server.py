@@ -13,6 +13,7 @@ import structlog
 
 from service import __version__
 from service.access.guard import Guard
+from service.access.token_store import TokenStore
 from service.api import image_classifier
 from service.api import open_inference as inference_protocol
 from service.api.image_classifier import ImageClassifier
@@ -33,6 +34,7 @@ from service.settings import Settings, split_names
 from service.telemetry.telemetry import telemetry
 
 if TYPE_CHECKING:
+    from service.metrics.process import ProcessMetrics
     from service.rpc.grpc_aio_server import GrpcioTransport
 
 INLINE_US, INLINE_BESIDE_US = 2000, 500
@@ -51,12 +53,19 @@ class Server:
     """A running server: it listens, and answers until it is drained."""
 
     def __init__(
-        self, transport: Transport, repository: Repository, readiness: "Readiness", control: ModelControl
+        self,
+        transport: Transport,
+        repository: Repository,
+        readiness: "Readiness",
+        control: ModelControl,
+        metrics: "ProcessMetrics | None",
     ) -> None:
+        """``metrics``: None where nothing reads them."""
+        self.metrics = metrics
         self._transport = transport
         self._repository = repository
         self._readiness = readiness
-        self._told: set[str] = set()  # the names that the health protocol knows
+        self._told: dict[str, bool] = {}  # what the health protocol knows
         self.control = control
         """Changes the models."""
         repository.on_change(self._announce)
@@ -75,9 +84,10 @@ class Server:
         ready = self._readiness.ready
         serving = dict.fromkeys(("", inference_protocol.SERVICE, image_classifier.SERVICE), ready)
         serving |= {f"model/{name}": ready and served for name, served in self._repository.names.items()}
-        serving |= dict.fromkeys(self._told - serving.keys(), False)
-        self._told |= serving.keys()
-        self._transport.set_ready(serving)
+        serving = dict.fromkeys(self._told, False) | serving
+        # Whoever watches is told of changes only.
+        self._transport.set_ready({name: state for name, state in serving.items() if self._told.get(name) != state})
+        self._told = serving
 
     def hand_over(self, *, grace_s: float, abort: Callable[[], bool]) -> None:
         """Leaves the port to others, within the grace and until ``abort``; no request is lost."""
@@ -129,10 +139,13 @@ def running(
     flush_scope = FlushScope()
     busy = threading.Event()
     with ExitStack() as stack:
-        opener = EndpointOpener(chosen, options, flush_scope, busy)
         repository = Repository(settings.default_versions)
         control = stack.enter_context(
-            open_models(_loader(settings, opener, repository), repository, _control(settings))
+            open_models(
+                _loader(settings, EndpointOpener(chosen, options, flush_scope, busy), repository),
+                repository,
+                _control(settings),
+            )
         )
         if admit is not None:
             admit(repository.contents)
@@ -161,10 +174,13 @@ def running(
         transport = _transport(settings, methods, repository, flush_scope, stack, reuse_port=reuse_port)
         stack.enter_context(transport)
         stack.callback(control.stop)  # first of all: what it changes, the transport is told
-        stack.enter_context(
+        watchdog = stack.enter_context(
             Watchdog(transport.call_soon, lambda: repository.batchers, busy=busy, limit_s=settings.watchdog_s)
         )
-        server = Server(transport, repository, readiness, control)
+        server = Server(
+            *(transport, repository, readiness, control),
+            _metrics(settings, repository, readiness, watchdog, transport.port),
+        )
         server.announce(ready=True)
         log.info(
             "listening",
@@ -188,7 +204,27 @@ def _guard(settings: Settings, stack: ExitStack) -> Guard | None:
         return None
     if settings.tls_certificate_file is None and settings.host not in LOOPBACK:
         log.warning("tokens are sent in plain text: use TLS here, or a proxy that has it")
-    return stack.enter_context(Guard(settings.tokens_file, protect_health=settings.protect_health))
+    tokens = stack.enter_context(TokenStore(settings.tokens_file))
+    return Guard(tokens, protect_health=settings.protect_health)
+
+
+def _metrics(
+    settings: Settings, repository: Repository, readiness: Readiness, watchdog: Watchdog, port: int
+) -> "ProcessMetrics | None":
+    if not settings.metrics_port:
+        return None
+    from service.metrics.process import ProcessMetrics, Sources  # not above: it is for those who want metrics alone
+
+    return ProcessMetrics(
+        Sources(
+            repository,
+            is_ready=lambda: readiness.ready,
+            watchdog=watchdog,
+            port=port,
+            transport=settings.transport,
+            triton_names=settings.metrics_triton_names,
+        )
+    )
 
 
 def _options(settings: Settings, provider: str, threads: int, cores: int) -> ServingOptions:
@@ -223,7 +259,7 @@ def _control(settings: Settings) -> ControlOptions:
     return ControlOptions(
         names=split_names(settings.models),
         mode=settings.model_control,
-        poll_s=settings.model_poll_s,
+        poll_s=settings.model_poll_s if settings.model_control == "poll" and not settings.workers else None,
         ready_when=settings.ready_when,
         lossy=settings.reload_lossy,
     )

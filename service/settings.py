@@ -66,6 +66,7 @@ def _checked(parse: Callable[[str], object]) -> Callable[[str], str]:
 PARSERS: Mapping[str, Callable[[str], object]] = {
     "workers": _workers,
     "host": _bracketed,
+    "metrics_host": _bracketed,
     "batching": _checked(_batching_by_model),
     "model": _checked(_named_models),
     "version_policy": _checked(parse_policies),
@@ -94,7 +95,8 @@ class Settings:
     default_version: str = ""
     """NAME=VERSION, separated by commas: what answers where no version is asked for; else the highest that is ready."""
     ready_when: Literal["first", "all"] = "all"
-    """When the port opens: as soon as the first model can be asked, or when all files have been opened."""
+    """When the port opens: as soon as the first model can be asked, or when all files have been opened. Workers wait
+    for all."""
     model_control: Literal["none", "poll", "explicit"] = "none"
     """What may change the models besides SIGHUP, which always has the folder read again. poll: changes of the folder;
     explicit: RepositoryModelLoad and RepositoryModelUnload, and only what models names is served at the start."""
@@ -188,10 +190,16 @@ class Settings:
     """The process ends, to be started again, when the thread that receives stands still, or one run lasts, for longer
     than this, in seconds; 0: never. From 1 s on the log tells of it."""
     tokens_file: FilePath | None = None
-    """Calls need one of the bearer tokens whose hashes are in this TOML file (python -m service.tokens makes them);
-    without it, whoever reaches the port may call everything."""
+    """Calls, and /metrics, need one of the bearer tokens whose hashes are in this TOML file, which `python -m
+    service.tokens` makes; without it, whoever reaches the port may call everything."""
     protect_health: bool = False
     """With a tokens file: health, readiness and reflection need a token too."""
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """TCP port of /metrics, which Prometheus reads, over plain HTTP; 0: none."""
+    metrics_host: str = "127.0.0.1"
+    """Address of /metrics; 0.0.0.0 for all of IPv4, [::] for all addresses."""
+    metrics_triton_names: bool = False
+    """Have /metrics tell seven metrics by Triton's names too: nv_inference_request_success and so on."""
     tls_certificate_file: FilePath | None = None
     """Serve TLS with this PEM certificate chain."""
     tls_key_file: FilePath | None = None
@@ -225,6 +233,8 @@ class Settings:
             raise ValueError("--tls-client-ca-file needs --tls-certificate-file and --tls-key-file")
         if self.protect_health and self.tokens_file is None:
             raise ValueError("--protect-health needs --tokens-file")
+        if self.ready_when == "first" and self.workers:
+            raise ValueError("--ready-when first needs --workers 0: workers open all models, and agree on them, first")
         if self.max_queue_rows < self.max_batch_rows:
             raise ValueError("--max-queue-rows must be at least --max-batch-rows, or a full request never fits")
 

@@ -80,6 +80,35 @@ def identity(folder: Path, name: str, element: int, shape: Sequence[str | int] |
     )
 
 
+def save_identity(folder: Path, name: str, version: int, offset: float = 0.0) -> Path:
+    """``y = x + offset``, FP32 [batch, 2]."""
+    return save(
+        folder,
+        name,
+        [helper.make_node("Add", ["x", "offset"], ["y"])],
+        [value("x", TensorProto.FLOAT, ("batch", 2))],
+        [value("y", TensorProto.FLOAT, ("batch", 2))],
+        [numpy_helper.from_array(np.array(offset, np.float32), "offset")],
+        version=version,
+    )
+
+
+def allocating(folder: Path, name: str, elements: int) -> Path:
+    """``y = x + max(zeros)``, FP32 [batch, 2], of so many zeros that are made when it is opened."""
+    return save(
+        folder,
+        name,
+        [
+            helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+            helper.make_node("ReduceMax", ["zeros"], ["zero"], keepdims=0),
+            helper.make_node("Add", ["x", "zero"], ["y"]),
+        ],
+        [value("x", TensorProto.FLOAT, ("batch", 2))],
+        [value("y", TensorProto.FLOAT, ("batch", 2))],
+        [numpy_helper.from_array(np.array([elements]), "shape")],
+    )
+
+
 def two_inputs(folder: Path, name: str = "sum") -> Path:
     """``total = left + right`` and ``difference = left - right``, FP32 [batch, 16]."""
     return save(

@@ -49,14 +49,23 @@ class ServerProcess:
     It computes in one thread, unless an option says otherwise: other tests run beside this one.
     """
 
-    def __init__(self, models_dir: Path, *options: str, transport: str = "native", env: dict[str, str] | None = None):
+    def __init__(
+        self,
+        models_dir: Path,
+        *options: str,
+        transport: str = "native",
+        env: dict[str, str] | None = None,
+        folder: bool = True,
+    ):
+        """Without ``folder``, the server is not told of ``models_dir``."""
         self.transport = transport
         self.events = Events()
         self.address = ""
         if "--providers" not in options:  # what is compared with the CPU must run there, on a machine with a GPU too
             options = ("--providers", "cpu", *options)
         self._command = [
-            *(sys.executable, "-W", "error", "-m", "service", "--models-dir", str(models_dir), "--port", "0"),
+            *(sys.executable, "-W", "error", "-m", "service", "--port", "0"),
+            *(("--models-dir", str(models_dir)) if folder else ()),
             *("--transport", transport, "--log-format", "json", *options),
         ]
         alone = {} if "--workers" in options else {"CONVSERVE_THREADS": "1"}

@@ -57,7 +57,7 @@ def mnist_deep(classes: int = 10) -> nn.Sequential:
         network.add_module(f"relu{layer}", nn.ReLU())
         if layer in (3, 6):
             network.add_module(f"pool{layer // 3}", nn.MaxPool2d(2))
-    network.add_module("ema_decay", nn.AvgPool2d(5))
+    network.add_module("average", nn.AvgPool2d(5))
     network.add_module("flatten", nn.Flatten())
     network.add_module("linear", nn.Linear(20, classes))
     return network
@@ -144,7 +144,7 @@ def mnist(classes: int = 10) -> nn.Sequential:
         if layer in (3, 6):
             network.add_module(f"pool{layer // 3}", nn.MaxPool2d(2))
         channels = width
-    network.add_module("ema_decay", nn.AvgPool2d(5))
+    network.add_module("average", nn.AvgPool2d(5))
     network.add_module("flatten", nn.Flatten())
     network.add_module("linear", nn.Linear(96, classes))
     return network

@@ -1,6 +1,6 @@
 """`python -m training.reproduce`: train the documents' recipes by several seeds, and set the results beside theirs.
 
-Writes reproduction.json, REPRODUCTION.md and overfitting.png into the models folder. Runs that have a finished
+Writes reproduction.json, REPRODUCTION.md and figures into the models folder. Runs that have a finished
 checkpoint are only measured, and results of networks that are not named stay as they are.
 """
 
@@ -87,12 +87,14 @@ def main(line: list[str] | None = None) -> int:
         metavar="N",
         help="train N epochs instead of the document's number, for a trial that replaces no result",
     )
+    parser.add_argument("--redraw", action="store_true", help="only write page and figures again from stored results")
     args = parser.parse_args(line)
     for name in args.names:
         if name not in SEEDS:
             parser.error(f"{name!r} is none of {', '.join(SEEDS)}")
     console = Console(highlight=False, soft_wrap=True)
-    work = functools.partial(run_all, args.names or list(SEEDS), args, console)
+    names = [] if args.redraw else args.names or list(SEEDS)
+    work = functools.partial(run_all, names, args, console)
     return exit_status(work, "the same command goes on from the last finished epoch")
 
 
@@ -109,7 +111,9 @@ def run_all(names: Sequence[str], args: argparse.Namespace, console: Console) ->
             )
         data = load(recipe.dataset, args.data_dir or default_data_dir())
         results[name] = [run_seed(replace(recipe, seed=seed), data, args, console) for seed in SEEDS[name]]
-        _write({known: results[known] for known in SEEDS if known in results}, args.models_dir)
+        _write(results, args.models_dir)
+    if not names:
+        _write(results, args.models_dir)
 
 
 def run_seed(recipe: Recipe, data: Dataset, args: argparse.Namespace, console: Console) -> Run:
@@ -134,6 +138,7 @@ def _read(path: Path) -> dict[str, list[Run]]:
 
 
 def _write(results: dict[str, list[Run]], models_dir: Path) -> None:
+    results = {name: results[name] for name in SEEDS if name in results}
     contents = draw(results) | {
         "REPRODUCTION.md": render(results).encode(),
         "reproduction.json": (json.dumps(results, indent=1) + "\n").encode(),

@@ -62,6 +62,7 @@ class RateLimit:
         raise Overloaded(
             f"The token '{self._name}' allows {self.per_s:g} requests a second. Try again in {wait_s * 1e3:.0f} ms.",
             retry_after_s=wait_s,
+            reason="token_limit",
         )
 
 

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from service.api import outcomes
 from service.api.classify_response import ClassificationWriter
 from service.api.model_errors import ModelErrors
 from service.batching.batch import TensorMap
@@ -46,6 +47,7 @@ class ClassifyJob:
     """The response to one Classify call of several images: each fails alone, and the others share a request."""
 
     def __init__(self, call: Call, options: ClassifyOptions, message: pb.ClassifyRequest) -> None:
+        self.endpoint = options.endpoint
         self.batcher = options.endpoint.batcher
         self.message = message
         self.results = [b""] * len(message.images)
@@ -86,11 +88,12 @@ class ClassifyJob:
     def fail(self, error: Exception) -> None:
         """Answers the whole call with an error."""
         if self._claim():
-            self._call.fail(error)
+            outcomes.fail(self._call, error, self.endpoint)
 
     def cancel(self) -> None:
         """Lets nothing of the call run any more: its caller has gone."""
-        self.done = True
+        if self._claim():
+            outcomes.abandon(self._call, self.endpoint)
         if self._request is not None:
             self.batcher.cancel(self._request)
 
@@ -107,7 +110,7 @@ class ClassifyJob:
 
     def _respond(self) -> None:
         if self._claim():
-            self._call.respond(self._options.writer.response(self.results))
+            outcomes.respond(self._call, self._options.writer.response(self.results), self.endpoint)
 
     def _claim(self) -> bool:
         """Returns True to the first that asks: it may answer the call."""

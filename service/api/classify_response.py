@@ -29,13 +29,14 @@ def error_result(error: ServiceError) -> bytes:
     return pb.ImageResult(error=pb.ImageError(code=code.value[0], message=message)).SerializeToString()
 
 
-NO_NUMBER = error_result(RequestFailed("the model's probabilities for this image are not numbers (NaN)"))
+NO_NUMBER = "the model's probabilities for this image are not numbers (NaN)"
 
 
 class ClassificationWriter:
     """Writes the results of one model."""
 
     def __init__(self, name: str, version: str, labels: Sequence[str]) -> None:
+        self._model = name, version
         self._head = pb.ClassifyResponse(model_name=name, model_version=version).SerializeToString()
         self._classes = [
             pb.Class(index=index, label=label).SerializeToString() + PROBABILITY for index, label in enumerate(labels)
@@ -61,7 +62,9 @@ class ClassificationWriter:
         results = []
         for row, (order, last) in enumerate(_orders(probabilities, top_k)):
             if math.isnan(probabilities.item(row, last)):
-                results.append(NO_NUMBER)
+                error = RequestFailed(NO_NUMBER)
+                error.model = self._model
+                results.append(error_result(error))
                 continue
             start = row * size
             parts = [self._class(index, floats, start) for index in order]

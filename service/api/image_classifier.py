@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from functools import lru_cache
 
+from service.api import outcomes
 from service.api.classify_job import ClassifyJob, ClassifyOptions
 from service.api.classify_response import ClassificationWriter, error_result
 from service.api.known_requests import KnownRequests
@@ -75,6 +76,11 @@ class ImageClassifier:
             return
         message = _parse(call.payload)
         options = self._options(message.model_name, message.model_version, message.top_k, logits=message.include_logits)
+        with outcomes.naming(options.endpoint):
+            self._classify(call, options, message)
+
+    def _classify(self, call: Call, options: ClassifyOptions, message: pb.ClassifyRequest) -> None:
+        """Has the images of a call decoded, here or by the pool, and queues them."""
         if not message.images:
             raise InvalidRequest("the call has no images")
         shape = options.shape
@@ -108,7 +114,8 @@ class ImageClassifier:
         try:
             pixels = self._pixels(image, options.shape, plain)[None]
         except InvalidRequest as error:
-            call.respond(options.writer.response([error_result(error)]))
+            outcomes.name_model(error, options.endpoint)
+            outcomes.respond(call, options.writer.response([error_result(error)]), options.endpoint)
             return
         if _is_ready_made(image, options.shape):
             self._remember(call.payload, message, pixels, options)
@@ -120,12 +127,14 @@ class ImageClassifier:
 
         def complete(result: TensorMap | Exception) -> None:
             if isinstance(result, Exception):
-                call.fail(options.explain(result, call))
+                outcomes.fail(call, options.explain(result, call), options.endpoint)
                 return
             try:
-                call.respond(options.response_of_one(result))
+                response = options.response_of_one(result)
             except Exception as error:
-                call.fail(error)
+                outcomes.fail(call, error, options.endpoint)
+            else:
+                outcomes.respond(call, response, options.endpoint)
 
         call.model = options.endpoint
         request = call.request = Request(
@@ -136,7 +145,11 @@ class ImageClassifier:
             deadline=call.deadline,
             source=call.source,
         )
-        batcher.submit(request)
+        try:
+            batcher.submit(request)
+        except Exception as error:
+            outcomes.name_model(error, options.endpoint)
+            raise
         call.on_cancel(lambda: batcher.cancel(request))
 
     def _remember(self, payload: bytes, message: pb.ClassifyRequest, pixels: Array, options: ClassifyOptions) -> None:
@@ -149,6 +162,7 @@ class ImageClassifier:
         try:
             job.rows[position] = self._pixels(job.message.images[position], shape, plain)
         except InvalidRequest as error:
+            outcomes.name_model(error, job.endpoint)
             job.results[position] = error_result(error)
         except Exception as error:
             job.fail(error)

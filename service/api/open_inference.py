@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from service.api import infer_request, model_reports
+from service.api import infer_request, model_reports, outcomes
 from service.api.infer_plan import InferPlan, InferPlans, is_reusable, make_plan
 from service.api.model_errors import ModelErrors
 from service.api.protobuf_wire import bytes_field
@@ -97,8 +97,9 @@ class InferenceProtocol:
         else:
             message = infer_request.parse(payload)
             endpoint = call.model = self._repository.find(message.model_name, message.model_version)
-            plan, inputs = make_plan(message, endpoint)
-            queue = infer_request.queue_options(message.parameters)
+            with outcomes.naming(endpoint):
+                plan, inputs = make_plan(message, endpoint)
+                queue = infer_request.queue_options(message.parameters)
             id_field = pb.ModelInferResponse(id=message.id).SerializeToString()
             if scanned is not None and is_reusable(message, plan):
                 self._plans.remember(scanned[0], plan)
@@ -113,7 +114,11 @@ class InferenceProtocol:
             priority=queue.priority,
             source=call.source,
         )
-        batcher.submit(request)
+        try:
+            batcher.submit(request)
+        except Exception as error:
+            outcomes.name_model(error, plan.endpoint)
+            raise
         call.on_cancel(partial(batcher.cancel, request))
 
     def _model_ready(self, message: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
@@ -161,12 +166,14 @@ class _Completion:
 
     def __call__(self, result: TensorMap | Exception) -> None:
         if isinstance(result, Exception):
-            self._call.fail(self._explain(result))
+            outcomes.fail(self._call, self._explain(result), self._plan.endpoint)
             return
         try:
-            self._call.respond(self._plan.encoder.encode(result, self._id_field))
+            response = self._plan.encoder.encode(result, self._id_field)
         except Exception as error:
-            self._call.fail(error)
+            outcomes.fail(self._call, error, self._plan.endpoint)
+        else:
+            outcomes.respond(self._call, response, self._plan.endpoint)
 
     def _explain(self, error: Exception) -> Exception:
         request_id = self._call.request_id(pb.ModelInferResponse.FromString(self._id_field).id)

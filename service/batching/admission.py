@@ -32,6 +32,7 @@ def admit(
                 f"Exceeds maximum queue size: {queue.rows} rows wait for '{model}', {policy.max_queue_rows} may. "
                 f"{_try_again(wait_s)}",
                 retry_after_s=wait_s,
+                reason="queue_rows",
             )
         return
     limit_s, limit = _wait_limit(request, queue, row_s, policy)
@@ -43,6 +44,7 @@ def admit(
             f"Exceeds maximum queue time: '{model}' would begin this request in {wait_s * 1e3:.0f} ms, "
             f"{max(limit_s, 0) * 1e3:.0f} ms are allowed ({limit}). {_try_again(wait_s)}",
             retry_after_s=wait_s,
+            reason="queue_time",
         )
 
 

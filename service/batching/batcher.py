@@ -298,10 +298,9 @@ class Batcher:
             others = bool(self._queue) or len(self._runs) > 1
             self._times.add(batch[0][0].signature, rows, ran - joined, (began, ended), others_follow=others)
             self._calm_rows = admission.calm_rows(self.policy, self._times.row_s)
-            arrived = sum([request.arrived_ns for request, _ in completed])  # noqa: C419 - faster than a generator
-            count = len(completed)
-            self.statistics.ran(count, rows, (began, joined, ran, ended))
-            self.statistics.completed(count, count * run.began_ns - arrived, count * ended - arrived)
+            self.statistics.ran(len(completed), rows, (began, joined, ran, ended))
+            self.statistics.completed([request.arrived_ns for request, _ in completed], run.began_ns, ended)
+            self.statistics.predicted(outputs)
         with self._flush_scope:
             for request, result in completed:
                 request.complete(result)

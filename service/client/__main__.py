@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.client import commands
+from service.client import commands, top
 from service.client.connection import DEFAULT_TARGET, checked_target
 from service.client.dataset import READERS
 from service.client.errors import ClientError
@@ -115,6 +115,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     _json_argument(dataset)
     dataset.set_defaults(run=commands.dataset)
+
+    live = subparsers.add_parser(
+        "top",
+        parents=[shared],
+        help="show what the models do now",
+        description="Show rates, latencies, batch sizes and errors of each model, from ModelStatistics: "
+        "with --workers, of the one process that answers.",
+    )
+    live.add_argument(
+        "--metrics",
+        type=_text,
+        metavar="URL",
+        help="read /metrics there instead, or at HOST:PORT: all workers, percentiles, queue and refusals too",
+    )
+    live.add_argument(
+        "--interval-s", type=_seconds, default=2.0, metavar="S", help="time between two readings (default: %(default)s)"
+    )
+    live.add_argument("--once", action="store_true", help="write one interval, and end")
+    _json_argument(live)
+    live.set_defaults(run=top.run)
     return parser
 
 

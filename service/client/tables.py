@@ -1,9 +1,13 @@
 """Tables: with bars and colours on a terminal; anywhere else plain aligned columns that are never cut."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
 
 from rich import box
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -18,12 +22,26 @@ class Share(float):
         return f"{float(self):.2%}"
 
 
+class Figure(float):
+    """A number of any size, written with one decimal; NaN stands for one that is not known."""
+
+    def __str__(self) -> str:
+        return "-" if math.isnan(self) else f"{float(self):,.1f}"
+
+
 Cell = str | float
 """Numbers stand on the right."""
 Row = Sequence[Cell]
 """As many cells as there are heads; in a shorter row the last cell is a remark, as wide as it likes."""
 Group = Sequence[Row]
 """Rows about one thing, which their first cells name."""
+
+
+class ShowTable(Protocol):
+    """Writes a table, as ``Output.table`` does."""
+
+    def __call__(self, heads: Sequence[str], groups: Sequence[Group], *, caption: str = "") -> None:
+        """Writes it."""
 
 
 class Output:
@@ -48,6 +66,19 @@ class Output:
         else:
             for line in _plain(heads, groups):
                 self.line(line)
+
+    @contextmanager
+    def live(self) -> Iterator["ShowTable"]:
+        """Give a function that writes a table over the one before; off a terminal below it."""
+        if not self._console.is_terminal:
+            yield self.table
+            return
+        with Live(console=self._console, auto_refresh=False) as live:
+
+            def show(heads: Sequence[str], groups: Sequence[Group], *, caption: str = "") -> None:
+                live.update(_drawn(heads, groups, caption, "#", gap=1), refresh=True)
+
+            yield show
 
     def progress(self, title: str, total: int) -> Progress:
         """Make a bar with its one task added, to be used in a ``with`` block; nothing shows off a terminal."""

@@ -65,6 +65,8 @@ MAX_WINDOW_CHANGES = 1000
 """SETTINGS that open the windows of streams with answers that wait: each looks at all of these."""
 
 _RESPONSE_START = frames.frame_start(HEADERS, END_HEADERS, len(headers.RESPONSE))
+_event = tuple.__new__
+"""A named tuple's own constructor costs 0.2 µs more, twice a call."""
 _DATA_START = struct.Struct(">HBBBLBL").pack
 """A DATA frame's header, and the prefix of the message in it."""
 _OK_START = frames.frame_start(HEADERS, END_HEADERS | END_STREAM, len(headers.OK))
@@ -76,6 +78,8 @@ class Stream:
     # Class attributes are what most streams never change: making one costs 0.15 µs.
     half_closed = False
     """True once the client has sent END_STREAM: half-closed (remote)."""
+    first: bytes | None = None
+    """A message that came whole in the first DATA frame, while the stream's end has not come."""
     closed = False
     deframer: MessageDeframer | None = None
     whole_only = False
@@ -259,17 +263,30 @@ class Connection:
                             yield from self._take_events()
                             continue
                     stream = streams[stream_id] = Stream(stream_id, head)
-                    yield CallStarted(stream)
+                    yield _event(CallStarted, (stream,))
                     continue
-            elif kind == DATA and flags == END_STREAM and stop - start >= 5 and self._block is None:
+            elif kind == DATA and flags <= END_STREAM and self._block is None:
                 found = streams.get(stream_id)
                 if found is not None and found.deframer is None and not found.half_closed:
-                    flag, length = prefix(data, start)
-                    if not flag and length == stop - start - 5 and found.head.content_length is None:
-                        self._received += stop - start
-                        found.half_closed = found.announced = True
-                        yield MessageReceived(found, data[start + 5 : stop], found.half_closed)
-                        continue
+                    if found.first is not None:
+                        if flags and start == stop:  # h2load and Node end a request by a frame of its own
+                            found.half_closed = found.announced = True
+                            yield _event(MessageReceived, (found, self._take_first(found), True))
+                            continue
+                    elif stop - start >= 5 and found.head.content_length in (None, stop - start):
+                        flag, length = prefix(data, start)
+                        if not flag and length == stop - start - 5 and (flags or found.whole_only):
+                            self._received += stop - start
+                            if flags:
+                                found.half_closed = found.announced = True
+                                yield _event(MessageReceived, (found, data[start + 5 : stop], True))
+                                continue
+                            if self._budget.has_room(length):
+                                found.received = found.content_received = stop - start
+                                found.first = data[start + 5 : stop]
+                                self._budget.take(length)
+                                continue
+                            self._received -= stop - start
             self._receive_frame(kind, flags, stream_id & STREAM_ID_MASK, data, start, stop)
             if self._events:
                 left -= len(self._events)
@@ -334,11 +351,21 @@ class Connection:
         elif flags & END_STREAM:
             del self._ignored[stream_id]
 
+    def _take_first(self, stream: Stream) -> bytes:
+        """Returns the message that was kept."""
+        first, stream.first = stream.first, None
+        assert first is not None  # noqa: S101 - its callers have looked
+        self._budget.give_back(len(first))
+        return first
+
     def _take_data(self, stream: Stream, data: memoryview, *, ends: bool) -> None:
         """Takes a piece of a request's data."""
         if stream.deframer is None:
             stream.deframer = MessageDeframer(self._budget, stream.head.encoding)
         try:
+            if stream.first is not None:
+                first = self._take_first(stream)
+                stream.deframer.receive_data(PREFIX.pack(0, len(first)) + first)
             stream.deframer.receive_data(data)
         except Exception as error:
             self._reject(stream, error)
@@ -446,8 +473,7 @@ class Connection:
         if not flags & END_STREAM:
             raise StreamError(ErrorCode.PROTOCOL_ERROR, "trailers must end the stream")
         _check_content(stream, ended=True)
-        stream.half_closed = True
-        self._read_messages(stream)
+        self._take_data(stream, memoryview(b""), ends=True)
 
     def _on_priority(self, _flags: int, stream_id: int, data: bytes, start: int, stop: int) -> None:
         if stream_id == 0:
@@ -696,8 +722,7 @@ class Connection:
 
     def _reject(self, stream: Stream, error: Exception) -> None:
         """Reads no more of a request that the server is to answer with an error."""
-        if stream.deframer is not None:
-            stream.deframer.discard()
+        self._discard(stream)
         stream.paused = stream.announced = True
         self._backlog.pop(stream.id, None)
         self._events.append(RequestRejected(stream, error))
@@ -770,6 +795,12 @@ class Connection:
         self._backlog.pop(stream.id, None)
         self.pending_bytes -= stream.pending_bytes
         stream.pending, stream.pending_bytes = None, 0
+        self._discard(stream)
+
+    def _discard(self, stream: Stream) -> None:
+        """Lets go of what of the request is held."""
+        if stream.first is not None:
+            self._take_first(stream)
         if stream.deframer is not None:
             stream.deframer.discard()
 
@@ -802,8 +833,7 @@ class Connection:
         for stream in self.streams.values():
             stream.closed = True
             stream.pending, stream.pending_bytes = None, 0
-            if stream.deframer is not None:
-                stream.deframer.discard()
+            self._discard(stream)
 
 
 def _unpadded(data: bytes, start: int, stop: int) -> tuple[int, int]:

@@ -36,6 +36,11 @@ class ConnectionBudget:
         self.shared = budget
         self.held = 0
 
+    def has_room(self, count: int) -> bool:
+        """True where `take` would not raise."""
+        shared = self.shared
+        return self.held + count <= shared.max_connection_bytes and shared.held + count <= shared.max_bytes
+
     def take(self, count: int) -> None:
         """Counts bytes that are held from now on; raises Overloaded."""
         shared = self.shared

@@ -37,7 +37,8 @@ class DecodePool:
         with self._lock:
             if self._waiting + count > self._max_waiting and self._waiting:
                 raise Overloaded(
-                    f"{self._waiting} images wait to be decoded and {self._max_waiting} may. Try again later."
+                    f"{self._waiting} images wait to be decoded and {self._max_waiting} may. Try again later.",
+                    reason="decode_queue",
                 )
             self._waiting += count
         try:

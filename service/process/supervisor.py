@@ -8,11 +8,12 @@ others serve (model_agreement.py).
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -20,8 +21,11 @@ from service.cpu import Share, divide
 from service.errors import StartError
 from service.process.model_agreement import ModelAgreement
 from service.process.port import reserved_port
-from service.process.worker_process import WorkerProcess
+from service.process.worker_process import Launch, WorkerProcess
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.metrics.supervisor import SupervisorMetrics
 
 FIRST_DELAY_S = 0.1
 """After the first death in a row a worker is restarted so late; each time it is twice as long."""
@@ -46,15 +50,30 @@ def run(settings: Settings, command: Sequence[str]) -> int:
     ``command`` starts a worker. SIGHUP renews the workers; a second SIGTERM or SIGINT ends all at once.
     """
     try:
-        with reserved_port(settings.host, settings.port) as port:
-            return asyncio.run(_supervise(settings, command, port))
+        with reserved_port(settings.host, settings.port) as port, _exporting(settings) as metrics:
+            return asyncio.run(_supervise(settings, command, port, metrics))
     except StartError as error:
         log.error("cannot start", reason=str(error))
         return 1
 
 
-async def _supervise(settings: Settings, command: Sequence[str], port: int) -> int:
-    supervisor = _Supervisor(settings, command, port, divide(settings.workers))
+@contextlib.contextmanager
+def _exporting(settings: Settings) -> Iterator["SupervisorMetrics | None"]:
+    """The metrics of all workers, told on their port; None where there is none. Raises StartError."""
+    if not settings.metrics_port:
+        yield None
+        return
+    from service.metrics.exporter import exporting
+    from service.metrics.supervisor import SupervisorMetrics
+
+    metrics = SupervisorMetrics(settings.workers)
+    address = settings.metrics_host, settings.metrics_port
+    with exporting(*address, settings.tokens_file) as exporter, exporter.reading(metrics.snapshot):
+        yield metrics
+
+
+async def _supervise(settings: Settings, command: Sequence[str], port: int, metrics: "SupervisorMetrics | None") -> int:
+    supervisor = _Supervisor(settings, command, port, divide(settings.workers), metrics)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.stop, number)
@@ -65,7 +84,15 @@ async def _supervise(settings: Settings, command: Sequence[str], port: int) -> i
 class _Supervisor:
     """Who has which slot; all that happens to workers over time is a task of its own."""
 
-    def __init__(self, settings: Settings, command: Sequence[str], port: int, shares: Sequence[Share]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        command: Sequence[str],
+        port: int,
+        shares: Sequence[Share],
+        metrics: "SupervisorMetrics | None",
+    ) -> None:
+        self._metrics = metrics
         self.end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """The exit code, when all is over."""
         self._settings = settings
@@ -217,9 +244,9 @@ class _Supervisor:
                 asker.tell_done(number, error)
 
     def _start(self, number: int) -> WorkerProcess:
-        worker = WorkerProcess(
-            self._command, number, self._port, self._shares[number], self._agreement.names, self._on_ask
-        )
+        reports = None if self._metrics is None else self._metrics.open_reports(asyncio.get_running_loop())
+        launch = Launch(self._command, number, self._port, self._shares[number], self._agreement.names, reports)
+        worker = WorkerProcess(launch, self._on_ask)
         self._alive.add(worker)
         self._spawn(self._watch(worker))
         return worker
@@ -237,6 +264,8 @@ class _Supervisor:
         number = worker.number
         if self._stopping or not self._begun or self._workers[number] is not worker:
             return
+        if self._metrics is not None:
+            self._metrics.deaths += 1
         self._deaths[number] = 1 if worker.served_s >= STEADY_S else self._deaths[number] + 1
         deaths = self._deaths[number]
         others_serve = any(other.has_served for other in self._alive)

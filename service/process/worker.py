@@ -5,7 +5,9 @@ import os
 import signal
 import threading
 import time
-from queue import SimpleQueue
+from collections.abc import Callable, Iterator
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -18,11 +20,16 @@ from service.runtime.repository import Contents
 from service.server import running
 from service.settings import Settings
 
+if TYPE_CHECKING:
+    from service.metrics.process import ProcessMetrics
+
 CLOSE_S = 5.0
 """How long closing may take, when all that is in flight is answered or the grace period is over."""
 
 EXIT_FAILED = 70
 """EX_SOFTWARE of sysexits.h."""
+SIGNAL_S = 1.0
+"""How late a signal may be noticed, in the worst case."""
 LOG_S = 0.1
 """What the log's thread has to write the last line."""
 
@@ -36,7 +43,8 @@ def run(settings: Settings, slot: WorkerSlot | None = None) -> int:
         signals = StopSignals(is_worker=connection is not None)
         control = None if connection is None else ControlSocket(connection, signals.hand_over, signals.supervisor_ended)
         try:
-            drained = _serve(settings, control, signals)
+            with _exporting(settings, slot) as export:
+                drained = _serve(settings, control, signals, export)
         except StartError as error:
             if control is None:
                 log.error("cannot start", reason=str(error))
@@ -47,7 +55,27 @@ def run(settings: Settings, slot: WorkerSlot | None = None) -> int:
     return 0 if drained else 1
 
 
-def _serve(settings: Settings, control: ControlSocket | None, signals: "StopSignals") -> bool:
+Export = Callable[["ProcessMetrics"], contextlib.AbstractContextManager[None]]
+"""Has the metrics of a server read, as long as the context lasts."""
+
+
+@contextlib.contextmanager
+def _exporting(settings: Settings, slot: WorkerSlot | None) -> Iterator[Export]:
+    """Where the metrics go: to the supervisor, or to our own port, which is taken at once. Raises StartError."""
+    if not settings.metrics_port:
+        yield lambda _: contextlib.nullcontext()
+    elif slot is not None:
+        from service.metrics.reports import reporting
+
+        yield lambda metrics: reporting(slot.metrics_fd, metrics.snapshot)
+    else:
+        from service.metrics.exporter import exporting
+
+        with exporting(settings.metrics_host, settings.metrics_port, settings.tokens_file) as exporter:
+            yield lambda metrics: exporter.reading(metrics.snapshot)
+
+
+def _serve(settings: Settings, control: ControlSocket | None, signals: "StopSignals", export: Export) -> bool:
     """Start, service and stop; returns True if all was answered. Raises StartError."""
     started = time.monotonic()
     if control is None:
@@ -58,9 +86,12 @@ def _serve(settings: Settings, control: ControlSocket | None, signals: "StopSign
             control.await_admission(contents)
         signals.serves()
 
-    with running(settings, reuse_port=control is not None, admit=admit) as server:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(running(settings, reuse_port=control is not None, admit=admit))
+        if server.metrics is not None:
+            stack.enter_context(export(server.metrics))
         if control is None:
-            signal.signal(signal.SIGHUP, lambda *_: server.control.reload())
+            signals.reload_by(server.control.reload)
         else:
             control.attach(server.control)
         log.info("ready", after_s=round(time.monotonic() - started, 3))
@@ -109,14 +140,29 @@ class StopSignals:
         self._wakeups: SimpleQueue[None] = SimpleQueue()  # may be put to by a signal that interrupts its get
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
+        self._reload: Callable[[], None] | None = None
+        self._reload_asked = False
+        if not is_worker:  # of workers, the supervisor
+            signal.signal(signal.SIGHUP, self._receive_reload)
+
+    def reload_by(self, reload: Callable[[], None]) -> None:
+        """What SIGHUP does from now on, and did not do before."""
+        self._reload = reload
+        if self._reload_asked:
+            reload()
 
     def serves(self) -> None:
         """From now on, there may be requests to be answered before the end."""
         self._serves = True
 
     def wait(self) -> None:
-        """Blocks until there is an order."""
-        self._wakeups.get()
+        """Blocks until there is an order.
+
+        A signal that comes just before the queue is waited for does not end the waiting: it is looked for again.
+        """
+        while True:
+            with contextlib.suppress(Empty):
+                return self._wakeups.get(timeout=SIGNAL_S)
 
     def hand_over(self) -> None:
         """Another has the slot."""
@@ -136,3 +182,8 @@ class StopSignals:
             os._exit(128 + number)  # by ourselves: process 1 of a container cannot be ended by a signal's default
         self.stop = True
         self._wakeups.put(None)
+
+    def _receive_reload(self, _number: int, _frame: object) -> None:
+        self._reload_asked = True
+        if self._reload is not None:
+            self._reload()

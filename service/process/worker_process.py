@@ -8,7 +8,8 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from service.cpu import Share
 from service.process.messages import (
@@ -30,19 +31,40 @@ from service.process.messages import (
 )
 from service.process.worker_slot import WorkerSlot
 
+if TYPE_CHECKING:
+    from service.metrics.supervisor import ReportSocket
+
 OnAsk = Callable[["WorkerProcess", str, str, int], None]
 """Takes the worker, kind and model of a change that one of its callers asks for, and the number to answer to."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a worker is started with."""
+
+    command: Sequence[str]
+    number: int
+    port: int
+    share: Share
+    models: str | None
+    """Those to be served, where that has changed since the start."""
+    reports: "ReportSocket | None"
+    """Where its metrics are reported to."""
+
+    def slot(self, control_fd: int, metrics_fd: int) -> WorkerSlot:
+        """Its slot, with these ends of the lines to it."""
+        share = self.share
+        return WorkerSlot(self.number, self.port, share.threads, share.cores, control_fd, self.models, metrics_fd)
 
 
 class WorkerProcess:
     """One process, and what is known of it."""
 
-    def __init__(
-        self, command: Sequence[str], number: int, port: int, share: Share, models: str | None, on_ask: "OnAsk"
-    ) -> None:
-        """``models``: those to be served, where that has changed since the start; ``on_ask`` takes what callers ask."""
+    def __init__(self, launch: Launch, on_ask: "OnAsk") -> None:
+        """Starts it; ``on_ask`` takes what its callers ask."""
         self._loop = asyncio.get_running_loop()
-        self.number = number
+        self.number = launch.number
+        self._reports = launch.reports
         self.loaded: asyncio.Future[None] = self._loop.create_future()
         """Done when it has opened its models, or has failed to."""
         self.models: dict[str, str] = {}
@@ -60,12 +82,12 @@ class WorkerProcess:
         self._ready_at: float | None = None
         self._heard_at = 0.0
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            slot = WorkerSlot(number, port, share.threads, share.cores, theirs.fileno(), models)
+        with theirs, contextlib.nullcontext() if self._reports is None else self._reports.sender as sender:
+            slot = launch.slot(theirs.fileno(), -1 if sender is None else sender.fileno())
             self._process = subprocess.Popen(  # noqa: S603 - our own command
-                command,
+                launch.command,
                 env=slot.environment(),
-                pass_fds=[slot.control_fd],
+                pass_fds=[descriptor for descriptor in (slot.control_fd, slot.metrics_fd) if descriptor >= 0],
                 process_group=0,  # a terminal's Ctrl-C is for the supervisor
             )
         self._control.setblocking(False)  # noqa: FBT003 - the standard library's signature
@@ -149,6 +171,8 @@ class WorkerProcess:
             self.loaded.set_result(None)
         elif kind == READY:
             self._ready_at = self._heard_at
+            if self._reports is not None:
+                self._reports.ready = True
             self.ready.set_result(None)
         elif kind == FAILED:
             self.failure = fields["reason"]
@@ -173,6 +197,8 @@ class WorkerProcess:
         self._on_message()  # its last message may be there still
         self._loop.remove_reader(self._control)
         self._control.close()
+        if self._reports is not None:
+            self._reports.close()
         how = f"ended with status {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
         self.failure = self.failure or f"worker {self.number} {how}"
         self._settle()

@@ -24,6 +24,8 @@ class WorkerSlot:
     """File descriptor of a socket that is at its end when the supervisor is."""
     models: str | None = None
     """The models to be served, where callers have loaded and unloaded some; None: as set."""
+    metrics_fd: int = -1
+    """File descriptor of a socket for the worker's metrics; -1: none are wanted."""
 
     @classmethod
     def from_environment(cls) -> Self | None:

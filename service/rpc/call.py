@@ -22,6 +22,7 @@ class Call(ABC):
     """One unary call of a deferred method: bytes in, and bytes or an error out, from any thread."""
 
     __slots__ = ("_abandoned", "_on_cancel", "_request_id", "deadline", "model", "payload", "request", "source")
+    _request_id: str
 
     def __init__(self, payload: bytes, time_remaining_s: float | None, source: Hashable = None) -> None:
         self.payload = payload

@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from service.errors import StartError
+from service.errors import StartError, Unsupported
 from service.rpc import listener_drain
 from service.rpc.builtin_services import HEALTH, REFLECTIONS, Health, Reflection, service_names
 from service.rpc.burst_window import BurstWindow
@@ -139,7 +139,7 @@ class GrpcioTransport(Transport):
         server = grpc.aio.server(options=self._options(), interceptors=interceptors)
         self._health = Health(self.call_soon)
         self._reflection = Reflection(service_names(self._methods.services))
-        server.add_generic_rpc_handlers(self._handlers())
+        server.add_generic_rpc_handlers((*self._handlers(), _NoSuchMethod()))
         try:
             self.port = self._listen(server)
         except RuntimeError as error:
@@ -281,6 +281,13 @@ class GrpcioTransport(Transport):
                 yield answer
 
 
+class _NoSuchMethod(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # the stubs alone are generic
+    """Asked last: the library refuses what no handler serves, and it is only counted here."""
+
+    def service(self, _details: object) -> None:
+        status_of(Unsupported("Method not found!"))
+
+
 def _serialized(message: Message) -> bytes:
     return message.SerializeToString()
 
@@ -304,7 +311,7 @@ def _immediate(
     return behaviour
 
 
-class _CheckFirst(grpc.aio.ServerInterceptor):
+class _CheckFirst(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # it is generic in the stubs only
     """Answers calls that may not be, before they have sent anything but their metadata."""
 
     def __init__(self, check: Check) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Hashable
 
 from service.errors import Overloaded, Stopping
 from service.rpc.call import Call, DeferredMethod
+from service.rpc.status import count_failure
 
 
 class InFlightCalls:
@@ -31,6 +32,7 @@ class InFlightCalls:
                 )
             method(call)
         except Exception as error:
+            count_failure(error, call.deadline)
             call.fail(error)
 
     def cancel(self, key: Hashable) -> None:

@@ -84,6 +84,11 @@ def send_goaway_all(port: int, timeout_s: float, abort: Callable[[], bool], *, t
         time.sleep(POLL_S)
 
 
+def count_connections(port: int) -> int:
+    """Returns how many connections this process has on the port."""
+    return sum(1 for _ in _sockets(port, listening=False))
+
+
 def _between_frames(connection: socket.socket) -> bool:
     """Whether the connection has begun, and all that was written to it has arrived."""
     unacknowledged: int = struct.unpack("i", fcntl.ioctl(connection, SIOCOUTQ, bytes(4)))[0]

@@ -24,7 +24,6 @@ from service.rpc.inflight import InFlightCalls
 from service.rpc.status import status_of
 from service.rpc.streaming import BidiStreaming, DeliverableCall, HealthWatch, ReflectionStream
 
-
 NEVER_NS = 2**63
 
 

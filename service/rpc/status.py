@@ -1,5 +1,6 @@
 """The one table from our errors to gRPC status codes."""
 
+import time
 from collections.abc import Callable
 from math import ceil
 from typing import NamedTuple
@@ -8,6 +9,7 @@ import grpc
 import structlog
 
 from service import errors
+from service.metrics.counters import FAILURES
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +34,19 @@ CODES: dict[type[errors.ServiceError], grpc.StatusCode] = {
     errors.RequestFailed: grpc.StatusCode.INTERNAL,
 }
 
+UNKNOWN = ("", "")
+"""Name and version of a model that is not known yet."""
+
+
+def count_failure(error: BaseException, deadline: float | None, model: tuple[str, str] | None = None) -> None:
+    """Counts an inference call that ends with this error; ``deadline`` is the call's.
+
+    ``model``: name and version of the model that was asked, where the error does not tell.
+    """
+    code = code_of(error, deadline)
+    name, version = getattr(error, "model", UNKNOWN) if model is None else model
+    FAILURES.calls[name, version, code.name] += 1
+
 
 class Status(NamedTuple):
     """How a call ends that has no result."""
@@ -51,8 +66,11 @@ class Status(NamedTuple):
 def status_of(error: BaseException, request_id: Callable[[], str] | None = None) -> Status:
     """The status a caller may see; what was not foreseen goes to the log.
 
-    ``request_id`` is asked where the fault is the server's, and told to caller and log.
+    ``request_id`` is asked where the fault is the server's, and told to caller and log. This is asked once
+    for each error that is sent, and counts them.
     """
+    name, version = getattr(error, "model", UNKNOWN)
+    FAILURES.refusals[name, version, getattr(error, "reason", "internal")] += 1
     code = CODES.get(type(error))  # type: ignore[arg-type]  # any type may be looked up
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return Status(code, str(error), _pushback_ms(getattr(error, "retry_after_s", None)))
@@ -65,9 +83,12 @@ def status_of(error: BaseException, request_id: Callable[[], str] | None = None)
     return Status(grpc.StatusCode.INTERNAL, f"{message} (request id {known_by})" if known_by else message)
 
 
-def code_of(error: BaseException) -> grpc.StatusCode:
-    """The status code of an error."""
-    return CODES.get(type(error), grpc.StatusCode.INTERNAL)  # type: ignore[arg-type]  # any type may be looked up
+def code_of(error: BaseException, deadline: float | None = None) -> grpc.StatusCode:
+    """The status code of an error; a call that is given up after its deadline ended by it."""
+    code = CODES.get(type(error), grpc.StatusCode.INTERNAL)  # type: ignore[arg-type]  # any type may be looked up
+    if code is grpc.StatusCode.CANCELLED and deadline is not None and deadline <= time.monotonic():
+        return grpc.StatusCode.DEADLINE_EXCEEDED
+    return code
 
 
 def _pushback_ms(retry_after_s: float | None) -> int:

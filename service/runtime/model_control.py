@@ -32,7 +32,8 @@ class ControlOptions:
     """The models that are served; empty: all that can be, or none where callers load them."""
     mode: Mode = "none"
     """``poll``: the folder is looked at again and again; ``explicit``: callers load and unload models."""
-    poll_s: float = 5.0
+    poll_s: float | None = None
+    """How often the folder is looked at; None: not by this process."""
     ready_when: Literal["first", "all"] = "all"
     """What must have been opened before the start is over."""
     lossy: bool = False
@@ -109,8 +110,10 @@ class ModelControl:
             try:
                 self._prepared = self._prepare(order)
                 reply(self._prepared[0])
-            except (ServiceError, StartError) as error:
+            except Exception as error:
                 reply(error)
+                if not isinstance(error, ServiceError | StartError):
+                    raise
 
         self._repository.tasks.put(work)
 
@@ -161,11 +164,14 @@ class ModelControl:
                 self._opened.set_exception(error)
                 return
         while not self._stopped:
-            polls = self._options.mode == "poll" and self.coordinate is None
             try:
-                self._repository.tasks.get(timeout=self._options.poll_s if polls else None)()
+                task = self._repository.tasks.get(timeout=self._options.poll_s)
             except Empty:
-                self._poll()
+                task = self._poll
+            try:
+                task()
+            except Exception:  # what is served goes on
+                log.exception("a change of the models failed")
 
     def _note_opened(self) -> None:
         if not self._opened.done():
@@ -191,9 +197,11 @@ class ModelControl:
             self._prepared = self._prepare(order)
             switch, _ = self._prepared
             self._commit()
-        except (ServiceError, StartError) as error:
+        except Exception as error:
             self._refuse(str(error), getattr(error, "lost", {}))
             done(error)
+            if not isinstance(error, ServiceError | StartError):
+                raise
             return
         failed = [f"version {version}: {reason}" for (_, version), reason in sorted(switch.refused.items())]
         done(

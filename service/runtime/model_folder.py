@@ -45,6 +45,8 @@ class Listing:
     """Versions that cannot be served whatever their files are, and why."""
     remarks: dict[Path, str] = field(default_factory=dict)
     """What was passed over, and why."""
+    empty: set[Path] = field(default_factory=set)
+    """Of these, folders without anything like a model."""
     hidden: list[Path] = field(default_factory=list)
     """Folders that are never served."""
 
@@ -100,16 +102,24 @@ def model_path(folder: Path, name: str, version: str = "") -> Path:
 
 def _scan_folder(folder: Path, listing: Listing, taken: set[str]) -> None:
     for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            if entry.is_dir() and not entry.name.startswith(".."):  # those are Kubernetes' own, behind its links
-                listing.hidden.append(entry)
-        elif entry.is_dir():
-            if entry.name in taken:
-                listing.remarks[entry] = f"the model '{entry.name}' is the one that --model names"
-            else:
-                _scan_model(entry.name, entry, listing)
-        elif entry.suffix == SUFFIX:
-            listing.remarks[entry] = f"a file of its own is no model: expected {folder / entry.stem / '1' / FILE_NAME}"
+        try:
+            _scan_entry(entry, listing, taken)
+        except OSError as error:  # it harms none of the others
+            listing.remarks[entry] = f"it cannot be read: {error.strerror}"
+
+
+def _scan_entry(entry: Path, listing: Listing, taken: set[str]) -> None:
+    if entry.name.startswith("."):
+        if entry.is_dir() and not entry.name.startswith(".."):  # those are Kubernetes' own, behind its links
+            listing.hidden.append(entry)
+    elif entry.is_dir():
+        if entry.name in taken:
+            listing.remarks[entry] = f"the model '{entry.name}' is the one that --model names"
+        else:
+            _scan_model(entry.name, entry, listing)
+    elif entry.suffix.lower() == SUFFIX:
+        expected = entry.parent / entry.stem / "1" / FILE_NAME
+        listing.remarks[entry] = f"a file of its own is no model: expected {expected}"
 
 
 def _scan_model(name: str, folder: Path, listing: Listing) -> None:
@@ -141,6 +151,7 @@ def _scan_model(name: str, folder: Path, listing: Listing) -> None:
             count += 1
             _add(name, version, entry / config.file_name, config, listing)
     if not count and not any(folder in path.parents for path in listing.remarks):
+        listing.empty.add(folder)
         listing.remarks[folder] = f"it has no version: expected {folder / '1' / config.file_name}"
 
 
@@ -160,6 +171,8 @@ def _remark_on_entry(entry: Path, listing: Listing, expected: Path) -> None:
 def _remark_on_version(folder: Path, file_name: str, listing: Listing) -> None:
     """Of a version's folder without the file."""
     misplaced = _find_model(folder)
+    if misplaced is None:
+        listing.empty.add(folder)
     has = f"it has {misplaced.relative_to(folder)} instead" if misplaced is not None else "it has no such file"
     listing.remarks[folder] = f"{has}: expected {folder / file_name}"
 

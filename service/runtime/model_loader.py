@@ -90,6 +90,8 @@ class ModelLoader:
             if opened is not None and place in opening.ready:
                 self._repository.switch(opening.contents(waiting, unloaded))
                 opened()
+        if opened is not None:  # then the others are served, whatever is missing
+            self._repository.switch(opening.contents((), unloaded))
         self._check_served(opening, listing, may_be_empty=may_be_empty)
         self._repository.switch(opening.contents((), unloaded))
 
@@ -180,6 +182,8 @@ class ModelLoader:
             return self._opener.open(*place, file)
         except ModelRejected as error:
             return error
+        except OSError as error:
+            return ModelRejected(f"it went away while it was opened: {error}")
 
     def _settle(self, place: Place, outcome: Endpoint | ModelRejected, opening: _Opening) -> None:
         """Notes what came of opening a file; where it cannot be served, what it would have replaced stays."""
@@ -229,8 +233,7 @@ class ModelLoader:
         """Warns of what is passed over; again only if it has changed."""
         for path, remark in listing.remarks.items():
             if self._told.get(path) != remark:
-                is_missing = "no such file" in remark or "no version" in remark
-                (log.info if is_missing else log.warning)("passed over", path=str(path), reason=remark)
+                (log.info if path in listing.empty else log.warning)("passed over", path=str(path), reason=remark)
         for path in listing.hidden:
             if path not in self._told:
                 log.info("hidden folders are not served", path=str(path))

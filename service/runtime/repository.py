@@ -61,8 +61,8 @@ class Repository:
         self._pins = pins or {}
         self._contents = Contents()
         self._batchers: tuple[Batcher, ...] = ()
+        self._retired: tuple[Batcher, ...] = ()  # what they still have is run by their own threads
         self._lock = threading.Lock()
-        self._all: weakref.WeakSet[Batcher] = weakref.WeakSet()
         self._on_change: list[Callable[[], None]] = []
         self.epoch = 0
         """Another after each switch: what was remembered of endpoints is then to be forgotten."""
@@ -75,7 +75,7 @@ class Repository:
 
     def __exit__(self, *_: object) -> None:
         """Ends all runs, and answers what waits with Stopping."""
-        for batcher in list(self._all):
+        for batcher in self.batchers:
             batcher.__exit__(None, None, None)
 
     @property
@@ -104,7 +104,6 @@ class Repository:
     def _start(self, endpoint: Endpoint) -> None:
         batcher = endpoint.batcher
         batcher.__enter__()
-        self._all.add(batcher)
         # Only noted: the last reference may go in a thread that holds the batcher's own lock.
         finalizer = weakref.finalize(endpoint, self.tasks.put, lambda: self._retire(batcher))
         finalizer.atexit = False
@@ -112,6 +111,7 @@ class Repository:
     def _retire(self, batcher: Batcher) -> None:
         with self._lock:
             self._batchers = tuple(each for each in self._batchers if each is not batcher)
+            self._retired += (batcher,)
         batcher.retire()
         trim_memory()
 
@@ -157,7 +157,9 @@ class Repository:
     @property
     def batchers(self) -> Sequence[Batcher]:
         """Those of what is served, and of what was and still has requests."""
-        return list(self._all)
+        with self._lock:
+            self._retired = tuple(batcher for batcher in self._retired if not batcher.ended)
+            return self._batchers + self._retired
 
     def stop_delaying(self) -> None:
         """Lets no request wait for company any more."""

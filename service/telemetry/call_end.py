@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from service.errors import Cancelled
 from service.rpc import Call
 from service.rpc.status import code_of
 
@@ -38,7 +37,7 @@ class CallEnd:
             (request.arrived_ns if request is not None else time.monotonic_ns()) if began_ns is None else began_ns,
             time.monotonic_ns(),
             times_ns,
-            0 if times_ns is None else run.rows,
+            0 if run is None else run.rows,
         )
 
     @property
@@ -72,9 +71,5 @@ class CallEnd:
 
 
 def code_name(result: bytes | Exception, deadline: float | None = None) -> str:
-    """The status code of an answer; a call that was given up after its deadline ended by it."""
-    if isinstance(result, bytes):
-        return "OK"
-    if isinstance(result, Cancelled) and deadline is not None and deadline <= time.monotonic():
-        return "DEADLINE_EXCEEDED"
-    return code_of(result).name
+    """The status code of an answer."""
+    return "OK" if isinstance(result, bytes) else code_of(result, deadline).name

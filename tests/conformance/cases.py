@@ -305,6 +305,7 @@ def bad(name: str, wire: bytes, section: str = "8.2") -> Case:
 
 
 TRAILERS = frames.END_HEADERS | frames.END_STREAM
+STATED = head(1, BLOCK + literal(("content-length", "5")))
 REQUESTS = [
     bad("capital in a name", request(1, ("X-Upper", "1"))),
     bad("empty name", request(1, ("", "1"))),
@@ -348,6 +349,9 @@ REQUESTS = [
     bad("trailers that do not end", head() + data(1, message(), 0) + head(1, literal(("a", "b"))), "8.1"),
     bad("capital in trailers", head() + data(1, message(), 0) + head(1, literal(("A", "b")), TRAILERS), "8.1"),
     Case("8.1.1", "content-length right", request(1, ("content-length", "5")), served(1)),
+    Case("8.1.1", "content-length, end alone", STATED + data(1, message(), 0) + data(1, b""), served(1)),
+    Case("8.1.1", "content-length in pieces", STATED + data(1, message()[:2], 0) + data(1, message()[2:]), served(1)),
+    Case("8.1.1", "content-length exceeded", STATED + data(1, message(), 0) + data(1, b"x"), malformed()),
     Case("8.1", "trailers", head() + data(1, message(), 0) + head(1, literal(("a", "b")), TRAILERS), served(1)),
     Case("8.1", "trailers without fields", head() + data(1, message(), 0) + head(1, b"", TRAILERS), served(1)),
     Case("8.3.1", "no authority", fields(*PSEUDO[:3], *GRPC), served(1)),
@@ -425,6 +429,13 @@ GRPC_CASES = [
         head() + b"".join(data(1, b"\0", 0) for _ in range(4)) + data(1, b"\0"),
         served(1),
     ),
+    Case(
+        "gRPC Message",
+        "two in two frames",
+        head() + data(1, message(), 0) + data(),
+        lambda o: o.grpc_status.get(1) in (3, 12, 13),
+    ),
+    Case("gRPC Message", "trailers end it", head() + data(1, message(), 0) + head(1, b"", TRAILERS), served(1)),
     Case("gRPC Message", "END_STREAM alone", head() + data(1, message(), 0) + data(1, b""), served(1)),
     Case("gRPC Message", "empty DATA between", head() + data(1, b"", 0) * 9 + data(), served(1)),
 ]

@@ -97,3 +97,15 @@ def test_it_reads_our_refusals(seen: dict[str, Any]) -> None:
         "StatusCode.INVALID_ARGUMENT",
         f"unexpected shape for input 'images' for model '{MODEL}'. Expected [-1,28,28,1], got [8,27,28,1]",
     ]
+
+
+def test_tritonclient_loads_and_unloads(transport: str, odd_models_dir: Path, tmp_path: Path) -> None:
+    """Its load_model and unload_model have an effect that its index and is_model_ready show."""
+    script = Path(__file__).with_name("triton_control.py")
+    with ServerProcess(odd_models_dir, "--model-control", "explicit", transport=transport) as server:
+        seen = json.loads(run_triton_script(script, tmp_path, server.address, "sum"))
+    assert seen == {
+        "before": [False, "UNAVAILABLE"],
+        "loaded": [True, "READY"],
+        "unloaded": [False, "UNAVAILABLE"],
+    }

@@ -11,7 +11,9 @@ import pytest
 
 from training.errors import ModelFileError
 from training.recipes import RECIPES
-from training.report.catalog import NOT_KEPT, SOURCES, main, render
+from training.report.catalog import NOT_KEPT, main, render
+from training.report.front import Point, dominated
+from training.report.page import accuracy
 
 from .samples import ROOT, SHIPPED
 from .trained import Trained
@@ -43,7 +45,7 @@ def test_shipped_models_have_rows(name: str) -> None:
     report = json.loads((ROOT / "models" / name / "1" / "report.json").read_text(encoding="utf-8"))
     cells = rows(render(ROOT / "models"))[f"[`{name}`]({name}/1/README.md)"]
     assert cells[3] == f"{report['facts']['parameters']:,}"
-    assert cells[6] == f"{report['test']['correct'] / report['test']['images'] * 100:.2f} %"
+    assert cells[6].startswith(f"{report['test']['correct'] / report['test']['images'] * 100:.2f} % (")
 
 
 def test_every_link_leads_to_file() -> None:
@@ -63,7 +65,7 @@ def test_row_gives_what_report_gives(trained: Trained, tmp_path: Path) -> None:
         "13,610",
         "62,192",
         f"{trained.report['cost']['bytes'] / 1000:.1f} kB",
-        f"{trained.report['test']['accuracy'] * 100:.2f} %",
+        accuracy(trained.report["test"]),
         f"{trained.report['calibration']['after']['error'] * 100:.2f} %",
         f"{trained.report['cost']['images_per_s']['64']:,.0f}",
         "-",
@@ -80,7 +82,6 @@ def test_every_recipe_has_a_row(tmp_path: Path) -> None:
     assert found["`cifar10-vgg`"][:-1] == [
         "004", "CIFAR-10", "fp32", "35,339,082", "-", "141.36 MB", "-", "-", "-", "74.71 %, loss 0.5668 in epoch 10",
     ]  # fmt: skip
-    assert SOURCES.keys() <= {recipe.network for recipe in RECIPES.values()}
     assert found["`mnist`"][0] == "ours"
 
 
@@ -116,7 +117,7 @@ def test_files_not_kept_are_listed(trained: Trained, tmp_path: Path) -> None:
     found = rows(render(tmp_path))
     for name in (*NOT_KEPT, *(f"{name}-int8" for name in NOT_KEPT)):
         cells = found[f"[`{name}`]({name}/1/README.md)"]
-        assert cells[6] == f"{trained.report['test']['accuracy'] * 100:.2f} %"
+        assert cells[6] == accuracy(trained.report["test"])
         assert cells[-1].endswith(" (not kept here)")
 
 
@@ -136,12 +137,61 @@ def test_git_keeps_reports_ignores_large_files(tmp_path: Path) -> None:
     assert not any(ignored(f"models/{name}/1/model.onnx") for name in SHIPPED)
 
 
+def test_worse_calibration_is_shown(trained: Trained, tmp_path: Path) -> None:
+    """Where the temperature makes the calibration error larger, the error without it stands behind."""
+    for name, before, after in (("worse", 0.01, 0.02), ("better", 0.02, 0.01)):
+        calibration = trained.report["calibration"]
+        errors = {"before": calibration["before"] | {"error": before}, "after": calibration["after"] | {"error": after}}
+        place(trained.report | {"calibration": calibration | errors}, tmp_path, name)
+    found = {name.split("`")[1]: cells[7] for name, cells in rows(render(tmp_path)).items()}
+    assert (found["worse"], found["better"]) == ("2.00 % (1.00 % without)", "1.00 %")
+
+
+def test_page_names_model_by_need(trained: Trained, tmp_path: Path) -> None:
+    """For each need the most accurate model, or where its interval is reached the fastest; nothing that is too slow."""
+    measured = {  # of 10,000 test images, alone and in runs of 64, bytes
+        "best": (9_970, 900, 950, 9e6),
+        "close": (9_965, 5_000, 9_000, 2e6),
+        "close-but-slower": (9_968, 2_000, 6_000, 2e6),
+        "small": (9_900, 8_000, 9_500, 1e5),
+        "worst": (9_000, 90_000, 99_000, 1e4),
+    }
+    for name, (correct, alone, runs, size) in measured.items():
+        test = trained.report["test"] | {"correct": correct, "images": 10_000, "accuracy": correct / 10_000}
+        cost = trained.report["cost"] | {"images_per_s": {"1": alone, "64": runs}, "bytes": int(size)}
+        place(trained.report | {"test": test, "cost": cost}, tmp_path, name)
+    cells = [
+        line.split(" | ") for line in render(tmp_path).partition("## Which one")[2].splitlines() if "README" in line
+    ]
+    assert {row[0].strip("| "): row[2] for row in cells} == {
+        "the last tenth of a point": "[`best`](best/1/README.md)",
+        "a lone request under 1 ms": "[`close`](close/1/README.md)",
+        "5,000 images/s and more": "[`close`](close/1/README.md)",
+        "under 1 MB, within 1 point of the best": "[`small`](small/1/README.md)",
+    }
+    assert all(row[1] == "MNIST" for row in cells)
+
+
+@pytest.mark.parametrize(
+    ("correct", "rate", "grey"),
+    [(90, 90, True), (90, 100, True), (95, 90, True), (95, 100, False), (96, 90, False), (90, 101, False)],
+    ids=["both-less", "less-accurate", "slower", "equal", "more-accurate", "faster"],
+)
+def test_dominated_models_are_grey(correct: int, rate: float, *, grey: bool) -> None:
+    """A model is dominated by another that is at least as good in accuracy and rate, and better in one."""
+
+    def point(correct: int, rate: float) -> Point:
+        return Point("name", "page", "mnist", {"correct": correct, "images": 100}, {"64": rate}, 1)
+
+    assert dominated(point(correct, rate), [point(95, 100), point(correct, rate)], "64") == grey
+
+
 def test_the_command_writes_the_page(trained: Trained, tmp_path: Path) -> None:
     """The command writes the page."""
     place(trained.report, tmp_path, "mnist-tiny")
     assert main(["--models-dir", str(tmp_path)]) == 0
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == render(tmp_path)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["README.md", "mnist-tiny"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["README.md", "front.png", "mnist-tiny"]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"facts": {}}', ""])

@@ -1,6 +1,7 @@
 """Figures of the expected size for every number of classes, epochs and mistakes; the same figures, the same bytes."""
 
 import io
+import math
 from dataclasses import asdict
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from training.calibration import bins, expected_calibration_error
 from training.report import charts
+from training.report.wilson import interval
 
 # A page of four such figures loads at once.
 MOST_BYTES = 64 * 1024
@@ -78,6 +80,25 @@ def test_confusion_matrix_of_any_size(classes: int) -> None:
     assert figure.size == (840, 744)
 
 
+def test_names_in_any_script() -> None:
+    """A name is drawn where an installed font has its letters; where none has, the number of the class is."""
+    diagonal = np.diag([5, 5])
+    drawn = {
+        name: charts.confusion(diagonal, [name, "cat"])
+        for name in ("кошка", "γάτα", "\U0001d504", "class 0", "\U00013080")
+    }
+    assert drawn["\U00013080"] == drawn["class 0"]  # a hieroglyph
+    assert len(set(drawn.values())) == 4
+
+
+@pytest.mark.parametrize(("correct", "images"), [(0, 5), (5, 5), (1, 3), (8_408, 10_000), (9_971, 10_000)])
+def test_wilson_interval_is_its_definition(correct: int, images: int) -> None:
+    """At each end the share lies 1.96 standard deviations away: those of a binomial whose share is that end."""
+    for end in interval(correct, images):
+        reach = 1.959964 * math.sqrt(end * (1 - end) / images)
+        assert abs(end - correct / images) == pytest.approx(reach, abs=1e-9)
+
+
 def test_confusion_matrix_is_dark_at_images() -> None:
     """A confusion matrix is dark where the images are."""
     right = opened(charts.confusion(np.diag([500, 500]), ["cat", "dog"])).convert("L")
@@ -100,6 +121,20 @@ def test_calibration_before_and_after() -> None:
     assert both.size == once.size == (840, 744)
     assert (has(both, charts.BLUE), has(both, charts.ORANGE)) == (True, True)
     assert (has(once, charts.BLUE), has(once, charts.ORANGE)) == (True, False)
+
+
+def test_curves_near_the_end_spread() -> None:
+    """Between 99 and 99.9 % lies much of the plot where a curve comes there, and nothing where it does not."""
+
+    def height(accuracies: list[float]) -> int:
+        figures = [epoch() | {"accuracy": accuracy, "loss": 1 - accuracy} for accuracy in accuracies]
+        pixels = np.array(opened(charts.curves(figures)).convert("RGB"))[:, 560:].astype(int)
+        blue = np.abs(pixels - (0, 114, 178)).max(2) < 6
+        rows = np.flatnonzero(blue[:, -130:].any(1))  # right of most epochs
+        return int(rows.max() - rows.min())
+
+    assert height([0.3, 0.5, 0.7, 0.98, 0.99, 0.999]) > 90
+    assert height([0.3, 0.5, 0.7, 0.848, 0.849, 0.85]) < 60
 
 
 @pytest.mark.parametrize(("count", "rows"), [(0, 1), (1, 1), (6, 1), (7, 2), (24, 4)])

@@ -26,7 +26,7 @@ from training.publish import publish
 from training.recipes import RECIPES, Recipe
 from training.report import charts
 from training.report.__main__ import main
-from training.report.page import render, summarise
+from training.report.page import accuracy, render, summarise
 from training.report.write import write, write_all
 from training.train import train
 
@@ -82,8 +82,9 @@ def test_page_shows_figures_and_numbers(trained: Trained, tmp_path: Path) -> Non
         assert image.size == (960, 192 * min(4, math.ceil((2_000 - report["test"]["correct"]) / 6)))
     for number in (
         f"**{report['test']['accuracy'] * 100:.2f} %** of 2,000 test images",
-        f"{report['validation']['accuracy'] * 100:.2f} % of 2,000 images",
-        f"{report['train']['accuracy'] * 100:.2f} % of 10,000 images",
+        f"{accuracy(report['test'])}: {report['test']['correct']:,} of 2,000 images",
+        f"{accuracy(report['validation'])} of 2,000 images",
+        f"{accuracy(report['train'])} of 10,000 images",
         f"{report['calibration']['before']['error'] * 100:.2f} % for the softmax of the logits",
         "13,610",
         "62,192 an image",
@@ -146,6 +147,28 @@ def test_variant_report_compares_with_fp32(path: Path, data: Dataset) -> None:
     page = variant.with_name("README.md").read_text(encoding="utf-8")
     assert "[mnist-tiny](../../mnist-tiny/1/README.md) in int8: 0.15 points less accurate, with the same" in page
     assert "curves.png" not in page
+
+
+@pytest.mark.parametrize("after", [0.01, 0.03], ids=["better", "worse"])
+def test_page_says_temperature_hurts(after: float, trained: Trained) -> None:
+    """The page says so where the temperature makes the calibration of the test images worse, and only there."""
+    calibration = trained.report["calibration"]
+    calibration = calibration | {
+        "before": calibration["before"] | {"error": 0.02},
+        "after": calibration["after"] | {"error": after},
+    }
+    page = render(trained.report | {"calibration": calibration})
+    assert f"It is 2.00 % for the softmax of the logits, and {after * 100:.2f} %" in page
+    assert ("On these test images the temperature makes it worse." in page) == (after > 0.02)
+
+
+def test_stored_report_is_redrawn(path: Path) -> None:
+    """Pages and figures come again from the stored report alone; what needs the file stays as it is."""
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    for name in ("README.md", "calibration.png", "confusion.png", "curves.png"):
+        path.with_name(name).write_bytes(b"")
+    assert main(["--redraw", "--models-dir", str(path.parents[2])]) == 0
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
 
 
 @pytest.mark.parametrize(("precision", "said"), [("fp32", False), ("bf16", True)])

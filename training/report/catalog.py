@@ -15,18 +15,9 @@ from training.networks import NETWORKS, count_parameters
 from training.recipes import RECIPES
 from training.report import front
 from training.report.page import DATASETS, accuracy, percent, size
+from training.report.published import PUBLISHED
 from training.report.write import read_all
 
-# Where each network comes from, and the figures that its document publishes; those not named here are ours.
-SOURCES = {
-    "mnist-tiny": ("000", "-"),
-    "mnist-deep": ("002", "-"),
-    "cifar10-tiny": ("003", "loss 0.94 to 1.04 in epochs 4 and 5"),
-    "cifar10-lenet": ("004", "63.35 %, loss 0.8776 in epoch 10"),
-    "cifar10-cnn": ("001", "-"),
-    "cifar10-vgg": ("004", "74.71 %, loss 0.5668 in epoch 10"),
-    "cifar10-vgg-bn": ("004", "-"),
-}
 # 141 MB each as fp32: git ignores these files and what is made from them, but not their reports.
 NOT_KEPT = ("cifar10-vgg", "cifar10-vgg-bn")
 
@@ -70,7 +61,7 @@ def _row(report: Mapping[str, Any], version: str) -> str:
     """Write the line of a model that was measured."""
     metadata, cost = report["facts"], report["cost"]
     title = f"`{metadata['name']}`" + (f" version {version}" if version != "1" else "")
-    document, published = SOURCES.get(metadata["network"], ("ours", "-"))
+    document, published = _source(metadata["network"])
     before, after = (report["calibration"][key]["error"] for key in ("before", "after"))
     own = metadata["dataset"] == "folder"
     not_kept = metadata.get("variant_of", metadata["name"]) in NOT_KEPT
@@ -93,12 +84,24 @@ def _row(report: Mapping[str, Any], version: str) -> str:
 def _unbuilt(name: str) -> str:
     """Write the line of a recipe without a report: what it would be, and the command that makes it."""
     recipe = RECIPES[name]
-    document, published = SOURCES.get(recipe.network, ("ours", "-"))
+    document, published = _source(recipe.network)
     with torch.device("meta"):  # shapes only
         parameters = count_parameters(NETWORKS[recipe.network].build())
     command = f"`python -m training.export {name}` (not kept here)"
     known = (f"{parameters:,}", "-", size(parameters * 4), "-", "-", "-")
     return _line(f"`{name}`", document, DATASETS[recipe.dataset], "fp32", *known, published, command)
+
+
+def _source(network: str) -> tuple[str, str]:
+    """Give the document that a network comes from, and the figures that it publishes at its training's end."""
+    found = PUBLISHED.get(network)
+    if found is None:
+        return "ours", "-"
+    figures = [f"{found.test:.2f} %"] if found.test else []
+    if found.losses:
+        epoch, (low, high) = max(found.losses.items())
+        figures.append(f"loss {low}" + (f" to {high}" if high > low else "") + f" in epoch {epoch}")
+    return found.document, ", ".join(figures) or "-"
 
 
 def _line(*cells: str) -> str:

@@ -39,7 +39,7 @@ NEAR_ONE = 0.9
 LEAST = 5e-5
 TICKS = {
     "x": (0, 0.5, 0.9, 0.99, 0.999, 0.9999),
-    "y": (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999),
+    "y": (0, *(1 - lacking / 10**digits for digits in range(1, 5) for lacking in (7, 5, 3, 2, 1))),
 }
 MISTAKES_A_ROW, MOST_MISTAKES = 6, 24
 FONT = "DejaVu Sans"
@@ -124,7 +124,7 @@ def calibration(calibrations: Mapping[str, Mapping[str, Any]]) -> bytes:
     """
     with drawing(SQUARE) as (figure, png):
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        last = next(reversed(calibrations.values()))["bins"]
+        last = list(calibrations.values())[-1]["bins"]
         near = last[-1]["images"] >= NEAR_ONE * sum(part["images"] for part in last)
         highest = 0.0
         line = np.linspace(0, 1 - LEAST, 200)

@@ -32,18 +32,14 @@ This page is written by `python -m training.reproduce`; change it there.
 """
 
 
-def accuracy(run: Run, part: str) -> float | None:
-    """Give the accuracy of a run over ``train``, ``validation`` or ``test``, in percent, or None without images."""
-    counts = run["counts"].get(part)
-    return None if counts is None else 100 * counts["correct"] / counts["images"]
+def accuracy(run: Run, part: str) -> float:
+    """Give the accuracy of a run over ``train``, ``validation`` or ``test``, in percent."""
+    return float(100 * run["counts"][part]["correct"] / run["counts"][part]["images"])
 
 
 def render(results: Mapping[str, Sequence[Run]]) -> str:
     """Write the page for the results of each network, by seed."""
-    parts = [HEAD]
-    for name, runs in results.items():
-        published = PUBLISHED.get(name)
-        parts.append(_section(name, runs, published))
+    parts = [HEAD, *(_section(name, runs, PUBLISHED.get(name)) for name, runs in results.items())]
     if {"cifar10-lenet", "cifar10-lenet-bf16"} <= results.keys():
         parts.append(_precisions(results["cifar10-lenet"], results["cifar10-lenet-bf16"]))
     if results.keys() >= OVERFITTING:
@@ -57,6 +53,8 @@ def render(results: Mapping[str, Sequence[Run]]) -> str:
 
 def _section(name: str, runs: Sequence[Run], published: Published | None) -> str:
     lines = [f"## `{name}`" + (f" (document {published.document})" if published else ""), ""]
+    if published and not published.losses:
+        published = None  # the network alone is the document's
     heads = ["", *(["published"] if published else []), *(f"seed {run['seed']}" for run in runs)]
     lines += [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
 
@@ -81,22 +79,20 @@ def _section(name: str, runs: Sequence[Run], published: Published | None) -> str
 
 
 def _sentences(runs: Sequence[Run], published: Published | None) -> list[str]:
-    tests = [value for run in runs if (value := accuracy(run, "test")) is not None]
+    tests = [accuracy(run, "test") for run in runs]
     sentences = []
     if len(runs) > 1:
+        spread = (
+            f", standard deviation {statistics.stdev(tests):.2f}" if len(runs) > 2 else ""
+        )  # of two it is no figure
         sentences.append(
             f"Test accuracy over {len(runs)} seeds: mean {statistics.mean(tests):.2f} %, from {min(tests):.2f} to "
-            f"{max(tests):.2f} %"
-            + (
-                f", standard deviation {statistics.stdev(tests):.2f}."
-                if len(runs) > 2
-                else ": too few to tell a spread."
-            )
+            f"{max(tests):.2f} %{spread}."
         )
     for part in ("test", "train"):
         given = getattr(published, part, None)
         if given:
-            ours = [value for run in runs if (value := accuracy(run, part)) is not None]
+            ours = [accuracy(run, part) for run in runs]
             if len(runs) == 1:
                 sentences.append(f"The published {part} accuracy is {given:.2f} %, ours {ours[0] - given:+.2f} points.")
             else:
@@ -115,7 +111,7 @@ def _sentences(runs: Sequence[Run], published: Published | None) -> list[str]:
 
 def _precisions(fp32: Sequence[Run], bf16: Sequence[Run]) -> str:
     """Say what training in bfloat16 changes, beside what another seed changes."""
-    exact, rough = ([accuracy(run, "test") or 0.0 for run in runs] for runs in (fp32, bf16))
+    exact, rough = ([accuracy(run, "test") for run in runs] for runs in (fp32, bf16))
     losses = [statistics.mean(run["epochs"][-1]["loss"] for run in runs) for runs in (fp32, bf16)]
     return (
         "## Trained in bfloat16\n\n`cifar10-lenet-bf16` is `cifar10-lenet` under autocast to bfloat16, as the large "
@@ -193,9 +189,7 @@ def draw_overfitting(runs: Mapping[str, Run]) -> bytes:
             parts = (("accuracy", "train, as seen", charts.BLUE), ("test_accuracy", "test", charts.ORANGE))
             for key, label, colour in parts:
                 axes.plot(_epochs([run]), [epoch[key] for epoch in run["epochs"]], "o-", color=colour, label=label)
-            axes.axhline(
-                (accuracy(run, "train") or 0) / 100, color=charts.BLUE, linestyle=":", label="train, at the end"
-            )
+            axes.axhline(accuracy(run, "train") / 100, color=charts.BLUE, linestyle=":", label="train, at the end")
             axes.set_title(name)
             axes.set_xlabel("epoch")
             charts.scale_accuracy(axes, "y", 0.3, 1, near=False)

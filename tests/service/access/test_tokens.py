@@ -1,11 +1,13 @@
 """Bearer tokens, asked for by a real server: who may call what, how often, and until when."""
 
 import hashlib
+import http.client
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -15,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from service.client import Client
 from service.pb import image_classifier_pb2 as ic
 from service.pb import open_inference_pb2 as pb
+from tests.metrics import free_port
 from tests.servers import ROOT, Serve, ServerProcess, run_until_exit
 from tests.wire import TIMEOUT_S, infer_request
 
@@ -62,7 +65,7 @@ def code(channel: grpc.Channel, path: str, payload: bytes, word: str | None) -> 
     """How a unary call ends that has this token."""
     metadata = () if word is None else bearer(word)
     try:
-        channel.unary_unary(path)(payload, timeout=TIMEOUT_S, metadata=metadata)
+        channel.unary_unary(path, None, None)(payload, timeout=TIMEOUT_S, metadata=metadata)
     except grpc.RpcError as error:
         found: grpc.StatusCode = error.code()
         return found
@@ -81,7 +84,7 @@ def test_calls_need_a_token(channel: grpc.Channel, path: str, word: str | None) 
 def test_refusal_says_what_to_send(channel: grpc.Channel) -> None:
     """The sentence of a refusal tells what the call lacks."""
     with pytest.raises(grpc.RpcError) as refused:
-        channel.unary_unary(f"{OIP}ModelInfer")(REQUEST, timeout=TIMEOUT_S)
+        channel.unary_unary(f"{OIP}ModelInfer", None, None)(REQUEST, timeout=TIMEOUT_S)
     assert refused.value.details() == "The call has no token: send one as the metadata 'authorization: Bearer …'."
 
 
@@ -99,7 +102,7 @@ def test_tokens_allow_their_rights(channel: grpc.Channel) -> None:
 
 def test_streams_need_a_token(channel: grpc.Channel) -> None:
     """A stream is refused before its first message, and served with the right."""
-    stream = channel.stream_stream(f"{OIP}ModelStreamInfer")
+    stream = channel.stream_stream(f"{OIP}ModelStreamInfer", None, None)
     with pytest.raises(grpc.RpcError) as refused:
         list(stream(iter([REQUEST]), timeout=TIMEOUT_S))
     assert refused.value.code() is UNAUTHENTICATED
@@ -122,14 +125,14 @@ def test_limit_of_a_token(channel: grpc.Channel) -> None:
     """Beyond its requests a second a token is refused, and told when to try again."""
     classify = ic.ClassifyRequest(model_name="linear").SerializeToString()
     metadata = bearer(WORDS["slow"])
-    call = channel.unary_unary(f"{OIP}ModelInfer")
+    call = channel.unary_unary(f"{OIP}ModelInfer", None, None)
     codes = [code(channel, f"{OIP}ModelInfer", REQUEST, WORDS["slow"]) for _ in range(2)]
     assert codes[-1] is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert code(channel, "/convserve.v1.ImageClassifier/Classify", classify, WORDS["slow"]) is codes[-1]
     with pytest.raises(grpc.RpcError, match=r"allows 0\.001 requests a second") as refused:
         call(REQUEST, timeout=TIMEOUT_S, metadata=metadata)
-    hints = {key: value for key, value in refused.value.trailing_metadata() if key == "grpc-retry-pushback-ms"}
-    assert 900_000 < int(hints["grpc-retry-pushback-ms"]) <= 1_000_000
+    trailers: Any = refused.value.trailing_metadata()
+    assert 900_000 < int(dict(trailers)["grpc-retry-pushback-ms"]) <= 1_000_000
 
 
 def test_our_client_sends_its_token(guarded: ServerProcess) -> None:
@@ -163,8 +166,8 @@ def test_tokens_are_read_again(odd_models_dir: Path, transport: str, tmp_path: P
             server.events.await_one("tokens read again")
             yield REQUEST
 
-        stream = channel.stream_stream(f"{OIP}ModelStreamInfer")
-        answers = stream(requests(), timeout=TIMEOUT_S, metadata=bearer(WORDS["reader"]))
+        stream = channel.stream_stream(f"{OIP}ModelStreamInfer", None, None)
+        answers: Any = stream(requests(), timeout=TIMEOUT_S, metadata=bearer(WORDS["reader"]))
         assert pb.ModelStreamInferResponse.FromString(next(answers)).error_message == ""
         file.write_text("[[tokens]")
         broken = server.events.await_one("the tokens file cannot be read again; the old tokens are kept")
@@ -175,6 +178,21 @@ def test_tokens_are_read_again(odd_models_dir: Path, transport: str, tmp_path: P
         assert code(channel, f"{OIP}ModelInfer", REQUEST, WORDS["reader"]) is UNAUTHENTICATED
         assert code(channel, f"{OIP}ModelInfer", REQUEST, WORDS["operator"]) is grpc.StatusCode.OK
         assert "not valid any more" in pb.ModelStreamInferResponse.FromString(next(answers)).error_message
+
+
+def test_metrics_need_their_right(odd_models_dir: Path, tmp_path: Path) -> None:
+    """With tokens, /metrics is for those that have its right."""
+    file = tmp_path / "tokens.toml"
+    file.write_text(ENTRIES)
+    port = free_port()
+    options = ("--models", "identity-fp32", "--tokens-file", str(file), "--metrics-port", str(port))
+    with ServerProcess(odd_models_dir, *options) as server:
+        server.events.await_one("ready")
+        for word, expected in ((None, 401), ("wrong", 401), (WORDS["reader"], 403), (WORDS["operator"], 200)):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+            connection.request("GET", "/metrics", headers={} if word is None else {"Authorization": f"Bearer {word}"})
+            assert connection.getresponse().status == expected
+            connection.close()
 
 
 def test_command_makes_usable_tokens(odd_models_dir: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from onnx import TensorProto
 from service.pb import open_inference_pb2 as pb
 from tests import onnx_models
 from tests.servers import ROOT, START_S, ServerProcess, run_until_exit
-from tests.wire import TIMEOUT_S, infer, infer_request, model_infer, refusal
+from tests.wire import TIMEOUT_S, change, infer, infer_request, model_infer, refusal, states
 
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 ROW = np.zeros((1, 16), np.float32)
@@ -194,8 +194,8 @@ def test_killed_workers_come_back(workers: Workers) -> None:
 
 
 def test_crash_loops_end_the_server(echo_dir: Path) -> None:
-    """After five deaths in a row of one worker all end, with exit code 1 and the reason."""
-    with Workers(echo_dir) as workers:
+    """After five deaths in a row of the only worker all ends, with exit code 1 and the reason."""
+    with Workers(echo_dir, count=1) as workers:
         shutil.rmtree(echo_dir)
         os.kill(min(workers.pids()), signal.SIGKILL)
         assert workers.process.wait(START_S) == 1
@@ -379,6 +379,78 @@ def test_failed_renewals_keep_the_workers(workers: Workers, shared_dir: Path) ->
     assert before <= workers.pids()
     workers.renewed()
     ask(workers)
+
+
+def test_lossy_renewals_are_refused(echo_dir: Path) -> None:
+    """A renewal that would lose a model is refused: the old workers go on, and their index tells why."""
+    with Workers(echo_dir) as workers:
+        before = workers.pids()
+        shutil.copy(echo_dir / "echo" / "1" / "model.onnx", echo_dir / "kept.onnx")
+        (echo_dir / "counted" / "1" / "model.onnx").write_bytes(b"no model")
+        workers.process.send_signal(signal.SIGHUP)
+        failure = workers.events.await_one("the workers are not renewed, and go on serving")
+        assert "'counted' would be lost" in failure["reason"]
+        for number in (0, 1):
+            workers.events.await_one("the models are not renewed, and go on serving", worker=number)
+        for _ in range(8):
+            ask(workers, "counted")
+        assert before <= workers.pids()
+        assert "the last reload was refused" in states(workers)["counted", "1"][1]
+
+
+def test_successors_serve_the_same_files(echo_dir: Path) -> None:
+    """A worker that dies after the folder has changed comes back only with the files that the others serve."""
+    model = echo_dir / "counted" / "1" / "model.onnx"
+    with Workers(echo_dir) as workers:
+        model.rename(echo_dir / "away")
+        os.kill(min(workers.pids()), signal.SIGKILL)
+        death = workers.events.await_one("worker died")
+        refused = workers.events.await_one("worker died", since=workers.events.index(death) + 1)
+        assert "it would serve other files than the others do (counted/1)" in refused["reason"]
+        for _ in range(8):
+            ask(workers, "counted")
+        since = len(workers.events)
+        (echo_dir / "away").rename(model)
+        workers.events.await_one("ready", since=since, worker=refused["worker"])
+        for _ in range(8):
+            ask(workers, "counted")
+
+
+def test_workers_load_models_as_one(transport: str, echo_dir: Path) -> None:
+    """A model that one worker is asked to load, or to unload, is served by all, or by none, when that is answered.
+
+    One that is killed meanwhile is followed by one that serves the same.
+    """
+    options = ("--model-control", "explicit", "--models", "echo")
+    with Workers(echo_dir, *options, transport=transport) as workers:
+        change(workers, "Load", "counted")
+        for _ in range(8):
+            ask(workers, "counted")
+        since = len(workers.events)
+        os.kill(min(workers.pids()), signal.SIGKILL)
+        death = workers.events.await_one("worker died", since=since)
+        workers.events.await_one("ready", since=since, worker=death["worker"])
+        for _ in range(8):
+            ask(workers, "counted")
+        change(workers, "Unload", "counted")
+        with contextlib.ExitStack() as stack:
+            channels = [stack.enter_context(workers.channel(OWN_CONNECTION)) for _ in range(8)]
+            assert {states(workers, channel)["counted", "1"] for channel in channels} == {("UNAVAILABLE", "unloaded")}
+        with pytest.raises(grpc.RpcError) as caught:
+            change(workers, "Load", "nix")
+        assert refusal(caught.value)[0] == grpc.StatusCode.FAILED_PRECONDITION
+        assert "failed to load 'nix'" in refusal(caught.value)[1]
+
+
+def test_workers_follow_the_folder(echo_dir: Path) -> None:
+    """With --model-control poll, a new version is served by all workers without a new process."""
+    with Workers(echo_dir, "--model-control", "poll", "--model-poll-s", "0.1") as workers:
+        before = workers.pids()
+        onnx_models.identity(echo_dir, "new", TensorProto.FLOAT, ("batch", "length"))
+        workers.events.await_one("the models of all workers are renewed")
+        for _ in range(8):
+            ask(workers, "new")
+        assert workers.pids() == before
 
 
 def test_staying_clients_are_left(transport: str, shared_dir: Path) -> None:

@@ -127,20 +127,29 @@ def test_endless_runs_are_left(transport: str, odd_models_dir: Path, leaves: boo
     assert leaves != any("still in flight" in event["event"] for event in process.events)
 
 
-def test_endless_inline_runs_are_left(transport: str, odd_models_dir: Path) -> None:
-    """A run in the receiving thread that never ends keeps the transport from all else, and not from the end.
+def test_abandoned_runs_are_ended(transport: str, odd_models_dir: Path) -> None:
+    """A run whose only caller went away is ended, and the next request is answered.
 
-    Runs of the model have been short, which is why this one is in that thread.
+    Runs of the model have been short, but it has a loop: it never runs in the receiving thread, whatever they took.
     """
-    options = ("--models", "laborious", "--max-inline-us", "1000000", "--grace-s", "0.5")
+    options = ("--models", "laborious", "--max-inline-us", "1000000")
     with ServerProcess(odd_models_dir, *options, transport=transport) as process, process.channel() as channel:
         call = model_infer(channel)
         for _ in range(3):
             call(laborious(0), timeout=TIMEOUT_S)
         endless = call.future(laborious(10**9), timeout=TIMEOUT_S)
-        process.events.await_one("slow turn of the receiving thread")
-        assert process.terminate() == 1
-        assert isinstance(endless.exception(), grpc.RpcError)
+        process.events.await_one("slow run")
+        endless.cancel()
+        call(laborious(0), timeout=TIMEOUT_S)
+        assert process.terminate() == 0
+
+
+def test_taken_ports_are_told_first(transport: str, odd_server: ServerProcess, tmp_path: Path) -> None:
+    """A port that another has is told before any model is opened."""
+    port = odd_server.address.rpartition(":")[2]
+    code, stderr = run_until_exit(tmp_path / "none", "--port", port, "--transport", transport)
+    assert code == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in stderr
 
 
 def test_health_of_servers_and_models(odd_server: ServerProcess) -> None:

@@ -69,8 +69,9 @@ def test_metadata_reaches_the_call(channel: grpc.Channel) -> None:
     """A call is told its caller's metadata by name, also a stream's; of a name that is absent, None."""
     metadata = (("authorization", "Bearer x"), ("traceparent", "00-1"), ("x-request-id", "a"), ("x-request-id", "b"))
     expected = b"['Bearer x', '00-1', 'b', None]"
-    assert channel.unary_unary(NAMED)(b"", timeout=TIMEOUT_S, metadata=metadata) == expected
-    assert list(channel.stream_stream(STREAM)(iter([b"", b""]), timeout=TIMEOUT_S, metadata=metadata)) == [expected] * 2
+    assert channel.unary_unary(NAMED, None, None)(b"", timeout=TIMEOUT_S, metadata=metadata) == expected
+    stream = channel.stream_stream(STREAM, None, None)
+    assert list(stream(iter([b"", b""]), timeout=TIMEOUT_S, metadata=metadata)) == [expected] * 2
 
 
 def test_keepalive_pings_end_nothing(served: tuple[Served, Transport]) -> None:
@@ -118,7 +119,7 @@ def test_deadline_cancels_the_call(served: tuple[Served, Transport]) -> None:
 def test_reflection_in_both_versions(channel: grpc.Channel, version: str) -> None:
     """Both versions of reflection list the services and describe themselves."""
     name = f"grpc.reflection.{version}.ServerReflection"
-    ask = channel.stream_stream(f"/{name}/ServerReflectionInfo")
+    ask = channel.stream_stream(f"/{name}/ServerReflectionInfo", None, None)
     question = b"\x22" + bytes([len(name)]) + name.encode()
     listed, described = ask(iter([b"\x3a\x00", question]), timeout=TIMEOUT_S)
     assert b"test.Test" in listed
@@ -163,13 +164,13 @@ def read_until(peer: Peer, found: Callable[[int, int, bytes], bool]) -> bytes:
 
 def test_watch_forgets_its_name(channel: grpc.Channel, served: tuple[Served, Transport]) -> None:
     """A watch of a name that nobody knows says so, and one of a known name follows it."""
-    watch = channel.unary_stream("/grpc.health.v1.Health/Watch")
+    watch = channel.unary_stream("/grpc.health.v1.Health/Watch", None, None)
     unknown = watch(b"\x0a\x07nothing", timeout=TIMEOUT_S)
     states = health_pb2.HealthCheckResponse
-    assert states.FromString(next(unknown)).status == states.SERVICE_UNKNOWN
-    unknown.cancel()
+    assert states.FromString(next(iter(unknown))).status == states.SERVICE_UNKNOWN
+    unknown.cancel()  # type: ignore[no-untyped-call]  # in grpc-stubs
     served[1].set_ready({"known": True})
-    known = watch(b"\x0a\x05known", timeout=TIMEOUT_S)
+    known = iter(watch(b"\x0a\x05known", timeout=TIMEOUT_S))
     assert states.FromString(next(known)).status == states.SERVING
     served[1].set_ready({"known": False})
     assert states.FromString(next(known)).status == states.NOT_SERVING

@@ -50,7 +50,7 @@ def test_callers_id_comes_first(logged: ServerProcess) -> None:
     metadata = (("x-request-id", "from the metadata"),)
     with logged.channel() as channel:
         model_infer(channel)(request("from the message too"), timeout=TIMEOUT_S, metadata=metadata)
-        stream = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+        stream = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer", None, None)
         list(stream(iter([request("in a stream").SerializeToString()]), timeout=TIMEOUT_S))
     assert logged.events.await_one("access", id="from the metadata")["code"] == "OK"
     assert logged.events.await_one("access", id="in a stream")["method"].endswith("/ModelStreamInfer")
@@ -139,7 +139,16 @@ def test_full_queue_does_not_end_the_client(models_dir: Path, data_dir: Path) ->
     limits = ("--max-batch-rows", "1024", "--max-queue-rows", "1024", "--models", "cifar10-cnn")
     with ServerProcess(models_dir, *limits, "--access-log") as server:
         line = ("dataset", "cifar10", "--batch", "1024", "--concurrency", "4", "--limit", "8192", "--json")
-        command = [sys.executable, "-m", "service.client", *line, "--address", server.address, "--data-dir", data_dir]
+        command = [
+            sys.executable,
+            "-m",
+            "service.client",
+            *line,
+            "--address",
+            server.address,
+            "--data-dir",
+            str(data_dir),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=200)
         score: dict[str, Any] = json.loads(done.stdout)
         codes = [event["code"] for event in server.events if event["event"] == "access" and "rows" in event]

@@ -49,7 +49,8 @@ def collector() -> Iterator[tuple[Collector, str]]:
     collector = Collector()
     with ThreadPoolExecutor(2) as threads:
         server = grpc.server(threads)
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
+        add: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server  # it has no types
+        add(collector, server)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         yield collector, f"http://127.0.0.1:{port}"
