@@ -49,26 +49,14 @@ class RequestHead:
     _found: dict[str, str | None] | None = None
     """Values that were asked for: a head is that of many requests where a client repeats itself."""
 
-    def __init__(self, names: Sequence[bytes], values: Sequence[bytes], shape: "_Shape") -> None:
-        """Raises StreamError where the request is malformed, NotGrpc where it is HTTP and not gRPC."""
+    def __init__(self, names: Sequence[bytes], values: Sequence[bytes], path: str) -> None:
         self._names = names
         self._values = values
-        if values[shape.method] != b"POST":
-            raise NotGrpc(405, "gRPC asks by POST")
-        path = values[shape.path]
-        if not path:
-            raise StreamError(ErrorCode.PROTOCOL_ERROR, ":path is empty")
-        self.path = path.decode("latin-1")
-        content_type = values[shape.content_type] if shape.content_type is not None else b""
-        if content_type not in GRPC_CONTENT_TYPES and not content_type.startswith(
-            (b"application/grpc+", b"application/grpc;")
-        ):
-            text = content_type.decode("latin-1")[:80]
-            raise NotGrpc(415, f"gRPC's content-type is application/grpc, not {text!r}")
-        if shape.te is not None and values[shape.te] != b"trailers":
-            raise StreamError(ErrorCode.PROTOCOL_ERROR, "te may say trailers and nothing else")
-        if shape.is_plain:
-            return
+        self.path = path
+
+    def read_optional(self, shape: "_Shape") -> None:
+        """Reads what few requests have; raises StreamError, or NotGrpc for a timeout that is none."""
+        values = self._values
         if shape.timeout is not None:
             self.timeout_s = _timeout(values[shape.timeout])
         if shape.encoding is not None:
@@ -139,42 +127,68 @@ def _fault(names: Sequence[bytes], *, trailers: bool = False) -> str | None:
 _shape = lru_cache(maxsize=256)(_Shape)
 
 
-class HeaderReader:
-    """Reads the header blocks of one connection, each of which may change what the next ones mean.
+def _request_path(method: bytes, path: bytes, content_type: bytes, te: bytes) -> str:
+    """Returns :path; raises StreamError where a request is malformed, NotGrpc where it is HTTP and not gRPC."""
+    if method != b"POST":
+        raise NotGrpc(405, "gRPC asks by POST")
+    if not path:
+        raise StreamError(ErrorCode.PROTOCOL_ERROR, ":path is empty")
+    if content_type not in GRPC_CONTENT_TYPES and not content_type.startswith(
+        (b"application/grpc+", b"application/grpc;")
+    ):
+        text = content_type.decode("latin-1")[:80]
+        raise NotGrpc(415, f"gRPC's content-type is application/grpc, not {text!r}")
+    if te != b"trailers":
+        raise StreamError(ErrorCode.PROTOCOL_ERROR, "te may say trailers and nothing else")
+    return path.decode("latin-1")
 
-    A block that was seen before, and left the table alone, says the same again: 0.1 µs instead of 3.
-    """
+
+_usual_path = lru_cache(maxsize=256)(_request_path)
+MAX_USUAL_BYTES = 1024
+"""Of a request's fields, where its path is worth remembering."""
+
+
+class HeaderReader:
+    """Reads the header blocks of one connection, each of which may change what the next ones mean."""
 
     def __init__(self) -> None:
         self._decoder = Decoder()
         self.known: dict[bytes, RequestHead] = {}
-        """What blocks say that were seen before."""
+        """What blocks say say that left the table alone: a client repeats them, for 0.1 µs instead of 3."""
 
     def read(self, block: bytes) -> RequestHead:
         """Returns a request's head.
 
         Raises ProtocolError, and what is this request's alone: StreamError, HeaderListTooLarge, NotGrpc.
         """
-        head = self.known.get(block)
-        if head is not None:
-            return head
         decoder = self._decoder
         changes = decoder.changes
-        try:
-            fields = decoder.decode(block)
-        except DecodingError as error:
-            raise ProtocolError(ErrorCode.COMPRESSION_ERROR, f"a header block cannot be decoded: {error}") from error
+        fields = self._decode(block)
         unchanged = decoder.changes == changes
         if not unchanged and self.known:
             self.known.clear()
-        if len(fields) > MAX_LIST_BYTES // ENTRY_BYTES:
-            raise HeaderListTooLarge(f"the request has {len(fields)} header fields. Send less metadata.")
+        count = len(fields)
+        if count > MAX_LIST_BYTES // ENTRY_BYTES:
+            raise HeaderListTooLarge(f"the request has {count} header fields. Send less metadata.")
         names, values = zip(*fields, strict=True) if fields else ((), ())
-        shape = _shape(names) if len(fields) <= MAX_SHAPE else _Shape(names)
-        _check_values(b"".join(values), shape.list_bytes)
+        shape = _shape(names) if count <= MAX_SHAPE else _Shape(names)
+        text = b"".join(values)
+        _check_values(text, shape.list_bytes)
         if shape.fault is not None:
             raise StreamError(ErrorCode.PROTOCOL_ERROR, shape.fault)
-        head = RequestHead(names, values, shape)
+        content_type, te = shape.content_type, shape.te
+        head = RequestHead(
+            names,
+            values,
+            (_usual_path if len(text) <= MAX_USUAL_BYTES else _request_path)(
+                values[shape.method],
+                values[shape.path],
+                b"" if content_type is None else values[content_type],
+                b"trailers" if te is None else values[te],
+            ),
+        )
+        if not shape.is_plain:
+            head.read_optional(shape)
         if unchanged and len(block) <= MAX_KNOWN_BLOCK_BYTES:
             if len(self.known) >= MAX_KNOWN_BLOCKS:
                 self.known.clear()
@@ -216,7 +230,7 @@ def _check_values(text: bytes, names_bytes: int) -> None:
         raise HeaderListTooLarge(
             f"the request's header fields have {size} bytes: {MAX_LIST_BYTES} may be. Send less metadata."
         )
-    if b"\n" in text or b"\r" in text or b"\0" in text:
+    if 0x0A in text or 0x0D in text or 0 in text:
         raise StreamError(ErrorCode.PROTOCOL_ERROR, "a field's value has CR, LF or NUL")
 
 

@@ -13,6 +13,7 @@ from service.api.open_inference import InferenceProtocol
 from service.api.request_scanner import scan
 from service.batching.batch import split
 from service.batching.request import Request
+from service.batching.statistics import Statistics
 from service.errors import InvalidRequest, ServiceError, UnknownModel
 from service.pb import open_inference_pb2 as pb
 from service.rpc import Call
@@ -124,6 +125,7 @@ class RecordingBatcher:
 
     def __init__(self) -> None:
         self.request: Request | None = None
+        self.statistics = Statistics()
 
     def submit(self, request: Request) -> None:
         self.request = request
@@ -169,7 +171,7 @@ class Asked:
         spec = ModelSpec(tuple(tensors[:2]), tuple(tensors[2:]))
         session = SimpleNamespace(spec=spec, metadata=SimpleNamespace(labels=()))
         self._endpoint: Any = SimpleNamespace(name="sum", version="1", session=session, batcher=self.batcher)
-        repository: Any = SimpleNamespace(find=self._find)
+        repository: Any = SimpleNamespace(find=self._find, epoch=0, on_change=lambda _: None)
         self._protocol = InferenceProtocol(repository, server_name="x", server_version="1", is_ready=lambda: True)
 
     def _find(self, name: str, version: str = "") -> Any:

@@ -42,6 +42,24 @@ def test_garbage_as_the_library_does(blocks: list[bytes]) -> None:
         assert fields == by_library(library, block)
 
 
+CODED = st.binary(max_size=100) | st.lists(
+    st.sampled_from([b"\xff", b"\x1f", b"\x00", b"\x3f", b"\xfe"]), max_size=100
+).map(b"".join)
+
+
+@given(CODED)
+def test_huffman_as_the_library_does(text: bytes) -> None:
+    """Octets said to be in Huffman's code are refused where the library refuses them, or mean the same."""
+    block = b"\x00\x01a" + bytes([0x80 | len(text)]) + text
+    try:
+        expected = by_library(hpack.Decoder(LIST_BYTES), block)
+    except hpack.HPACKError:
+        with pytest.raises(DecodingError, match="a string"):
+            Decoder().decode(block)
+    else:
+        assert Decoder().decode(block) == expected
+
+
 @given(FIELDS, st.data())
 def test_cut_block_is_its_beginning(fields: list[Field], data: st.DataObject) -> None:
     """A block that is cut is refused, or is the beginning of the whole."""
