@@ -130,7 +130,7 @@ class ImageClassifier:
 
         def complete(result: TensorMap | Exception) -> None:
             if isinstance(result, Exception):
-                outcomes.fail(call, options.explain(result), options.endpoint)
+                outcomes.fail(call, options.explain(result, call), options.endpoint)
                 return
             try:
                 response = options.response_of_one(result)
@@ -139,7 +139,8 @@ class ImageClassifier:
             else:
                 outcomes.respond(call, response, options.endpoint)
 
-        request = Request(
+        call.model = options.endpoint
+        request = call.request = Request(
             {"images": pixels},
             1,
             complete,
