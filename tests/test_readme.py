@@ -26,6 +26,8 @@ PROGRAMS = (
     "service.client classify",
     "service.client dataset",
     "service.client infer",
+    "service.client top",
+    "service.client infer",
     "service.health_check",
     "service.tune",
     "training.data",

@@ -49,8 +49,10 @@ MAX_BLOCK_BYTES, MAX_BLOCK_PARTS = 65_536, 64
 """Of one header block, compressed, and the frames it may come in."""
 MAX_TURN_FRAMES = 512
 """Frames, and messages of frames, that are read before it is other connections' turn."""
-WORK_BYTES = 256
+WORK_BYTES = 64
 """Of a header block, that count as a frame more."""
+RESET_WORK = 3
+"""What a stream that is refused or reset here counts more."""
 MAX_PENDING_BYTES = 2**26
 """Of answers that the client's windows hold back, beyond which it gets no new ones."""
 STREAM_PENDING_BYTES = 2**16
@@ -184,6 +186,7 @@ class Connection:
         self._admitted = LAST_STREAM_ID  # streams beyond are refused: GOAWAY said so
         self._goaway_sent = False
         self._window_changes = 0
+        self._work = 0  # of this turn, beside frames, in frames
         # Receiving: octets of DATA so far, and how many may be.
         self._received = 0
         self._granted = frames.DEFAULT_WINDOW
@@ -213,11 +216,10 @@ class Connection:
         if self._buffer:
             data = self._buffer + data
         self._buffer, self._has_frames = data, False
-        left = MAX_TURN_FRAMES
+        left, self._work = MAX_TURN_FRAMES, 0
         if self._backlog:
-            for event in self._read_backlog():
-                left -= 1
-                yield event
+            yield from self._read_backlog()
+            left, self._work = left - self._work, 0
             if self._backlog:
                 self._has_frames = True
                 return
@@ -258,6 +260,7 @@ class Connection:
                             head = self._reader.read(block)
                         except (StreamError, HeaderListTooLarge, NotGrpc) as error:
                             self._refuse(stream_id, flags, error)
+                            left -= RESET_WORK
                             yield from self._take_events()
                             continue
                     stream = streams[stream_id] = Stream(stream_id, head)
@@ -286,6 +289,8 @@ class Connection:
                                 continue
                             self._received -= stop - start
             self._receive_frame(kind, flags, stream_id & STREAM_ID_MASK, data, start, stop)
+            if self._work:
+                left, self._work = left - self._work, 0
             if self._events:
                 left -= len(self._events)
                 yield from self._take_events()
@@ -589,12 +594,12 @@ class Connection:
             return
         if deframer is not None:
             try:
-                message = deframer.next_message()
-                if message is None and stream.half_closed and deframer.is_partial and not deframer.has_message:
-                    raise InvalidRequest("the request ends in the middle of a message")
+                message = _next_message(deframer, half_closed=stream.half_closed)
             except Exception as error:
                 self._reject(stream, error)
                 return
+            finally:
+                self._work += deframer.take_work()
             more = deframer.has_message
             if message is not None:
                 last = stream.half_closed and not more and not deframer.is_partial
@@ -609,18 +614,12 @@ class Connection:
 
     def _read_backlog(self) -> Iterator[Event]:
         """Yields messages of the streams that have more than one, in turn, as many as are a turn's."""
-        for _ in range(MAX_TURN_FRAMES):
-            if not self._backlog:
-                return
+        while self._backlog and self._work < MAX_TURN_FRAMES:
             stream = self._backlog.pop(next(iter(self._backlog)))
-            if stream.closed:
-                continue
-            inflating = stream.deframer is not None and stream.deframer.is_inflating
-            self._read_messages(stream)
-            if self._events:
+            self._work += 1
+            if not stream.closed:
+                self._read_messages(stream)
                 yield from self._take_events()
-            if inflating:
-                return  # a step of decompression is a turn's work
 
     def _grant(self, stream: Stream) -> None:
         """Opens the stream's window again, once half of it is used: for all of a message that has begun."""
@@ -727,6 +726,7 @@ class Connection:
 
     def _reset(self, stream_id: int, code: ErrorCode) -> None:
         stream = self.streams.get(stream_id)
+        self._work += RESET_WORK
         self._output.append(frames.rst_stream(stream_id, code))
         if stream is None:
             self._remember_ignored(stream_id)
@@ -839,6 +839,14 @@ def _unpadded(data: bytes, start: int, stop: int) -> tuple[int, int]:
     if start == stop or data[start] >= stop - start:
         raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "more padding than frame")
     return start + 1, stop - data[start]
+
+
+def _next_message(deframer: MessageDeframer, *, half_closed: bool) -> bytes | None:
+    """Returns a message if one is complete; raises what the deframer does, or InvalidRequest for half of one."""
+    message = deframer.next_message()
+    if message is None and half_closed and deframer.is_partial and not deframer.has_message:
+        raise InvalidRequest("the request ends in the middle of a message")
+    return message
 
 
 def _check_content(stream: Stream, *, ended: bool) -> None:

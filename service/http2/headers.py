@@ -143,7 +143,7 @@ class HeaderReader:
     def __init__(self) -> None:
         self._decoder = Decoder()
         self.known: dict[bytes, RequestHead] = {}
-        """What blocks say say that left the table alone: a client repeats them, for 0.1 µs instead of 3."""
+        """What blocks say that left the table alone: a client repeats them, for 0.1 µs instead of 3."""
 
     def read(self, block: bytes) -> RequestHead:
         """Returns a request's head.

@@ -1,5 +1,6 @@
 """The core's own promises, in memory: windows, turns, bounds, GOAWAY, and nothing left behind."""
 
+import gzip
 import random
 from collections.abc import Iterator
 
@@ -22,7 +23,7 @@ from service.http2.connection import (
     ResponseDrained,
     Stream,
 )
-from service.http2.deframer import ReceiveBudget
+from service.http2.deframer import INFLATE_BYTES, ReceiveBudget
 from tests.conformance.outcome import read, split
 from tests.service.rpc.peer import message, request_fields
 
@@ -132,6 +133,24 @@ def test_messages_of_a_frame_are_bounded() -> None:
     assert len(events) <= MAX_TURN_FRAMES + 1
     assert client.connection.has_unread
     assert len(events) + len(client.receive(b"")) == 3000
+
+
+def test_decompression_is_a_turns_work() -> None:
+    """Messages that unpack to a megabyte each come one a turn, whether in streams of their own or in one."""
+    client = Client()
+    client.budget.max_message_bytes = client.budget.max_connection_bytes = 2 * INFLATE_BYTES
+    packed = message(gzip.compress(bytes(INFLATE_BYTES)), flag=1)
+    wire = b"".join(
+        client.head(stream, ("grpc-encoding", "gzip")) + frames.frame(frames.DATA, 1, stream, packed)
+        for stream in range(1, 21, 2)
+    )
+    wire += client.head(21, ("grpc-encoding", "gzip")) + frames.frame(frames.DATA, 1, 21, packed * 10)
+    turns = [list(client.connection.receive_data(wire))]
+    while client.connection.has_unread:
+        turns.append(list(client.connection.receive_data(b"")))
+    found = [sum(isinstance(event, MessageReceived) for event in events) for events in turns]
+    assert sum(found) == 20
+    assert max(found) == 1
 
 
 def test_paused_stream_gets_no_window() -> None:
