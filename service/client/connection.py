@@ -23,7 +23,7 @@ _SERVICE_CONFIG = json.dumps(
     {
         "methodConfig": [
             {
-                "name": [{"service": SERVICE}, {"service": INFERENCE_SERVICE}],
+                "name": [{"service": SERVICE}],
                 "retryPolicy": {
                     "maxAttempts": 5,
                     "initialBackoff": "0.1s",

@@ -278,6 +278,15 @@ def test_calls_outlive_a_restart(models_dir: Path) -> None:
         loop.run(other.close())
 
 
+def test_absent_servers_are_not_late(nobody: str) -> None:
+    """A time limit that passes before all attempts are made does not hide that no server is there."""
+    with Client(nobody, timeout_s=0.3) as client:
+        with pytest.raises(ServerUnavailable, match="no server answers at"):
+            client.infer("any", {"x": LEFT})
+        with pytest.raises(ServerUnavailable, match="no server answers at"):
+            client.classify(b"any", model="any")
+
+
 def test_servers_gone_are_told(models_dir: Path) -> None:
     """A server that does not come back within the time limit is told as absent."""
     with ServerProcess(models_dir, "--models", "mnist-tiny") as gone, Client(gone.address, timeout_s=2) as client:
