@@ -57,6 +57,9 @@ RUN set -eu; \
     PYTHONPYCACHEPREFIX=/package/pycache python3 -m compileall -q --invalidation-mode unchecked-hash \
         /opt/convserve/lib/python*/site-packages/service; \
     chmod -R a+rX,go-w /package /models
+# What is in the image, for scanners: /usr/share/doc/convserve/sbom.json, CycloneDX.
+COPY deploy/sbom.py ./
+RUN mkdir /sbom && python3 sbom.py /sbom/sbom.json /opt/convserve/lib/python*/site-packages /models /var/lib/dpkg/status
 
 
 FROM ${BASE}
@@ -76,6 +79,7 @@ COPY --from=dependencies /opt/convserve /opt/convserve
 COPY --from=package /package /opt/convserve
 # The bundled models; a volume on /models takes their place.
 COPY --from=package /models /models
+COPY --from=package /sbom /usr/share/doc/convserve
 
 # PYTHONSAFEPATH: `python -m service` never takes a `service` from the working folder.
 # NVIDIA_DRIVER_CAPABILITIES: by default, older NVIDIA runtimes leave out what computes; others do not read it.

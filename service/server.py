@@ -138,7 +138,7 @@ def running(
         repository = Repository(settings.default_versions)
         control = stack.enter_context(
             open_models(
-                _loader(settings, EndpointOpener(chosen, options, flush_scope, busy), repository),
+                _loader(settings, EndpointOpener(chosen, options, flush_scope, busy, digests=reuse_port), repository),
                 repository,
                 _control(settings),
             )

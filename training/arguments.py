@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from training.command import add_options
+from training.command import Parser, add_options
 from training.recipes import RECIPES
 
 PRECISIONS = ("fp32", "int8", "fp16")
@@ -119,7 +119,7 @@ def _unknown(parser: argparse.ArgumentParser, name: str) -> NoReturn:
 
 def make_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training.export",
         description="Train networks by their recipes, export each as one self-describing ONNX file, and prove that\n"
         "NumPy, PyTorch and ONNX Runtime agree about it before it is put in place. A training that was\n"

@@ -1,9 +1,12 @@
 """What the commands of this package share: options, an exit status, and one sentence on stderr for what went wrong."""
 
 import argparse
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from rich.console import Console
 
@@ -35,6 +38,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong command line in one sentence, without the usage above it, which `--help` has."""
+
+    def error(self, message: str) -> NoReturn:
+        """Report what is wrong, and end the process with status 2."""
+        self.exit(2, f"error: {message} (--help shows all options)\n")
+
+
 def add_options(parser: argparse._ActionsContainer, *names: str) -> None:
     """Give a parser, or a group of one, some of `OPTIONS`."""
     for name in names:
@@ -44,7 +55,13 @@ def add_options(parser: argparse._ActionsContainer, *names: str) -> None:
 def exit_status(work: Callable[[], object], interrupted: str) -> int:
     """Run a command's work; gives 0, 1 (a sentence says why), or 130 with what is true after Ctrl-C."""
     try:
-        work()
+        with interrupt_remembered() as was_interrupted:
+            try:
+                work()
+            except Exception:
+                if was_interrupted():  # code of C made another error of it
+                    raise KeyboardInterrupt from None
+                raise
     except TrainingError as error:
         return fail(str(error))
     except OSError as error:
@@ -55,6 +72,28 @@ def exit_status(work: Callable[[], object], interrupted: str) -> int:
     except KeyboardInterrupt:
         return fail(f"interrupted; {interrupted}", status=130)
     return 0
+
+
+@contextmanager
+def interrupt_remembered() -> Iterator[Callable[[], bool]]:
+    """While the block runs, remember whether Ctrl-C was pressed; it raises KeyboardInterrupt as always.
+
+    A process that ignores the signal goes on ignoring it.
+    """
+    pressed: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        signal.default_int_handler(number, frame)
+
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, remember)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def fail(sentence: str, status: int = 1) -> int:

@@ -2,6 +2,8 @@
 
 TrainingError
 ├── DataError        a data set is missing, damaged or cannot be downloaded
+├── BusyError        another process is making the same model or checkpoint
+├── PlaceError       a folder cannot take what is to be made: no folder, not writable, or no room
 ├── DeviceError      the device that was asked for is not there
 ├── CheckpointError  a checkpoint is damaged, or belongs to another network or recipe
 ├── DivergedError    the loss is no longer a finite number
@@ -16,6 +18,14 @@ class TrainingError(Exception):
 
 class DataError(TrainingError):
     """A data set is missing, damaged or cannot be downloaded."""
+
+
+class BusyError(TrainingError):
+    """Another process is making the same model or checkpoint."""
+
+
+class PlaceError(TrainingError):
+    """A folder cannot take what is to be made: it is none, cannot be written to, or has no room."""
 
 
 class DeviceError(TrainingError):

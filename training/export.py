@@ -11,15 +11,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from training import arguments
-
 
 def main(line: Sequence[str] | None = None) -> int:
     """Run ``python -m training.export``; gives the exit status: 0, 1 (a sentence says why), or 130 (interrupted)."""
-    args = arguments.read(line)
-    with interrupt_ends_process():  # PyTorch and ONNX Runtime take seconds to import
-        from training import pipeline
-    return pipeline.run(args)
+    with interrupt_ends_process():
+        from training import arguments
+
+        args = arguments.read(line)
+        from training import pipeline  # after help and refusals: PyTorch and ONNX Runtime take seconds to import
+    try:
+        return pipeline.run(args)
+    except KeyboardInterrupt:  # before or after the work, which answers it with a sentence of its own
+        os.write(2, b"error: interrupted; what was finished is kept\n")
+        return 130
 
 
 @contextmanager
@@ -45,4 +49,6 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # there is nothing left to interrupt
+    sys.exit(status)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
+import torch
 from rich.console import Console
 
 from training import checkpoint, onnx_file, publish, tables
@@ -18,7 +19,9 @@ from training.data import Dataset, default_data_dir, load
 from training.data.folder import load_folder
 from training.device import choose_device
 from training.errors import DataError
-from training.networks import NETWORKS
+from training.files import check_place
+from training.lock import hold, refuse_if_held
+from training.networks import NETWORKS, count_parameters
 from training.recipes import RECIPES, Recipe, teacher_of
 from training.renew import renew_all
 from training.report.measure import parse_metadata
@@ -27,6 +30,8 @@ from training.tables import Export, path_of
 from training.train import train
 
 Variant = Literal["int8", "fp16"]
+# Bytes that a report, a table of epochs and all metadata stay below.
+SMALL_FILES = 8_000_000
 VARIANTS: tuple[Variant, ...] = ("int8", "fp16")
 
 
@@ -46,14 +51,19 @@ def run(args: Arguments) -> int:
                 exports.append(export)  # noqa: PERF402
 
     status = exit_status(work, "epochs that were finished are kept, and the same command goes on from there")
-    if exports:
-        console.print(tables.of_exports(exports))
-    return status
+
+    def show() -> None:
+        if exports:
+            console.print(tables.of_exports(exports))
+
+    shown = exit_status(show, "files that were made are kept")
+    return status or shown
 
 
 def jobs(args: Arguments, console: Console) -> Iterator[tuple[Recipe, Callable[[], Dataset]]]:
     """Give each recipe that is asked for, with a function that reads its data; an up-to-date file needs none."""
     if args.own is not None:
+        refuse_if_held(lock_of(args.models_dir, args.own.name), args.own.name)  # before the images are read
         data = load_folder(args.own.folder, NETWORKS[args.own.network].shape, console)
         yield customise(recipe_for(data, args.own.network, args.own.name), args), lambda: data
     for name in args.names:
@@ -74,6 +84,7 @@ def recipe_for(data: Dataset, network: str, name: str) -> Recipe:
         distillation_weight=0.0,
         distillation_temperature=0.0,
         ema_decay=min(recipe.ema_decay, round(1 - 1 / steps, 4)),  # over the last epoch at most, however short it is
+        hold_out_test_set=True,  # what is seen every epoch is chosen by in the end
         digest=data.digest(),
     )
 
@@ -128,12 +139,28 @@ def make_fp32(recipe: Recipe, read_data: Callable[[], Dataset], args: Arguments,
         return Export(path, metadata, None, "kept")
     started = time.perf_counter()
     device = choose_device(args.device)
-    data = read_data()
-    path_of_checkpoint = checkpoint.path_of(args.checkpoints_dir, recipe)
-    training = train(recipe, data, device, path_of_checkpoint, console, teacher_of(recipe, args.epochs))
-    console.print(f"{recipe.name}: exporting and comparing", soft_wrap=True)
-    metadata, differences = publish.publish(recipe, training, data, path)
+    check_places(recipe, path.parent, args.checkpoints_dir)
+    with hold(lock_of(args.models_dir, recipe.name), recipe.name):
+        data = read_data()
+        path_of_checkpoint = checkpoint.path_of(args.checkpoints_dir, recipe)
+        training = train(recipe, data, device, path_of_checkpoint, console, teacher_of(recipe, args.epochs))
+        console.print(f"{recipe.name}: exporting and comparing", soft_wrap=True)
+        metadata, differences = publish.publish(recipe, training, data, path)
     return Export(path, metadata, differences, f"{time.perf_counter() - started:.0f} s")
+
+
+def lock_of(models_dir: Path, name: str) -> Path:
+    """Name the file that a process locks while it makes a model; hidden, so that no server takes it for one."""
+    return models_dir / f".{name}.lock"
+
+
+def check_places(recipe: Recipe, folder: Path, checkpoints_dir: Path) -> None:
+    """Raise PlaceError where what a training leaves cannot be put, before it begins."""
+    with torch.device("meta"):
+        weights = 4 * count_parameters(NETWORKS[recipe.network].build())
+    # The weights, their average and two numbers of the optimizer for each, beside the checkpoint of the epoch before.
+    check_place(checkpoints_dir, 8 * weights + SMALL_FILES, "--checkpoints-dir")
+    check_place(folder, weights + SMALL_FILES, "--models-dir")
 
 
 def make_variant(
@@ -145,9 +172,11 @@ def make_variant(
         if is_made_from(metadata, fp32.metadata):
             return Export(path, metadata, None, "up to date")
     started = time.perf_counter()
-    data = read_data()
-    console.print(f"{fp32.name}: making and comparing {precision}", soft_wrap=True)
-    metadata = publish.publish_variant(precision, data, fp32.path, path)
+    name = f"{fp32.name}-{precision}"
+    with hold(lock_of(args.models_dir, name), name):
+        data = read_data()
+        console.print(f"{fp32.name}: making and comparing {precision}", soft_wrap=True)
+        metadata = publish.publish_variant(precision, data, fp32.path, path)
     return Export(path, metadata, None, f"{time.perf_counter() - started:.0f} s")
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from training import checkpoint
 from training.arguments import positive
-from training.command import add_options, exit_status
+from training.command import Parser, add_options, exit_status
 from training.data import Dataset, default_data_dir, load
 from training.device import choose_device
 from training.errors import ModelFileError
@@ -74,7 +74,7 @@ def first_loss(recipe: Recipe, data: Dataset, args: argparse.Namespace, console:
 
 def main(line: list[str] | None = None) -> int:
     """Run ``python -m training.reproduce``; gives the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training.reproduce",
         description="Train the documents' recipes by several seeds, and write a page that sets their numbers beside "
         "ours. What has a finished checkpoint is only measured; what was interrupted goes on.",

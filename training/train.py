@@ -29,6 +29,7 @@ from training.data import Dataset, augment
 from training.device import arithmetic_for, autocast, describe, disable_malloc_trim
 from training.errors import DivergedError
 from training.kernels.muon import Muon
+from training.lock import hold
 from training.networks import NETWORKS, Preprocess
 from training.progress import TrainingProgress
 from training.recipes import Recipe
@@ -65,8 +66,16 @@ def train(
     it has one: that happens first, with a checkpoint in the same folder, unless there is nothing left to learn.
 
     Raises CheckpointError for a checkpoint of another network or recipe, and DivergedError, with the last checkpoint
-    left as it was, when the loss is no longer finite. KeyboardInterrupt passes through: finished epochs are on disk.
+    left as it was, when the loss is no longer finite, and BusyError while another process trains it. KeyboardInterrupt
+    passes through: finished epochs are on disk.
     """
+    with hold(path.with_suffix(".lock"), f"the checkpoint {path}"):
+        return _train(recipe, data, device, path, console, teacher)
+
+
+def _train(
+    recipe: Recipe, data: Dataset, device: torch.device, path: Path, console: Console, teacher: Recipe | None
+) -> Training:
     if (recipe.teacher or None) != (teacher and teacher.name):
         raise ValueError(f"{recipe.name} is taught by {recipe.teacher or 'nobody'}, not by {teacher and teacher.name}")
     saved = checkpoint.load(path, recipe)

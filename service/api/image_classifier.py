@@ -57,6 +57,7 @@ class ImageClassifier:
         self._writers: dict[tuple[str, str], ClassificationWriter] = {}
         self._options = lru_cache(MAX_OPTIONS)(self._find_out)
         self._epoch = repository.epoch
+        repository.on_change(self._forget)
 
     @property
     def methods(self) -> Methods:
@@ -69,6 +70,7 @@ class ImageClassifier:
     def classify(self, call: Call) -> None:
         """Reads and checks; pictures that the model takes as they are, or nearly, go straight to the batcher."""
         if self._epoch != self._repository.epoch:
+            self._epoch = self._repository.epoch
             self._forget()
         known = self._known.find(call.payload)
         if known is not None:
@@ -168,7 +170,6 @@ class ImageClassifier:
 
     def _forget(self) -> None:
         """Forgets all that was known of models that may be served no longer."""
-        self._epoch = self._repository.epoch
         self._known.clear()
         self._writers.clear()
         self._options.cache_clear()

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError, Message
 from service.errors import InvalidRequest, Unsupported
 from service.pb import open_inference_pb2 as pb
 from service.rpc import Call, ImmediateMethod, Methods
+from service.rpc.call import DeferredMethod
 from service.runtime.model_control import ModelControl
 from service.runtime.repository import Repository
 
@@ -30,8 +31,8 @@ class ModelRepository:
         """The RPCs by full name."""
         return Methods(
             deferred={
-                f"/{SERVICE}/RepositoryModelLoad": self._load,
-                f"/{SERVICE}/RepositoryModelUnload": self._unload,
+                f"/{SERVICE}/RepositoryModelLoad": _refusing(self._load),
+                f"/{SERVICE}/RepositoryModelUnload": _refusing(self._unload),
             },
             immediate={f"/{SERVICE}/RepositoryIndex": ImmediateMethod(pb.RepositoryIndexRequest, self._index)},
         )
@@ -68,6 +69,18 @@ class ModelRepository:
         if names:
             raise Unsupported(f"unload parameters are not supported: {', '.join(names)}")
         self._control.unload(_name(message.model_name), partial(_answer, call, pb.RepositoryModelUnloadResponse()))
+
+
+def _refusing(method: DeferredMethod) -> DeferredMethod:
+    """Has what the method raises answer its call: what reaches the transport counts as inference that failed."""
+
+    def serve(call: Call) -> None:
+        try:
+            method(call)
+        except Exception as error:
+            call.fail(error)
+
+    return serve
 
 
 def _name(name: str) -> str:

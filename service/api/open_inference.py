@@ -44,6 +44,7 @@ class InferenceProtocol:
         self._model_errors = model_errors or ModelErrors()
         self._plans = InferPlans()
         self._epoch = repository.epoch
+        repository.on_change(self._plans.clear)  # else they would keep what is served no longer until the next request
 
     @property
     def methods(self) -> Methods:

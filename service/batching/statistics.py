@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from service.metrics.predictions import Predictions
 
 GATHERED = 64
-"""Runs whose times are put aside and counted together: behind a run of the model, code and data have left the caches."""
+"""Runs whose times are put aside and counted together: after a run, code and data have left the caches."""
 
 
 @dataclass

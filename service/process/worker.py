@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import structlog
@@ -28,6 +27,7 @@ CLOSE_S = 5.0
 
 EXIT_FAILED = 70
 """EX_SOFTWARE of sysexits.h."""
+WAKEUP_BYTES = 64
 LOG_S = 0.1
 """What the log's thread has to write the last line."""
 
@@ -135,7 +135,11 @@ class StopSignals:
         self.stop = False
         self._is_worker = is_worker
         self._serves = False
-        self._wakeups: SimpleQueue[None] = SimpleQueue()  # may be put to by a signal that interrupts its get
+        self._handed_over = False
+        # Written to at the moment of a signal: a lock that the main thread is about to wait for would miss it.
+        self._wakeup_read, self._wakeup_write = os.pipe()
+        os.set_blocking(self._wakeup_write, False)
+        signal.set_wakeup_fd(self._wakeup_write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
         self._reload: Callable[[], None] | None = None
@@ -155,18 +159,24 @@ class StopSignals:
 
     def wait(self) -> None:
         """Blocks until there is an order."""
-        self._wakeups.get()
+        while not (self.stop or self._handed_over):
+            os.read(self._wakeup_read, WAKEUP_BYTES)
 
     def hand_over(self) -> None:
         """Another has the slot."""
-        self._wakeups.put(None)
+        self._handed_over = True
+        self._wake()
 
     def supervisor_ended(self) -> None:
         """Means stop: a worker does not outlive its supervisor."""
         if not self._serves:
             os._exit(0)
         self.stop = True
-        self._wakeups.put(None)
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full: the main thread wakes in any case
+            os.write(self._wakeup_write, b"\0")
 
     def _receive(self, number: int, _frame: object) -> None:
         if not self._serves:
@@ -174,7 +184,6 @@ class StopSignals:
         if self.stop and not self._is_worker:
             os._exit(128 + number)  # by ourselves: process 1 of a container cannot be ended by a signal's default
         self.stop = True
-        self._wakeups.put(None)
 
     def _receive_reload(self, _number: int, _frame: object) -> None:
         self._reload_asked = True

@@ -50,7 +50,7 @@ class Endpoint:
     batcher: Batcher
     file: VersionFile
     digest: str
-    """SHA-256 of the file, and of those beside it that may belong to it."""
+    """SHA-256 of the file, and of those beside it that may belong to it; empty if nothing compares it."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,13 @@ class EndpointOpener:
     """All results of a run are delivered within it."""
     busy: threading.Event | None = None
     """Set when a long run begins."""
+    digests: bool = False
+    """True if files are hashed, so that several processes can tell whether they have the same."""
 
     def open(self, name: str, version: int, file: VersionFile) -> Endpoint:
         """Opens, proves and warms; the batcher does not run yet. Raises ModelRejected or ProviderUnavailable."""
         check_file(file.path)
-        digest = _digest(file.path)
+        digest = _digest(file.path) if self.digests else ""
         config, options = file.config, self._options_for(file.config)
         chosen = options.batching.get(name, options.batching.get("", "auto"))
         if config.max_batch_size == 0 and chosen == "auto":

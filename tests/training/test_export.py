@@ -213,6 +213,8 @@ def test_own_images_from_folder_to_server(image_folder: Path, tmp_path: Path, ex
     recipe = json.loads(metadata["recipe"])
     assert (metadata["dataset"], json.loads(metadata["labels"])) == ("folder", ["cat", "frog", "ship"])
     assert (metadata["test_images"], recipe["epochs"], recipe["flip"]) == ("12", 2, False)
+    assert "test " not in "".join(row for row in text.splitlines() if "epoch " in row)
+    assert [epoch["test_accuracy"] for epoch in json.loads(metadata["history"])] == [None, None]
     assert metadata["architecture"].endswith("Linear 512→3")
     assert recipe["translation_pixels"] == RECIPES["cifar10-cnn"].translation_pixels
     assert json.loads(path.with_name("report.json").read_text())["test"]["images"] == 12
@@ -348,7 +350,10 @@ def test_wrong_command_line_is_sentence(
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    assert sentence in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert sentence in told
+    assert told.count("\n") == 1
 
 
 def test_help_explains_every_option() -> None:
@@ -362,8 +367,9 @@ def test_help_explains_every_option() -> None:
     assert "torch" not in finished.stderr
 
 
-def test_ctrl_c_during_imports_is_sentence() -> None:
-    """Ctrl-C while libraries are imported is a sentence.
+@pytest.mark.parametrize("module", ["rich", "numpy"])
+def test_ctrl_c_during_imports_is_sentence(module: str) -> None:
+    """Ctrl-C while libraries are imported is a sentence: those of the command line, and those of the work.
 
     A real signal, sent when the first of many is there; the interpreter names them as they come.
     """
@@ -371,7 +377,7 @@ def test_ctrl_c_during_imports_is_sentence() -> None:
     with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         before = [next(process.stderr)]
-        while "numpy" not in before[-1]:
+        while module not in before[-1]:
             before.append(next(process.stderr))
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read().splitlines()
@@ -379,6 +385,15 @@ def test_ctrl_c_during_imports_is_sentence() -> None:
     assert status == 130
     assert rest[-1] == "error: interrupted before anything was begun"
     assert all(line.startswith("import time:") for line in [*before, *rest[:-1]])
+
+
+def test_unusable_place_is_told_before_training(image_folder: Path, tmp_path: Path, export: FrontDoor) -> None:
+    """A models folder that is none is a sentence before the first epoch."""
+    (tmp_path / "file").write_text("a file")
+    status, text = export(*own(image_folder, "cifar10-tiny"), "--models-dir", tmp_path / "file")
+    assert (status, "epoch" in text) == (1, False)
+    assert f"error: {tmp_path}/file is no folder, so nothing can be put into {tmp_path}/file/my-model/1; name" in text
+    assert files_in(tmp_path) == {"file"}
 
 
 def test_missing_data_writes_nothing(tmp_path: Path, export: FrontDoor) -> None:

@@ -1,6 +1,7 @@
 """A folder of class folders becomes a data set, the same one every time; what cannot be trained on is a sentence."""
 
 import io
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -161,6 +162,12 @@ def a_broken_image(folder: Path) -> None:
     (folder / "dog" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
 
 
+def all_in_test(folder: Path) -> None:
+    for part in ("train", "test"):
+        copies(folder / part / "cat", 2)
+        copies(folder / part / "dog", 2)
+
+
 def copies(folder: Path, count: int) -> None:
     folder.mkdir(parents=True)
     for number in range(count):
@@ -179,6 +186,7 @@ def copies(folder: Path, count: int) -> None:
         (a_class_that_test_lacks, ["{}/train/dog is a class, and {}/test has none of that name; training and test"]),
         (an_empty_class_in_test, ["{}/test/dog holds no images"]),
         (a_name_that_is_no_text, [r"the class folder 'd\nog' in {} has a name that is no text; rename it"]),
+        (all_in_test, ["each training image of 'cat' is an image of another part too", "; add others"]),
         (a_broken_image, ["cannot be decoded: {}/dog/1.png (", "; mend or remove what is broken"]),
     ],
 )
@@ -199,3 +207,22 @@ def test_absent_folder_is_a_sentence(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file")
     with pytest.raises(DataError, match=f"there is no folder {tmp_path / name}; name the one with your class folders"):
         load_folder(tmp_path / name, COLOUR)
+
+
+def test_images_in_two_parts_are_dropped(cifar10: Dataset, tmp_path: Path) -> None:
+    """What test and training share is left out of training, and told: copies, links, and other lossless formats."""
+    save_images(tmp_path / "train", cifar10, {"cat": 6, "frog": 4})
+    save_images(tmp_path / "test", cifar10, {"cat": 3, "frog": 3}, skip=10)
+    before = load_folder(tmp_path, COLOUR)
+    test = tmp_path / "test" / "cat"
+    shutil.copy(test / "000.PNG", tmp_path / "train" / "cat" / "copy.png")
+    (tmp_path / "train" / "frog" / "link.jpg").symlink_to(test / "001.jpg")
+    with Image.open(test / "002.PNG") as image:
+        image.save(tmp_path / "train" / "cat" / "format.bmp")
+    said = io.StringIO()
+    data = load_folder(tmp_path, COLOUR, Console(file=said))
+    assert sizes(data) == sizes(before) == (10, 0, 6)
+    assert torch.equal(data.test_images.sort(0).values, before.test_images.sort(0).values)
+    assert torch.equal(data.train_images.sort(0).values, before.train_images.sort(0).values)
+    assert "left out of training: 3 whose pixels another part has too, such as " in said.getvalue()
+    assert "10 images to train, 0 to validate, 6 to test" in said.getvalue()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import signal
 from pathlib import Path
 
@@ -14,14 +15,15 @@ from torch import nn
 from training import checkpoint
 from training.arguments import read
 from training.data import Dataset
-from training.errors import CheckpointError, DivergedError
+from training.errors import BusyError, CheckpointError, DivergedError
 from training.export import main
+from training.lock import hold, refuse_if_held
 from training.networks import NETWORKS, Preprocess
 from training.pipeline import customise
 from training.recipes import RECIPES, Recipe
 from training.train import Training, make_optimizer, rate_schedule, train
 
-from .samples import CPU, ConsoleThatInterrupts, part, start
+from .samples import CPU, ConsoleThatInterrupts, part, run, start
 
 EPOCHS = 20
 """Of a training that is to be cut off: about a tenth of a second each."""
@@ -316,3 +318,32 @@ def test_ctrl_c_leaves_usable_checkpoint(tmp_path: Path, image_line: tuple[str |
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["own-seed0.csv", "own-seed0.pt"]
     state = torch.load(tmp_path / "own-seed0.pt", weights_only=True)
     assert 1 <= len(state["history"]) < EPOCHS
+
+
+def test_second_export_is_refused_at_once(tmp_path: Path, image_line: tuple[str | Path, ...]) -> None:
+    """While a model is made, another process that would make it is refused, with the first one's process id.
+
+    By its name, and by its checkpoint where the models folder is another.
+    """
+    folders = ("--models-dir", tmp_path / "m", "--checkpoints-dir", tmp_path / "c")
+    with start("training.export", *image_line, *folders) as process:
+        assert process.stdout is not None
+        assert any(line.startswith(f"own: epoch 1/{EPOCHS}") for line in process.stdout)
+        second = run("training.export", *image_line, *folders)
+        third = run("training.export", *image_line, "--models-dir", tmp_path / "n", *folders[2:])
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    by = f"is being made by process {process.pid}; wait until it has ended, or stop it\n"
+    assert (second.returncode, second.stdout, second.stderr) == (1, "", f"error: own {by}")
+    assert (third.returncode, third.stderr) == (1, f"error: the checkpoint {tmp_path}/c/own-seed0.pt {by}")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["c"]
+    assert sorted(entry.name for entry in (tmp_path / "c").iterdir()) == ["own-seed0.csv", "own-seed0.pt"]
+
+
+def test_lock_of_killed_process_holds_nothing(tmp_path: Path) -> None:
+    """A lock file that a killed process left is taken over, and removed in the end."""
+    path = tmp_path / ".own.lock"
+    path.write_text("1")
+    with hold(path, "own"), pytest.raises(BusyError, match=f"own is being made by process {os.getpid()};"):
+        refuse_if_held(path, "own")
+    assert list(tmp_path.iterdir()) == []

@@ -1,11 +1,10 @@
 """`python -m training.data`: download MNIST and CIFAR-10 through torchvision, and verify them."""
 
-import argparse
 import sys
 from http.client import HTTPException
 from pathlib import Path
 
-from training.command import add_options, exit_status, make_console
+from training.command import Parser, add_options, exit_status, make_console
 from training.data import LABELS, Dataset, default_data_dir, load
 from training.errors import DataError
 
@@ -27,7 +26,7 @@ def download(name: str, data_dir: Path) -> Dataset:
 
 def main(line: list[str] | None = None) -> int:
     """Run ``python -m training.data``; gives the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training.data", description="Download MNIST and CIFAR-10 through torchvision, and verify them."
     )
     parser.add_argument("name", nargs="?", choices=["mnist", "cifar10", "all"], default="all", help="default: all")

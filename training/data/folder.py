@@ -7,6 +7,7 @@ import torch
 from rich.console import Console
 
 from training.data import Dataset
+from training.data.duplicates import keep_apart
 from training.data.image_files import EXTENSIONS, read_all
 from training.errors import DataError
 
@@ -27,14 +28,28 @@ def load_folder(folder: Path, shape: tuple[int, int, int], console: Console | No
     """Read a folder's images at a network's `shape` (height, width, channels); labels are the class folders' names.
 
     Where `folder` has `train` and `test` (or `val`), each with class folders, these are the split; else a fifth of each
-    class is held out for testing. The same files give the same data set, in the same shuffled order. What was found is
-    said on `console`. Raises DataError, in one sentence, for what cannot be trained on.
+    class is held out for testing. The same files give the same data set, in the same shuffled order. An image is in one
+    part only, however many copies there are. What was found is said on `console`. Raises DataError, in one sentence,
+    for what cannot be trained on.
     """
     console = console or Console(quiet=True)
     draw = torch.Generator().manual_seed(0)
     train, test, validation, labels, how = _split(folder, draw)
     if not validation and len(train) >= VALIDATION_FROM:
         train, validation = _hold_out(train, VALIDATION_SHARE, draw, least=0)
+    # In no order of classes: the probe and the parity check take the first test images.
+    parts = [[part[i] for i in torch.randperm(len(part), generator=draw)] for part in (train, validation, test)]
+    pixels = torch.split(
+        read_all([path for part in parts for path, _ in part], shape, console), [len(part) for part in parts]
+    )
+    kept = keep_apart([[path for path, _ in part] for part in parts], pixels, console)
+    train, validation, test = ([part[row] for row in rows] for part, rows in zip(parts, kept, strict=True))
+    gone = sorted({number for _, number in parts[0]} - {number for _, number in train})
+    if gone:
+        raise DataError(
+            f"each training image of {labels[gone[0]]!r} is an image of another part too, so nothing is left to train "
+            f"with; add others"
+        )
     shown = ", ".join(labels[:SHOWN_CLASSES]) + (", …" if len(labels) > SHOWN_CLASSES else "")
     console.print(
         f"{folder}: {len(labels)} classes ({shown}); {len(train):,} images to train, {len(validation):,} to validate, "
@@ -43,12 +58,8 @@ def load_folder(folder: Path, shape: tuple[int, int, int], console: Console | No
         highlight=False,
         markup=False,
     )
-    # In no order of classes: the probe and the parity check take the first test images.
-    parts = [[part[i] for i in torch.randperm(len(part), generator=draw)] for part in (train, validation, test)]
-    images = torch.split(
-        read_all([path for part in parts for path, _ in part], shape, console), [len(part) for part in parts]
-    )
-    numbers = [torch.tensor([number for _, number in part], dtype=torch.int64) for part in parts]
+    images = [part[rows] for part, rows in zip(pixels, kept, strict=True)]
+    numbers = [torch.tensor([number for _, number in part], dtype=torch.int64) for part in (train, validation, test)]
     return Dataset("folder", labels, *(tensor for pair in zip(images, numbers, strict=True) for tensor in pair))
 
 

@@ -1,19 +1,18 @@
 """`python -m training.report`: measure what models can do, and write a report beside each."""
 
-import argparse
 import sys
 from functools import partial
 
 from rich.console import Console
 
-from training.command import add_options, exit_status
+from training.command import Parser, add_options, exit_status
 from training.data import default_data_dir
 from training.report.write import redraw, write_all
 
 
 def main(line: list[str] | None = None) -> int:
     """Run ``python -m training.report``; gives the exit status: 0, 1 (a sentence says why), or 130 (interrupted)."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training.report",
         description="Measure exported models anew on their whole data sets, and write report.json, README.md and its "
         "figures beside each.",

@@ -1,6 +1,5 @@
 """`python -m training.report.catalog`: write models/README.md, a table of all models, from their report.json."""
 
-import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import torch
 
-from training.command import add_options, exit_status
+from training.command import Parser, add_options, exit_status
 from training.errors import TrainingError
 from training.files import replacing
 from training.networks import NETWORKS, count_parameters
@@ -110,7 +109,7 @@ def _line(*cells: str) -> str:
 
 def main(line: list[str] | None = None) -> int:
     """Run ``python -m training.report.catalog``; gives the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training.report.catalog",
         description="Write README.md in the models folder from the reports there.",
     )
