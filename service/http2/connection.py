@@ -42,9 +42,10 @@ from service.http2.headers import HeaderListTooLarge, HeaderReader, NotGrpc, Req
 
 MAX_STREAMS = 1024
 """SETTINGS_MAX_CONCURRENT_STREAMS; more are refused so that the client sends them again."""
-STREAM_WINDOW, CONNECTION_WINDOW = 2**20, 2**24
-"""Octets that may be on their way on a stream and on a connection. A message that is longer than a stream's window is
-allowed whole once its length is known: 12 MB take two round trips, where 64 KiB, the default, take 180."""
+STREAM_WINDOW, LARGE_STREAM_WINDOW, CONNECTION_WINDOW = 2**20, 2**24, 2**26
+"""Octets that may be on their way on a stream and on a connection: what is held is the budget's to bound. A message
+longer than a stream's window is allowed whole once its length is known, which costs a round trip; so a connection on
+which such a one has come for a unary method gets the large window for its streams."""
 MAX_BLOCK_BYTES, MAX_BLOCK_PARTS = 65_536, 64
 """Of one header block, compressed, and the frames it may come in."""
 MAX_TURN_FRAMES = 512
@@ -190,6 +191,7 @@ class Connection:
         # Receiving: octets of DATA so far, and how many may be.
         self._received = 0
         self._granted = frames.DEFAULT_WINDOW
+        self._stream_window = STREAM_WINDOW
         # Sending.
         self._output: list[bytes | memoryview] = []
         self._send_window = self._initial_window = frames.DEFAULT_WINDOW
@@ -264,6 +266,8 @@ class Connection:
                             yield from self._take_events()
                             continue
                     stream = streams[stream_id] = Stream(stream_id, head)
+                    if self._stream_window > STREAM_WINDOW:
+                        stream.window = self._stream_window
                     yield _event(CallStarted, (stream,))
                     continue
             elif kind == DATA and flags <= END_STREAM and self._block is None:
@@ -428,6 +432,7 @@ class Connection:
             self._refuse(stream_id, flags, error)
             return
         stream = self.streams[stream_id] = Stream(stream_id, head)
+        stream.window = self._stream_window
         stream.half_closed = bool(flags & END_STREAM)
         if stream.half_closed and head.content_length:
             raise StreamError(ErrorCode.PROTOCOL_ERROR, "content-length is not the length of the data")
@@ -626,10 +631,20 @@ class Connection:
         if stream.paused or stream.half_closed or stream.closed:
             return
         missing = 0 if stream.deframer is None else stream.deframer.missing
+        if missing > self._stream_window and stream.whole_only and self._stream_window < LARGE_STREAM_WINDOW:
+            self._enlarge_windows()
         needed = stream.received + missing + STREAM_WINDOW // 2
         if needed > stream.window:
             self._output.append(frames.window_update(stream.id, needed + STREAM_WINDOW // 2 - stream.window))
             stream.window = needed + STREAM_WINDOW // 2
+
+    def _enlarge_windows(self) -> None:
+        """Announces the large window, which opens those of the streams that there are by the difference."""
+        more = LARGE_STREAM_WINDOW - self._stream_window
+        self._stream_window = LARGE_STREAM_WINDOW
+        self._output.append(frames.settings({frames.INITIAL_WINDOW_SIZE: LARGE_STREAM_WINDOW}))
+        for stream in self.streams.values():
+            stream.window += more
 
     # Sending.
 

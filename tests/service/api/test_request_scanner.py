@@ -167,7 +167,7 @@ class Asked:
         spec = ModelSpec(tuple(tensors[:2]), tuple(tensors[2:]))
         session = SimpleNamespace(spec=spec, metadata=SimpleNamespace(labels=()))
         self._endpoint: Any = SimpleNamespace(name="sum", version="1", session=session, batcher=self.batcher)
-        repository: Any = SimpleNamespace(find=self._find, epoch=0)
+        repository: Any = SimpleNamespace(find=self._find, epoch=0, on_change=lambda _: None)
         self._protocol = InferenceProtocol(repository, server_name="x", server_version="1", is_ready=lambda: True)
 
     def _find(self, name: str, version: str = "") -> Any:
