@@ -28,6 +28,8 @@ examples:
                                                             (or images/train/CLASS and images/test/CLASS)
   python -m training.export --timm resnet18 --weights best.safetensors --labels birds.txt --name birds --test pictures
                                                             a network of timm's, torchvision's or your own, proved
+  python -m training.export --dataset folder --data-dir images --start-from cifar10 --name my-model
+                                                            the same from the weights of a model, for few images
 """
 
 
@@ -36,8 +38,11 @@ class Own:
     """What `--dataset folder` asks for."""
 
     folder: Path
-    network: str
+    network: str | None
+    """None: that of the model it starts from."""
     name: str
+    start: str | None
+    """A model of the models folder whose weights it starts from."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +78,18 @@ def read(arguments: Sequence[str] | None) -> Arguments:
     parser = make_parser()
     given = vars(parser.parse_args(arguments))
     names = tuple(dict.fromkeys(RECIPES if given.pop("all") else given.pop("names")))
-    dataset, network, name = (given.pop(key) for key in ("dataset", "network", "name"))
+    dataset, network, name, start = (given.pop(key) for key in ("dataset", "network", "name", "start_from"))
     own, foreign = None, foreign_arguments.take(parser, given, name)
     if foreign is not None:
         _check_name(parser, foreign.name)
-        if names or dataset or network:
+        if names or dataset or network or start:
             parser.error(f"--{foreign.door} exports one network: give it no NAME, --all, --dataset or --network")
     elif dataset == "folder":
-        own = _own(parser, names, given["data_dir"], network, name)
-    elif network is not None or name is not None:
-        parser.error("--network and --name are for images of your own: add --dataset folder --data-dir FOLDER")
+        own = _own(parser, names, given["data_dir"], network, name, start)
+    elif network is not None or name is not None or start is not None:
+        parser.error(
+            "--network, --name, --start-from are for images of your own: add --dataset folder --data-dir FOLDER"
+        )
     elif given["renew"] and names:
         parser.error("--renew writes all files of an older format anew, and trains nothing: give it no NAME")
     elif not names and not given["list"] and not given["renew"]:
@@ -95,21 +102,26 @@ def read(arguments: Sequence[str] | None) -> Arguments:
 
 
 def _own(
-    parser: argparse.ArgumentParser, names: Sequence[str], folder: Path | None, network: str | None, name: str | None
+    parser: argparse.ArgumentParser,
+    names: Sequence[str],
+    folder: Path | None,
+    network: str | None,
+    name: str | None,
+    start: str | None,
 ) -> Own:
     """Refuse what does not go with `--dataset folder`."""
     if names:
         parser.error("--dataset folder trains one network: give it by --network, not as NAME or by --all")
     if folder is None:
         parser.error("--dataset folder needs --data-dir FOLDER, which holds a folder of images for each class")
-    if network is None:
-        parser.error(f"--dataset folder needs --network, one of {', '.join(RECIPES)}")
-    if network not in RECIPES:
+    if network is None and start is None:
+        parser.error(f"--dataset folder needs --network, one of {', '.join(RECIPES)}, or --start-from MODEL")
+    if network is not None and network not in RECIPES:
         _unknown(parser, network)
     if name is None:
         parser.error("--dataset folder needs --name, by which the model will be served")
     _check_name(parser, name)
-    return Own(folder, network, name)
+    return Own(folder, network, name, start)
 
 
 def _check_name(parser: argparse.ArgumentParser, name: str) -> None:
@@ -167,6 +179,11 @@ def make_parser() -> argparse.ArgumentParser:
     own = parser.add_argument_group("images of your own")
     own.add_argument("--dataset", choices=["folder"], help="train on --data-dir, a folder of images for each class")
     own.add_argument("--network", metavar="NAME", help="the network that is trained, by its own recipe")
+    own.add_argument(
+        "--start-from",
+        metavar="MODEL",
+        help="start from the weights of a model in --models-dir instead of random ones, by a recipe for few images",
+    )
     own.add_argument("--name", help="the name by which the model is served")
 
     foreign_arguments.add(parser)
