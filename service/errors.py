@@ -64,6 +64,11 @@ class NotReady(ServiceError):
 
     reason = "not_ready"
 
+    def __init__(self, message: str, *, is_loading: bool = False) -> None:
+        """``is_loading``: a retry may succeed soon."""
+        super().__init__(message)
+        self.is_loading = is_loading
+
 
 class Stopping(ServiceError):
     """The server is stopping and takes no more requests."""

@@ -75,7 +75,8 @@ def status_of(error: BaseException, request_id: Callable[[], str] | None = None)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return Status(code, str(error), _pushback_ms(getattr(error, "retry_after_s", None)))
     if code is not None and code is not grpc.StatusCode.INTERNAL:
-        return Status(code, str(error))
+        is_final = isinstance(error, errors.NotReady) and not error.is_loading
+        return Status(code, str(error), NEVER if is_final else None)
     known_by = "" if request_id is None else request_id()
     if code is None:
         log.error("request failed", exc_info=error, **{"id": known_by} if known_by else {})

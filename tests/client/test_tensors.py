@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import ml_dtypes
 import numpy as np
 import pytest
@@ -169,6 +170,11 @@ def test_refused_models_are_told(odd: ServerProcess, model: str, version: str | 
             client.infer(model, {"x": LEFT}, version=version)
         with pytest.raises(ModelRefused) as classified:
             client.classify(PICTURES / "ship.png", model=model, version=version)
+    for error in (caught.value, classified.value):
+        cause = error.__cause__
+        assert isinstance(cause, grpc.RpcError)
+        told = {each.key: each.value for each in cause.trailing_metadata()}
+        assert told["grpc-retry-pushback-ms"] in ("-1", b"-1")  # so that gRPC does not ask again
     assert str(caught.value) == str(classified.value)
     assert f"{odd.address} does not serve model '{model}' version {version or 1}: {reason}" == str(caught.value)
 
