@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from benchmarks.interleave import Results, interleave
 from benchmarks.load import H2load
 from benchmarks.processes import ServerProcess
 from benchmarks.request_payload import RequestPayload
-from benchmarks.samples import Figures
+from benchmarks.samples import Figures, Spread
 from benchmarks.workload import Model, Workload, open_model
 from service.settings import Settings
 
+Results = dict[str, dict[str, Spread]]
+"""The figures of each measurement from all rounds."""
 ONE_PROCESS = ("--workers", "0") if hasattr(Settings, "workers") else ()
 """Options of a server whose figures are to be those of one process."""
 
@@ -78,3 +79,20 @@ class Bench:
 @cache
 def _open(models_dir: Path, name: str, data_dir: Path, providers: str, threads: int) -> Model:
     return open_model(models_dir, name, data_dir, providers=providers, threads=threads)
+
+
+def interleave(measurements: Mapping[str, Callable[[], Figures]], rounds: int, note: Callable[[str], None]) -> Results:
+    """Takes every measurement once a round, every second round backwards.
+
+    Backwards, because a drift would otherwise always favour the same ones.
+    """
+    samples: dict[str, list[Figures]] = {name: [] for name in measurements}
+    for number in range(rounds):
+        names = list(measurements)
+        for name in reversed(names) if number % 2 else names:
+            note(f"round {number + 1} of {rounds}: {name}")
+            samples[name].append(measurements[name]())
+    return {
+        name: {figure: Spread(tuple(sample[figure] for sample in taken)) for figure in taken[0]}
+        for name, taken in samples.items()
+    }

@@ -5,28 +5,23 @@ the message's bytes counted, and grpc-status looked up in the trailers (RFC 9113
 We announce a header table of size 0, so that equal trailers are equal bytes.
 """
 
+import select
 import socket
 import struct
 from typing import NamedTuple
 
-from hpack import Decoder, Encoder
+from hpack import Decoder, Encoder, NeverIndexedHeaderTuple
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.request_payload import RequestPayload
+from service.http2 import frames
+from service.http2.frames import ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, frame_start
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7, 0x8
-END_STREAM, ACK, END_HEADERS, PADDED = 0x1, 0x1, 0x4, 0x8
-HEADER_TABLE_SIZE, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE = 0x1, 0x3, 0x4
-FRAME_BYTES = 16_384
-"""The largest payload of a frame that every server takes."""
-WINDOW, MAX_WINDOW = 65_535, 2**31 - 1
-"""A window at the start, and the largest."""
 RENEW_BYTES = 2**29
 """Received, after which the connection's window is opened again."""
-FRAME_HEADER = struct.Struct(">HBBBI")
-"""Length in 24 bits, kind, flags, stream."""
 READ_BYTES = 2**18
-CONNECT_S = 10.0
+CONNECT_S, PATIENCE_S = 10.0, 30.0
+"""How long connecting may take, and how long nothing may come back."""
 RESET = -1
 """Instead of a status: the server ended the stream without one."""
 
@@ -46,13 +41,14 @@ class Connection:
 
     def __init__(self, address: str, payload: RequestPayload) -> None:
         """Connects and waits for the server's settings; raises BenchmarkError."""
-        self._pieces = _layout(payload, address)
+        self._pieces = layout(payload, address)
         self._request_bytes = len(payload.frame)
         self._stream = 1
         self._numbers: dict[int, int] = {}
         self._received: dict[int, int] = {}
         self._statuses: dict[bytes, int] = {}
-        self._window, self._stream_window, self._max_streams = WINDOW, WINDOW, MAX_WINDOW
+        self._window = self._stream_window = frames.DEFAULT_WINDOW
+        self._max_streams = frames.LARGEST_WINDOW
         self._since_renewal = 0
         self._input, self._output = b"", bytearray()
         self._settings_received = False
@@ -80,15 +76,29 @@ class Connection:
         """True while there are bytes that the socket did not take yet."""
         return bool(self._output)
 
-    def start(self, number: int) -> bool:
-        """Lays the request out to be sent; False where the server allows no more streams or bytes now."""
+    def start(self, number: int, pieces: list[bytes] | None = None) -> bool:
+        """Lays the request, or these pieces, out to be sent; False where the server allows no more streams or bytes."""
         if len(self._numbers) >= self._max_streams or self._window < self._request_bytes:
             return False
         self._window -= self._request_bytes
         self._numbers[self._stream] = number
-        self._output += self._stream.to_bytes(4, "big").join(self._pieces)
+        self._output += self._stream.to_bytes(4, "big").join(pieces or self._pieces)
         self._stream += 2
         return True
+
+    def finish(self) -> None:
+        """Sends what is laid out and waits for all responses; raises BenchmarkError unless each says OK."""
+        ends: list[StreamEnd] = []
+        while self._numbers or self._output:
+            readable, writable, _ = select.select([self], [self] if self._output else [], [], PATIENCE_S)
+            if not readable and not writable:
+                raise BenchmarkError(f"{len(self._numbers)} requests got no response within {PATIENCE_S:.0f} s")
+            if writable:
+                self.send()
+            if readable:
+                ends += self.receive()
+        if any(end.status for end in ends):
+            raise BenchmarkError(f"the server refused {sum(bool(end.status) for end in ends)} of {len(ends)} requests")
 
     def send(self) -> None:
         """Writes what the socket takes."""
@@ -108,10 +118,10 @@ class Connection:
             raise BenchmarkError("the server closed the connection in the middle of the load")
         data = self._input + chunk if self._input else chunk
         ends: list[StreamEnd] = []
-        at, last = 0, len(data) - FRAME_HEADER.size
+        at, last = 0, len(data) - frames.FRAME_HEADER.size
         while at <= last:
-            high, low, kind, flags, stream = FRAME_HEADER.unpack_from(data, at)
-            start = at + FRAME_HEADER.size
+            high, low, kind, flags, stream = frames.FRAME_HEADER.unpack_from(data, at)
+            start = at + frames.FRAME_HEADER.size
             end = start + (high << 8 | low)
             if end > len(data):
                 break
@@ -119,7 +129,7 @@ class Connection:
             at = end
         self._input = data[at:]
         if self._since_renewal >= RENEW_BYTES:
-            self._output += _frame(WINDOW_UPDATE, 0, struct.pack(">I", self._since_renewal))
+            self._output += frames.window_update(0, self._since_renewal)
             self._since_renewal = 0
         return ends
 
@@ -138,11 +148,12 @@ class Connection:
 
     def _exchange_settings(self, address: str) -> None:
         """Sends the connection preface and waits for the server's."""
-        settings = struct.pack(">HIHI", HEADER_TABLE_SIZE, 0, INITIAL_WINDOW_SIZE, MAX_WINDOW)
-        preface = _frame(SETTINGS, 0, settings) + _frame(WINDOW_UPDATE, 0, struct.pack(">I", MAX_WINDOW - WINDOW))
+        largest = frames.LARGEST_WINDOW
+        settings = frames.settings({frames.HEADER_TABLE_SIZE: 0, frames.INITIAL_WINDOW_SIZE: largest})
+        preface = settings + frames.window_update(0, largest - frames.DEFAULT_WINDOW)
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + preface)
+            self._socket.sendall(frames.PREFACE + preface)
             while not self._settings_received:
                 self.receive()
         except OSError as error:
@@ -160,19 +171,19 @@ class Connection:
 
     def _control(self, kind: int, flags: int, stream: int, payload: bytes, ends: list[StreamEnd]) -> None:
         """Every frame but DATA and HEADERS."""
-        if kind == GOAWAY:
+        if kind == frames.GOAWAY:
             raise BenchmarkError("the server sent GOAWAY in the middle of the load")
-        if kind == RST_STREAM:
+        if kind == frames.RST_STREAM:
             self._ended(stream, RESET, ends)
-        elif kind == WINDOW_UPDATE:
+        elif kind == frames.WINDOW_UPDATE:
             self._window += 0 if stream else struct.unpack(">I", payload)[0]
-        elif kind == PING and not flags & ACK:
-            self._output += _frame(PING, ACK, payload)
-        elif kind == SETTINGS and not flags & ACK:
-            values = dict(struct.iter_unpack(">HI", payload))
-            self._max_streams = values.get(MAX_CONCURRENT_STREAMS, self._max_streams)
-            self._stream_window = values.get(INITIAL_WINDOW_SIZE, self._stream_window)
-            self._output += _frame(SETTINGS, ACK, b"")
+        elif kind == frames.PING and not flags & ACK:
+            self._output += frames.frame(frames.PING, ACK, 0, payload)
+        elif kind == frames.SETTINGS and not flags & ACK:
+            values = dict(frames.SETTING.iter_unpack(payload))
+            self._max_streams = values.get(frames.MAX_CONCURRENT_STREAMS, self._max_streams)
+            self._stream_window = values.get(frames.INITIAL_WINDOW_SIZE, self._stream_window)
+            self._output += frames.frame(frames.SETTINGS, ACK, 0)
             self._settings_received = True
 
     def _status(self, block: bytes) -> int:
@@ -188,26 +199,26 @@ class Connection:
         return status
 
 
-def _layout(payload: RequestPayload, address: str) -> list[bytes]:
-    """The request's frames, cut where a stream id belongs."""
-    headers = {":method": "POST", ":scheme": "http", ":path": payload.path, ":authority": address}
-    headers |= {"content-type": "application/grpc", "te": "trailers"}
+def layout(
+    payload: RequestPayload, address: str, encoder: Encoder | None = None, more: dict[str, str] | None = None
+) -> list[bytes]:
+    """The request's frames, cut where a stream id belongs.
+
+    With ``encoder`` the fields are put into its table, as clients do, and requests must be sent in this order.
+    """
+    fields = {":method": "POST", ":scheme": "http", ":path": payload.path, ":authority": address}
+    fields |= {"content-type": "application/grpc", "te": "trailers", **(more or {})}
     # Never indexed: a block that changes no table is right for every request.
-    block = Encoder().encode([(name, value, True) for name, value in headers.items()])
-    pieces = [_start(HEADERS, END_HEADERS, len(block))]
-    parts = [payload.frame[at : at + FRAME_BYTES] for at in range(0, len(payload.frame), FRAME_BYTES)]
+    block = (encoder or Encoder()).encode(fields.items() if encoder else map(_never_indexed, fields.items()))
+    pieces = [frame_start(HEADERS, END_HEADERS, len(block))]
+    size = frames.DEFAULT_FRAME_SIZE
+    parts = [payload.frame[at : at + size] for at in range(0, len(payload.frame), size)]
     ahead = block
     for number, part in enumerate(parts, 1):
-        pieces.append(ahead + _start(DATA, END_STREAM if number == len(parts) else 0, len(part)))
+        pieces.append(ahead + frame_start(DATA, END_STREAM if number == len(parts) else 0, len(part)))
         ahead = part
     return [*pieces, ahead]
 
 
-def _start(kind: int, flags: int, length: int) -> bytes:
-    """A frame's header without its stream id."""
-    return length.to_bytes(3, "big") + bytes([kind, flags])
-
-
-def _frame(kind: int, flags: int, payload: bytes) -> bytes:
-    """A frame of the connection's."""
-    return _start(kind, flags, len(payload)) + bytes(4) + payload
+def _never_indexed(field: tuple[str, str]) -> NeverIndexedHeaderTuple:
+    return NeverIndexedHeaderTuple(*field)

@@ -18,12 +18,13 @@ def python_packages(folder: Path) -> list[dict[str, object]]:
     """One component for each distribution in the folder."""
     components = []
     for each in metadata.distributions(path=[str(folder)]):
-        name, told = re.sub(r"[-_.]+", "-", each.name).lower(), each.metadata
+        name = re.sub(r"[-_.]+", "-", each.name).lower()
         component = component_of("library", name, each.version, f"pkg:pypi/{name}@{each.version}")
-        if expression := told.get("License-Expression"):
+        told = each.metadata.json
+        if expression := told.get("license_expression"):
             component["licenses"] = [{"expression": expression}]
-        elif (license_ := told.get("License")) and len(license_) <= 80 and "\n" not in license_:  # else its whole text
-            component["licenses"] = [{"license": {"name": license_}}]
+        elif (license_ := str(told.get("license", ""))) and len(license_) <= 80 and "\n" not in license_:
+            component["licenses"] = [{"license": {"name": license_}}]  # longer ones are its whole text
         components.append(component)
     return components
 

@@ -4,13 +4,15 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InvalidRequest
-from service.pb import open_inference_pb2 as pb
+
+if TYPE_CHECKING:  # the client uses this module, and must not register the messages in protobuf's default pool
+    from service.pb import open_inference_pb2 as pb
 
 Array = NDArray[Any]
 
@@ -79,7 +81,7 @@ class TensorSpec:
         return True
 
 
-def decode(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None, spec: TensorSpec, model: str) -> Array:
+def decode(tensor: "pb.ModelInferRequest.InferInputTensor", raw: bytes | None, spec: TensorSpec, model: str) -> Array:
     """One checked input as an array of ``tensor.shape``; raw numeric bytes are viewed, not copied.
 
     Raises InvalidRequest with the protocol's wording; the shape must have been checked against the spec.
@@ -106,7 +108,7 @@ def encode(array: Array, datatype: Datatype) -> bytes:
     return array.astype(datatype.numpy, copy=False).tobytes()
 
 
-def _from_contents(tensor: pb.ModelInferRequest.InferInputTensor, spec: TensorSpec, model: str, count: int) -> Array:
+def _from_contents(tensor: "pb.ModelInferRequest.InferInputTensor", spec: TensorSpec, model: str, count: int) -> Array:
     field = spec.datatype.contents
     if field is None:
         raise InvalidRequest(

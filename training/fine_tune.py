@@ -102,7 +102,8 @@ def unfold(network: nn.Module, held: Mapping[str, torch.Tensor]) -> dict[str, to
 
 def head_of(network: nn.Module) -> str:
     """Name the layer that gives the logits: the last linear one."""
-    return [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1]
+    names: list[str] = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    return names[-1]
 
 
 def load(network: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from rich.console import Console
 
-from training import checkpoint, fine_tune, onnx_file, publish, tables
+from training import checkpoint, fine_tune, foreign, onnx_file, publish, tables
 from training.arguments import Arguments, Own
 from training.command import exit_status, make_console
 from training.data import Dataset, default_data_dir, load
@@ -48,13 +48,20 @@ def run(args: Arguments) -> int:
             console.print(tables.of_networks(args.models_dir))
         if args.renew:
             renew_all(args.models_dir, args.data_dir or default_data_dir(), console)
+        if args.foreign is not None:
+            foreign.run(args.foreign, args, console)
         for recipe, read_data in jobs(args, console):
             # One by one, because what was made before a failure is shown too.
             for export in make(recipe, read_data, args, console):
                 exports.append(export)  # noqa: PERF402
 
     status = exit_status(work, "epochs that were finished are kept, and the same command goes on from there")
-    shown = exit_status(lambda: exports and console.print(tables.of_exports(exports)), "files that were made are kept")
+
+    def show() -> None:
+        if exports:
+            console.print(tables.of_exports(exports))
+
+    shown = exit_status(show, "files that were made are kept")
     return status or shown
 
 

@@ -57,15 +57,15 @@ def fp16(model: Model, folder: Path) -> Path:
         return exported if exported.exists() else made
     import onnx
 
+    from training import onnx_file
     from training.quantize import halve
 
     variant = halve(onnx.load(model.path))
-    made.parent.mkdir(parents=True)
     session = ort.InferenceSession(variant.SerializeToString(), providers=["CPUExecutionProvider"])
     (logits,) = session.run(["logits"], {"images": model.images[: len(model.logits)]})
     tolerance = max(1e-4, 2 * float(np.abs(logits - model.logits).max()))
-    for entry in variant.metadata_props:
-        if entry.key == "convserve.probe":
-            entry.value = json.dumps(json.loads(entry.value) | {"tolerance": tolerance})
-    onnx.save(variant, made)
+    metadata = onnx_file.read_metadata(model.path)
+    metadata["probe"] = json.dumps(json.loads(metadata["probe"]) | {"tolerance": tolerance})
+    made.parent.mkdir(parents=True)
+    onnx_file.write(variant, metadata, made)
     return made

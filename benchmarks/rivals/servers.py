@@ -40,7 +40,7 @@ Launch = tuple[list[str], dict[str, str], int]
 
 
 def _mlserver(start: Start) -> Launch:
-    http, rpc, metrics = _free_ports(3)
+    http, rpc, metrics = free_ports(3)
     settings = {"host": "127.0.0.1", "http_port": http, "grpc_port": rpc, "metrics_port": metrics}
     (start.folder / "settings.json").write_text(json.dumps({**settings, "parallel_workers": 0, "debug": False}))
     for workload in start.workloads:
@@ -58,7 +58,7 @@ def _mlserver(start: Start) -> Launch:
 
 
 def _ray(start: Start) -> Launch:
-    http, rpc = _free_ports(2)
+    http, rpc = free_ports(2)
     models = [f"{workload.model.name}={workload.model.path.resolve()}" for workload in start.workloads]
     command = [str(start.python), str(FOLDER / "ray_serve.py"), str(http), str(rpc), str(start.threads), *models]
     return command, {"PYTHONPATH": str(FOLDER.parents[1])}, rpc
@@ -104,7 +104,7 @@ def running(server: Server, bench: Bench, python: Path, workloads: Sequence[Work
         subprocess.Popen(command, stdout=output, stderr=output, env=env, cwd=folder) as process,
     ):
         try:
-            if not all(_responds(address, workload, process) for workload in workloads):
+            if not all(responds(address, workload, process) for workload in workloads):
                 said = log.read_text().strip().splitlines() or ["it said nothing"]
                 raise BenchmarkError(f"{server.name} did not start: {said[-1]}")
             yield address
@@ -116,7 +116,7 @@ def running(server: Server, bench: Bench, python: Path, workloads: Sequence[Work
                 process.kill()
 
 
-def _responds(address: str, workload: Workload, process: "subprocess.Popen[bytes]") -> bool:
+def responds(address: str, workload: Workload, process: "subprocess.Popen[bytes]") -> bool:
     """Waits for the first response; False where the process ends before, or takes too long."""
     ends = time.monotonic() + START_S
     with grpc.insecure_channel(address) as channel:
@@ -129,7 +129,7 @@ def _responds(address: str, workload: Workload, process: "subprocess.Popen[bytes
     return False
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that are free now; what is told one by number cannot take just any."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from benchmarks import calls, session_ceiling
-from benchmarks.bench import ONE_PROCESS, Bench
-from benchmarks.interleave import Results
+from benchmarks.bench import ONE_PROCESS, Bench, Results
 from benchmarks.load import BULK
 from benchmarks.samples import Figures
 from benchmarks.section import Line, Section, Table, counted, plain, spread

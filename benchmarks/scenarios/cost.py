@@ -3,8 +3,7 @@
 import time
 from contextlib import ExitStack
 
-from benchmarks.bench import Bench
-from benchmarks.interleave import Results
+from benchmarks.bench import Bench, Results
 from benchmarks.samples import Figures
 from benchmarks.section import Line, Section, Table, plain, spread
 

@@ -7,8 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from benchmarks import calls, session_ceiling
-from benchmarks.bench import Bench
-from benchmarks.interleave import Results
+from benchmarks.bench import Bench, Results
 from benchmarks.load import SINGLE
 from benchmarks.samples import Figures
 from benchmarks.section import Line, Section, Table, plain, spread

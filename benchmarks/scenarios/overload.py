@@ -11,9 +11,8 @@ from functools import partial
 import numpy as np
 
 from benchmarks import calls, open_loop, session_ceiling
-from benchmarks.bench import ONE_PROCESS, Bench
+from benchmarks.bench import ONE_PROCESS, Bench, Results
 from benchmarks.errors import BenchmarkError
-from benchmarks.interleave import Results
 from benchmarks.open_loop import OK, RESOURCE_EXHAUSTED
 from benchmarks.processes import ServerProcess
 from benchmarks.request_payload import RequestPayload

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from benchmarks import calls
-from benchmarks.bench import Bench
-from benchmarks.interleave import Results
+from benchmarks.bench import Bench, Results
 from benchmarks.load import BULK, SINGLE
 from benchmarks.rivals.servers import MAX_DELAY_S, PREFERRED_ROWS, SERVERS, running
 from benchmarks.samples import Figures

@@ -115,10 +115,10 @@ def _checked(dataset: Dataset, path: Path) -> Dataset:
 
 def _missing(path: Path, name: str, data_dir: Path, error: OSError) -> UnusableDataset:
     return UnusableDataset(
-        f"{path} cannot be read: {error.strerror}; "
-        f"`python -m training.data {name} --data-dir {data_dir}` downloads it, or name the folder that has it"
+        f"{path} cannot be read: {error.strerror}; `python -m service.client dataset {name} --data-dir {data_dir}` "
+        "fetches it, without --no-download, or name the folder that has it"
     )
 
 
 def _damaged(path: Path, what: str) -> UnusableDataset:
-    return UnusableDataset(f"{path} is damaged: {what}; remove it and download it again")
+    return UnusableDataset(f"{path} is damaged: {what}; remove it, and it is fetched again")

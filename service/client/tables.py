@@ -1,5 +1,6 @@
 """Tables: with bars and colours on a terminal; anywhere else plain aligned columns that are never cut."""
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from typing import Protocol
 from rich import box
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -55,6 +56,10 @@ class Output:
         self._console.file.write(f"{text}\n")
         self._console.file.flush()
 
+    def json(self, document: dict[str, object]) -> None:
+        """Write one JSON document. Raises BrokenPipeError."""
+        self.line(json.dumps(document, indent=2, ensure_ascii=False))
+
     def table(self, heads: Sequence[str], groups: Sequence[Group], *, caption: str = "") -> None:
         """Write a table; the caption is for a terminal only."""
         if self._console.is_terminal:
@@ -80,12 +85,12 @@ class Output:
 
             yield show
 
-    def progress(self, title: str, total: int) -> Progress:
+    def progress(self, title: str, total: int | None, *, in_bytes: bool = False) -> Progress:
         """Make a bar with its one task added, to be used in a ``with`` block; nothing shows off a terminal."""
         progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            MofNCompleteColumn(),
+            DownloadColumn() if in_bytes else MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=self._console,
             transient=True,

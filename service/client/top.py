@@ -6,16 +6,14 @@ import json
 import math
 import time
 import urllib.request
-from collections.abc import Generator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from service.client.errors import ServerFailure, ServerUnavailable
+from service.client.rpcs import STATISTICS
 from service.client.sync import Client
 from service.client.tables import Cell, Figure, Output
-from service.pb import open_inference_pb2 as pb
 
 HEADS: tuple[str, ...] = ("model", "version", "requests/s", "images/s", "batch", "mean ms", "p50 ms", "p99 ms")
 HEADS += ("queue ms", "queued", "errors/s")
@@ -129,17 +127,7 @@ class StatisticsSource(Client):
 
     def read(self) -> Reading:
         """Reads all models. Raises ClientError."""
-        method = self._channel.unary_unary(
-            "/inference.GRPCInferenceService/ModelStatistics",
-            pb.ModelStatisticsRequest.SerializeToString,
-            pb.ModelStatisticsResponse.FromString,
-        )
-        send = partial(method.future, timeout=self._timeout_s)
-
-        def conversation() -> Generator[Any, pb.ModelStatisticsResponse, pb.ModelStatisticsResponse]:
-            return (yield send(pb.ModelStatisticsRequest()))
-
-        answer = self._hold(conversation())
+        answer = self._hold(self._ask(STATISTICS, STATISTICS.request()))
         reading = Reading(time.monotonic())
         for told in answer.model_stats:
             stats = told.inference_stats

@@ -42,15 +42,18 @@ from service.http2.headers import HeaderListTooLarge, HeaderReader, NotGrpc, Req
 
 MAX_STREAMS = 1024
 """SETTINGS_MAX_CONCURRENT_STREAMS; more are refused so that the client sends them again."""
-STREAM_WINDOW, CONNECTION_WINDOW = 2**20, 2**24
-"""Octets that may be on their way on a stream and on a connection. A message that is longer than a stream's window is
-allowed whole once its length is known: 12 MB take two round trips, where 64 KiB, the default, take 180."""
+STREAM_WINDOW, LARGE_STREAM_WINDOW, CONNECTION_WINDOW = 2**20, 2**24, 2**26
+"""Octets that may be on their way on a stream and on a connection: what is held is the budget's to bound. A message
+longer than a stream's window is allowed whole once its length is known, which costs a round trip; so a connection on
+which such a one has come for a unary method gets the large window for its streams."""
 MAX_BLOCK_BYTES, MAX_BLOCK_PARTS = 65_536, 64
 """Of one header block, compressed, and the frames it may come in."""
 MAX_TURN_FRAMES = 512
 """Frames, and messages of frames, that are read before it is other connections' turn."""
-WORK_BYTES = 256
+WORK_BYTES = 64
 """Of a header block, that count as a frame more."""
+RESET_WORK = 3
+"""What a stream that is refused or reset here counts more."""
 MAX_PENDING_BYTES = 2**26
 """Of answers that the client's windows hold back, beyond which it gets no new ones."""
 STREAM_PENDING_BYTES = 2**16
@@ -59,6 +62,8 @@ MAX_IGNORED = 1024
 """Streams that ended here first, whose frames may still be on their way."""
 RESOURCE_EXHAUSTED = 8
 """gRPC's status code."""
+NEVER = -1
+"""Of a pushback: the client is not to repeat the call."""
 MAX_WINDOW_CHANGES = 1000
 """SETTINGS that open the windows of streams with answers that wait: each looks at all of these."""
 
@@ -184,9 +189,11 @@ class Connection:
         self._admitted = LAST_STREAM_ID  # streams beyond are refused: GOAWAY said so
         self._goaway_sent = False
         self._window_changes = 0
+        self._work = 0  # of this turn, beside frames, in frames
         # Receiving: octets of DATA so far, and how many may be.
         self._received = 0
         self._granted = frames.DEFAULT_WINDOW
+        self._stream_window = STREAM_WINDOW
         # Sending.
         self._output: list[bytes | memoryview] = []
         self._send_window = self._initial_window = frames.DEFAULT_WINDOW
@@ -213,11 +220,10 @@ class Connection:
         if self._buffer:
             data = self._buffer + data
         self._buffer, self._has_frames = data, False
-        left = MAX_TURN_FRAMES
+        left, self._work = MAX_TURN_FRAMES, 0
         if self._backlog:
-            for event in self._read_backlog():
-                left -= 1
-                yield event
+            yield from self._read_backlog()
+            left, self._work = left - self._work, 0
             if self._backlog:
                 self._has_frames = True
                 return
@@ -258,9 +264,12 @@ class Connection:
                             head = self._reader.read(block)
                         except (StreamError, HeaderListTooLarge, NotGrpc) as error:
                             self._refuse(stream_id, flags, error)
+                            left -= RESET_WORK
                             yield from self._take_events()
                             continue
                     stream = streams[stream_id] = Stream(stream_id, head)
+                    if self._stream_window > STREAM_WINDOW:
+                        stream.window = self._stream_window
                     yield _event(CallStarted, (stream,))
                     continue
             elif kind == DATA and flags <= END_STREAM and self._block is None:
@@ -286,6 +295,8 @@ class Connection:
                                 continue
                             self._received -= stop - start
             self._receive_frame(kind, flags, stream_id & STREAM_ID_MASK, data, start, stop)
+            if self._work:
+                left, self._work = left - self._work, 0
             if self._events:
                 left -= len(self._events)
                 yield from self._take_events()
@@ -423,6 +434,7 @@ class Connection:
             self._refuse(stream_id, flags, error)
             return
         stream = self.streams[stream_id] = Stream(stream_id, head)
+        stream.window = self._stream_window
         stream.half_closed = bool(flags & END_STREAM)
         if stream.half_closed and head.content_length:
             raise StreamError(ErrorCode.PROTOCOL_ERROR, "content-length is not the length of the data")
@@ -447,7 +459,7 @@ class Connection:
             stream.trailers = frames.header_frames(stream_id, block, END_STREAM, self._max_frame_size)
             self._finish(stream)
         else:
-            self.send_trailers(stream, RESOURCE_EXHAUSTED, str(error))
+            self.send_trailers(stream, RESOURCE_EXHAUSTED, str(error), NEVER)
 
     def _take_events(self) -> list[Event]:
         events, self._events = self._events, []
@@ -589,12 +601,12 @@ class Connection:
             return
         if deframer is not None:
             try:
-                message = deframer.next_message()
-                if message is None and stream.half_closed and deframer.is_partial and not deframer.has_message:
-                    raise InvalidRequest("the request ends in the middle of a message")
+                message = _next_message(deframer, half_closed=stream.half_closed)
             except Exception as error:
                 self._reject(stream, error)
                 return
+            finally:
+                self._work += deframer.take_work()
             more = deframer.has_message
             if message is not None:
                 last = stream.half_closed and not more and not deframer.is_partial
@@ -609,28 +621,32 @@ class Connection:
 
     def _read_backlog(self) -> Iterator[Event]:
         """Yields messages of the streams that have more than one, in turn, as many as are a turn's."""
-        for _ in range(MAX_TURN_FRAMES):
-            if not self._backlog:
-                return
+        while self._backlog and self._work < MAX_TURN_FRAMES:
             stream = self._backlog.pop(next(iter(self._backlog)))
-            if stream.closed:
-                continue
-            inflating = stream.deframer is not None and stream.deframer.is_inflating
-            self._read_messages(stream)
-            if self._events:
+            self._work += 1
+            if not stream.closed:
+                self._read_messages(stream)
                 yield from self._take_events()
-            if inflating:
-                return  # a step of decompression is a turn's work
 
     def _grant(self, stream: Stream) -> None:
         """Opens the stream's window again, once half of it is used: for all of a message that has begun."""
         if stream.paused or stream.half_closed or stream.closed:
             return
         missing = 0 if stream.deframer is None else stream.deframer.missing
+        if missing > self._stream_window and stream.whole_only and self._stream_window < LARGE_STREAM_WINDOW:
+            self._enlarge_windows()
         needed = stream.received + missing + STREAM_WINDOW // 2
         if needed > stream.window:
             self._output.append(frames.window_update(stream.id, needed + STREAM_WINDOW // 2 - stream.window))
             stream.window = needed + STREAM_WINDOW // 2
+
+    def _enlarge_windows(self) -> None:
+        """Announces the large window, which opens those of the streams that there are by the difference."""
+        more = LARGE_STREAM_WINDOW - self._stream_window
+        self._stream_window = LARGE_STREAM_WINDOW
+        self._output.append(frames.settings({frames.INITIAL_WINDOW_SIZE: LARGE_STREAM_WINDOW}))
+        for stream in self.streams.values():
+            stream.window += more
 
     # Sending.
 
@@ -677,12 +693,12 @@ class Connection:
         if not waits:
             self._send_pending(stream)
 
-    def send_trailers(self, stream: Stream, code: int = 0, message: str = "") -> None:
+    def send_trailers(self, stream: Stream, code: int = 0, message: str = "", pushback_ms: int | None = None) -> None:
         """Ends the answer with a status, behind its messages; without any: in one header block (Trailers-Only)."""
         if stream.closed or stream.trailers is not None:
             return
         if code:
-            block = headers.error_trailers(code, message)
+            block = headers.error_trailers(code, message, pushback_ms)
             if not stream.headers_sent:
                 block = headers.RESPONSE + block
         else:
@@ -727,6 +743,7 @@ class Connection:
 
     def _reset(self, stream_id: int, code: ErrorCode) -> None:
         stream = self.streams.get(stream_id)
+        self._work += RESET_WORK
         self._output.append(frames.rst_stream(stream_id, code))
         if stream is None:
             self._remember_ignored(stream_id)
@@ -839,6 +856,14 @@ def _unpadded(data: bytes, start: int, stop: int) -> tuple[int, int]:
     if start == stop or data[start] >= stop - start:
         raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "more padding than frame")
     return start + 1, stop - data[start]
+
+
+def _next_message(deframer: MessageDeframer, *, half_closed: bool) -> bytes | None:
+    """Returns a message if one is complete; raises what the deframer does, or InvalidRequest for half of one."""
+    message = deframer.next_message()
+    if message is None and half_closed and deframer.is_partial and not deframer.has_message:
+        raise InvalidRequest("the request ends in the middle of a message")
+    return message
 
 
 def _check_content(stream: Stream, *, ended: bool) -> None:

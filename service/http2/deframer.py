@@ -13,8 +13,10 @@ PREFIX = struct.Struct(">BL")
 """Compressed-Flag and Message-Length."""
 WINDOW_BITS = {"gzip": 31, "deflate": 15}
 """How zlib tells the two apart."""
-INFLATE_BYTES = 2**20
-"""Decompressed at a time: 1 to 3 ms."""
+INFLATE_BYTES, INFLATE_INPUT_BYTES = 2**20, 2**16
+"""Decompressed, and read for it, at a time: 1 to 3 ms; blocks may be empty, so that neither bounds the other."""
+WORK_BYTES, WORK_INPUT_BYTES = 2**11, 2**7
+"""Of these, what is as much work as a frame."""
 COMPACT_BYTES = 2**16
 
 
@@ -75,6 +77,7 @@ class MessageDeframer:
         self._length: int | None = None
         self._compressed = False
         self._inflation: _Inflation | None = None
+        self._work = 0
 
     def receive_data(self, data: bytes | memoryview) -> None:
         """Takes a piece of the stream's data; raises InvalidRequest, Unsupported or Overloaded."""
@@ -92,11 +95,6 @@ class MessageDeframer:
     def is_partial(self) -> bool:
         """True while a message has begun and is not complete."""
         return self._length is not None or self._at < len(self._buffer)
-
-    @property
-    def is_inflating(self) -> bool:
-        """True while a message is being decompressed."""
-        return self._inflation is not None
 
     @property
     def has_message(self) -> bool:
@@ -129,10 +127,19 @@ class MessageDeframer:
             if not compressed:
                 return message
             self._inflation = _Inflation(message, self._encoding, self._budget)
-        inflated = self._inflation.step()
+        inflation = self._inflation
+        try:
+            inflated = inflation.step()
+        finally:
+            self._work += inflation.work
         if inflated is not None:
             self._inflation = None
         return inflated
+
+    def take_work(self) -> int:
+        """Returns what has been decompressed since it was asked last, in frames that are as much work."""
+        work, self._work = self._work, 0
+        return work
 
     def discard(self) -> None:
         """Forgets everything: no more will be asked for."""
@@ -162,22 +169,28 @@ class _Inflation:
     """A message that is being decompressed; what has come out so far counts."""
 
     def __init__(self, message: bytes, encoding: str, budget: ConnectionBudget) -> None:
-        self._rest = message
+        self._message = memoryview(message)
+        self._at = 0
         self._encoding = encoding
         self._budget = budget
         self._inflater = zlib.decompressobj(WINDOW_BITS[encoding])
         self._pieces: list[bytes] = []
         self._size = 0
+        self.work = 0
+        """Of the last step, in frames."""
 
     def step(self) -> bytes | None:
         """Returns the whole once it is there; raises InvalidRequest or Overloaded."""
         most = self._budget.shared.max_message_bytes
         try:
-            piece = self._inflater.decompress(self._rest, INFLATE_BYTES)
+            data = self._message[self._at : self._at + INFLATE_INPUT_BYTES]
+            self.work = len(data) // WORK_INPUT_BYTES
+            piece = self._inflater.decompress(data, INFLATE_BYTES)
         except zlib.error as error:
             self.discard()
             raise InvalidRequest(f"the message is not compressed by {self._encoding}, as it says: {error}") from error
-        self._rest = self._inflater.unconsumed_tail
+        self.work += len(piece) // WORK_BYTES
+        self._at += len(data) - len(self._inflater.unconsumed_tail)
         try:
             if self._size + len(piece) > most:
                 raise Overloaded(f"Received message larger than max (over {most} bytes when decompressed)")
@@ -188,7 +201,7 @@ class _Inflation:
         self._pieces.append(piece)
         self._size += len(piece)
         if not self._inflater.eof:
-            if not piece and not self._rest:
+            if not piece and self._at == len(self._message):
                 self.discard()
                 raise InvalidRequest(f"the message ends in the middle of its {self._encoding} data")
             return None

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.interleave import interleave
+from benchmarks.bench import interleave
 from benchmarks.samples import Figures, Spread, better, latencies
 from benchmarks.section import Line, plain, spread
 

@@ -11,13 +11,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from service.client import Client
 from service.client.__main__ import main
 from service.pb import image_classifier_pb2 as pb
-from tests.client.conftest import PICTURES, SHOWN, ScriptedServer, command, echo, environment, run
+from tests.client.conftest import PICTURES, SHOWN, ScriptedServer, command, echo, environment, run, summary
 from tests.servers import ROOT, ServerProcess
 
 MNIST = "mnist-tiny"
@@ -101,7 +102,7 @@ def test_a_picture_comes_from_standard_input(server: ServerProcess) -> None:
 def test_standard_input_holds_one_picture(nobody: str) -> None:
     done = run("classify", "-", "-", "--model", MNIST, "--address", nobody)
     assert done.returncode == 1
-    assert "holds one picture" in done.stderr
+    assert "holds one image" in done.stderr
 
 
 def test_odd_names_are_written_whole(server: ServerProcess, tmp_path: Path) -> None:
@@ -171,10 +172,95 @@ def test_the_models_are_listed(server: ServerProcess) -> None:
     assert done.returncode == 0
 
 
-def summary(name: str) -> pb.ModelSummary:
-    """A model of ten classes, trained on CIFAR-10 if it is named so and on MNIST otherwise."""
-    data = "cifar10" if name.startswith("cifar10") else "mnist"
-    return pb.ModelSummary(name=name, version="1", dataset=data, labels=list("0123456789"))
+def test_every_kind_has_its_table(odd: ServerProcess) -> None:
+    """Below the classifiers, models of tensors have a row for each tensor, and refused ones their reason."""
+    done = run("list", "--address", odd.address)
+    classifiers, tensors, refused = done.stdout.split("\n\n")
+    assert classifiers.splitlines()[0].split()[0] == "model"
+    heads, *rows = [line.split(maxsplit=5) for line in tensors.splitlines()]
+    assert " ".join(" ".join(heads).split()) == "tensor model version side name datatype shape"
+    assert ["sum", "1", "input", "left", "FP32", "[-1, 16]"] in rows
+    assert ["sum", "1", "output", "difference", "FP32", "[-1, 16]"] in rows
+    heads, *rows = [line.split(maxsplit=2) for line in refused.splitlines()]
+    assert heads[:2] == ["not", "served"]
+    assert next(row for row in rows if row[0] == "broken")[1] == "1"
+    document = json.loads(run("list", "--json", "--address", odd.address).stdout)
+    assert document.keys() == {"models", "tensor_models", "not_served"}
+    total = next(model for model in document["tensor_models"] if model["name"] == "sum")
+    assert total["inputs"][1] == {"name": "right", "datatype": "FP32", "shape": [-1, 16]}
+    broken = next(each for each in document["not_served"] if each["name"] == "broken")
+    assert broken.keys() == {"name", "version", "state", "reason"}
+
+
+def saved(path: Path, array: Any) -> Path:
+    """A .npy file."""
+    np.save(path, array)
+    return path
+
+
+def test_tensors_are_read_and_written(odd: ServerProcess, tmp_path: Path) -> None:
+    """Inputs come from .npy files, an output goes to one where a file is named, and the table says so."""
+    left = np.array([[1.25] * 16, [np.nan] * 16], np.float32)
+    inputs = [f"left={saved(tmp_path / 'left.npy', left)}", f"right={saved(tmp_path / 'r=1.npy', left)}"]
+    line = ("infer", "sum", "--input", inputs[0], "--input", inputs[1], "--address", odd.address)
+    out = tmp_path / "total"
+    done = run(*line, "--output", f"total={out}", "--output", "difference")
+    heads, *rows = [row.split(maxsplit=4) for row in done.stdout.splitlines()]
+    assert done.returncode == 0, done.stderr
+    assert heads == ["output", "datatype", "shape", "elements"]
+    assert rows == [
+        ["total", "float32", "[2,", "16]", str(out)],
+        ["difference", "float32", "[2,", "16]", "0 0 0 0 0 0 …"],
+    ]
+    assert np.array_equal(np.load(out), left + left, equal_nan=True)
+    document = json.loads(run(*line, "--json", "--version", "1").stdout)
+    assert (document["model"], document["version"], list(document["outputs"])) == ("sum", "1", ["total", "difference"])
+    total = document["outputs"]["total"]
+    assert (total["datatype"], total["shape"], total["file"]) == ("float32", [2, 16], None)
+    assert total["data"] == [[2.5] * 16, ["NaN"] * 16]
+
+
+def test_text_is_read_and_written(odd: ServerProcess, tmp_path: Path) -> None:
+    texts = np.array([["a", "béc"]])
+    given, out = saved(tmp_path / "texts.npy", texts), tmp_path / "out.npy"
+    done = run("infer", "identity-bytes", "--input", f"x={given}", "--output", f"y={out}", "--address", odd.address)
+    assert done.returncode == 0, done.stderr
+    assert np.load(out).tolist() == texts.tolist()
+
+
+def test_unusable_tensor_files_are_named(nobody: str, tmp_path: Path) -> None:
+    """A file that is missing, no array, an archive, or an input given twice is one sentence, and nothing is sent."""
+    text, archive = tmp_path / "text.npy", tmp_path / "many.npz"
+    text.write_text("no array")
+    np.savez(archive, x=np.zeros(1))
+    objects = tmp_path / "objects.npy"
+    np.save(objects, np.array([{}], object), allow_pickle=True)
+    for given, sentence in (
+        ((f"x={tmp_path}/gone.npy",), "gone.npy' cannot be read: No such file"),
+        ((f"x={text}",), "text.npy' is no .npy file of numbers or text"),
+        ((f"x={objects}",), "objects.npy' is no .npy file of numbers or text"),
+        ((f"x={archive}",), "many.npz' is an .npz archive"),
+        ((f"x={archive}", f"x={archive}"), "input 'x' is given twice"),
+    ):
+        done = run("infer", "any", *(part for each in given for part in ("--input", each)), "--address", nobody)
+        assert done.returncode == 1
+        assert sentence in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_unwritable_outputs_are_told(odd: ServerProcess, tmp_path: Path) -> None:
+    given = saved(tmp_path / "x.npy", np.zeros((1, 2), np.float32))
+    line = ("infer", "identity-fp32", "--input", f"x={given}", "--output", f"y={tmp_path}", "--address", odd.address)
+    done = run(*line)
+    assert done.returncode == 1
+    assert done.stderr == f"convserve-client: '{tmp_path}' cannot be written: Is a directory\n"
+
+
+def test_refused_models_are_one_sentence(odd: ServerProcess) -> None:
+    done = run("classify", PICTURES / "seven.png", "--model", "broken", "--address", odd.address)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"convserve-client: {odd.address} does not serve model 'broken' version 1: ")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
@@ -274,11 +360,14 @@ def test_a_refused_picture_ends_the_measurement(scripted: ScriptedServer, data_d
     assert done.stderr == "convserve-client: picture 0 of mnist is refused: INVALID_ARGUMENT: too grey\n"
 
 
-def test_missing_data_comes_with_its_remedy(nobody: str, tmp_path: Path) -> None:
-    done = run("dataset", "mnist", "--address", nobody, CONVSERVE_DATA_DIR=str(tmp_path))
+def test_missing_data_comes_with_its_remedy(scripted: ScriptedServer, tmp_path: Path) -> None:
+    """Without a download, a missing test set is named with what fetches it."""
+    scripted.models = [summary("any")]
+    line = ("dataset", "mnist", "--no-download", "--address", scripted.address)
+    done = run(*line, CONVSERVE_DATA_DIR=str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.startswith(f"convserve-client: {tmp_path}/MNIST/raw/t10k-images-idx3-ubyte cannot be read")
-    assert f"`python -m training.data mnist --data-dir {tmp_path}` downloads it" in done.stderr
+    assert f"`python -m service.client dataset mnist --data-dir {tmp_path}` fetches it" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -322,11 +411,25 @@ def test_an_unknown_model_is_one_sentence(server: ServerProcess) -> None:
             ("list", "--address", "localhost"),
             "expected an address such as 127.0.0.1:8001, host and port, not 'localhost'",
         ),
+        (("infer", "m", "--input", "x"), "expected NAME=FILE, not 'x'"),
+        (("dataset", "mnist", "--data-mirror", "file:///etc"), "expected the URL of a folder, https://…, not 'file:"),
         (("classify", "a.png", "--model", "\udcff"), r"expected text, not '\udcff'"),
         (("--timeout-s", "nan", "list"), "expected a number above 0, not 'nan'"),
         (("list", "--timeout-s", "inf"), "expected a number above 0, not 'inf'"),
     ],
-    ids=["command", "model", "top-k", "batch", "data set", "address", "no text", "no number", "infinite"],
+    ids=[
+        "command",
+        "model",
+        "top-k",
+        "batch",
+        "data set",
+        "address",
+        "no file",
+        "no web",
+        "no text",
+        "no number",
+        "infinite",
+    ],
 )
 def test_wrong_arguments_are_explained(
     arguments: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
@@ -337,7 +440,7 @@ def test_wrong_arguments_are_explained(
     assert sentence in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["classify", "list", "dataset"])
+@pytest.mark.parametrize("name", ["classify", "list", "infer", "dataset"])
 def test_every_command_has_help(name: str) -> None:
     done = run(name, "--help", CONVSERVE_ADDRESS="[fe80::1%eth0]:7")
     assert done.returncode == 0
@@ -410,14 +513,15 @@ def test_broken_pipes_end_it(scripted: ScriptedServer, form: tuple[str, ...]) ->
         os.close(writing)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 141
-    assert errors == b"convserve-client: whoever read the output went away before its end\n"
+    assert errors == b"convserve-client: the reader of the output went away before its end\n"
 
 
 def test_client_imports_no_runtime() -> None:
-    """Neither torch nor ONNX Runtime is needed. Nothing that the client or its command line imports brings them in."""
+    """Neither torch nor ONNX Runtime is needed, nor messages that tritonclient registers. Nothing imports them."""
     program = (
         "import sys, service.client, service.client.__main__\n"
-        "print([name for name in ('torch', 'onnxruntime', 'onnx', 'training') if name in sys.modules])"
+        "absent = ('torch', 'onnxruntime', 'onnx', 'training', 'service.pb.open_inference_pb2')\n"
+        "print([name for name in absent if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, cwd=ROOT, check=True

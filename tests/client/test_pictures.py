@@ -32,14 +32,14 @@ def test_a_missing_file_is_named(scripted: ScriptedServer, tmp_path: Path) -> No
 
 def test_a_folder_is_no_picture(scripted: ScriptedServer, tmp_path: Path) -> None:
     sentence = refused(scripted, str(tmp_path))
-    assert sentence.startswith(f"'{tmp_path}' is a folder: name the pictures in it")
+    assert sentence.startswith(f"'{tmp_path}' is a folder: name the images in it")
 
 
 def test_all_faults_are_told_at_once(scripted: ScriptedServer, tmp_path: Path) -> None:
     """All that is wrong is told at once."""
     lines = refused(scripted, [tmp_path, b"fine", tmp_path / "gone", 7]).splitlines()
     assert len(lines) == 3
-    assert lines[2].startswith("picture 4 is of type int: expected a path")
+    assert lines[2].startswith("image 4 is of type int: expected a path")
 
 
 def test_large_pictures_are_refused(scripted: ScriptedServer, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_large_pictures_are_refused(scripted: ScriptedServer, tmp_path: Path) ->
     [
         (np.zeros((8, 8, 3), np.float32), "array of float32: expected uint8"),
         (np.zeros((8, 8, 2), np.uint8), r"shape \[8, 8, 2\]: expected \[height, width\]"),
-        (np.zeros((5, 28, 28), np.uint8), r"shape \[5, 28, 28\].*\[pictures, height, width, channels\]"),
+        (np.zeros((5, 28, 28), np.uint8), r"shape \[5, 28, 28\].*\[images, height, width, channels\]"),
         (np.zeros(8, np.uint8), r"shape \[8\]"),
         (np.zeros((0, 8), np.uint8), r"shape \[0, 8\]"),
         (np.zeros((1, 1, 8, 8, 3), np.uint8), r"shape \[1, 1, 8, 8, 3\]"),
@@ -76,7 +76,7 @@ def test_cut_files_in_pillow_are_told(scripted: ScriptedServer, tmp_path: Path) 
     cut = tmp_path / "cut.png"
     cut.write_bytes(whole.read_bytes()[:-2000])
     with Image.open(cut) as picture:
-        assert "picture 1 cannot be read by Pillow" in refused(scripted, picture)
+        assert "image 1 cannot be read by Pillow" in refused(scripted, picture)
 
 
 def test_floating_point_pixels_are_refused(scripted: ScriptedServer) -> None:

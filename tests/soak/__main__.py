@@ -53,7 +53,7 @@ def main() -> int:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
     args.output.with_suffix(".json").write_text(json.dumps(list(map(_as_json, results)), indent=1), encoding="utf-8")
-    print(text)
+    sys.stdout.write(text + "\n")
     return 1 if any(result.wrong for result in results) else 0
 
 
@@ -93,7 +93,8 @@ def _load(server: ServerProcess, faults: Faults, name: str, requests: int) -> Re
     idle = _settled(server, 0, lambda _: True)
     due = _schedule(requests, faults.kinds)
     at, fault = next(due)
-    total, samples, began = Tally(), [], time.monotonic()
+    samples: list[Sample] = []
+    total, began = Tally(), time.monotonic()
     callers = Callers(server.address, requests)
     while callers.collect(total):
         _progress(name, total.requests, requests, began)

@@ -104,7 +104,9 @@ def _ask(address: str, requests: int, mix: Mix, tallies: Any) -> None:
             until = min(requests, sent + NEW_CHANNEL_AFTER)
             while sent < until:
                 asks = [mix.draw() for _ in range(min(DEPTH, until - sent))]
-                calls = [channel.unary_unary(ask.path).future(ask.payload, timeout=ask.timeout_s) for ask in asks]
+                calls: list[Any] = [
+                    channel.unary_unary(ask.path, None, None).future(ask.payload, timeout=ask.timeout_s) for ask in asks
+                ]
                 for ask, call in zip(asks, calls, strict=True):
                     if ask.cancelled:
                         call.cancel()

@@ -55,7 +55,7 @@ class Pool:
         self.images = {"digits": random_.integers(0, 256, (POOL, 28, 28, 1), np.uint8)}
         self.images["swapped"] = self.images["digits"]
         self.images["colours"] = random_.integers(0, 256, (POOL, 32, 32, 3), np.uint8)
-        self._expected = {
+        self.expected = {
             (model, place): self._run(file_of(model, place), self.images[model])
             for model, names in FILES.items()
             for place in range(len(names))
@@ -69,7 +69,7 @@ class Pool:
 
     def difference(self, model: str, version: str, rows: slice, answer: dict[str, Array]) -> str:
         """How an answer differs from ONNX Runtime's; empty if it does not."""
-        expected = self._expected[model, int(version) % len(FILES[model])]
+        expected = self.expected[model, int(version) % len(FILES[model])]
         if answer.keys() != expected.keys():
             return f"{model}/{version}: outputs {sorted(answer)}"
         for name, right in expected.items():
@@ -99,7 +99,8 @@ class Mix:
     def draw(self) -> Ask:
         """The next request."""
         weights, makers = zip(*self._kinds, strict=True)
-        return self._random.choices(makers, weights)[0]()
+        make: Callable[[], Ask] = self._random.choices(makers, weights)[0]
+        return make()
 
     def _infer(self, kind: str, model: str, rows: int, *, hurried: bool = False, cancelled: bool = False) -> Ask:
         start = self._random.randrange(POOL - rows)
@@ -134,7 +135,7 @@ class Mix:
             told = np.zeros((1, 10), np.float32)
             for each in result.classes:
                 told[0, int(each.label)] = each.probability
-            expected = self._pool._expected["digits", 0]["probabilities"][at : at + 1]  # noqa: SLF001 - of this module
+            expected = self._pool.expected["digits", 0]["probabilities"][at : at + 1]
             return "" if np.allclose(told, expected, RTOL, ATOL) else f"Classify: {told} is not {expected}"
 
         return Ask("Classify", request.SerializeToString(), CLASSIFY, wrong=wrong)

@@ -26,9 +26,9 @@ from .test_folder import save_images
 
 MNIST_TINY = ("mnist-tiny", "--epochs", "1", "--device", "cpu")
 OPTIONS = (
-    *("--all", "--list", "--precision", "--force", "--no-report", "--dataset", "--network", "--name", "--start-from"),
+    *("--all", "--list", "--precision", "--force", "--no-report", "--dataset", "--network", "--name", "--epochs"),
     *(
-        "--epochs",
+        "--start-from",
         "--seed",
         "--learning-rate",
         "--no-flip",
@@ -37,6 +37,9 @@ OPTIONS = (
         "--checkpoints-dir",
         "--device",
     ),
+    *("--module", "--timm", "--torchvision", "--onnx", "--weights", "--pretrained", "--output", "--labels", "--test"),
+    *("--temperature", "--fact", "--size", "--mean", "--std", "--crop", "--resize", "--interpolation", "--colors"),
+    "--polarity",
 )
 
 
@@ -372,7 +375,7 @@ def test_help_explains_every_option() -> None:
     finished = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
     assert all(f"  {option} " in finished.stdout or f"  {option}\n" in finished.stdout for option in OPTIONS)
     examples = finished.stdout.partition("examples:\n")[2]
-    assert examples.count("python -m training.export") == 3
+    assert examples.count("python -m training.export") == 4
     assert "training.arguments" in finished.stderr
     assert "torch" not in finished.stderr
 

@@ -31,7 +31,7 @@ EACH = 60
 TESTED = 40
 """Others of each class to test with."""
 MARGIN = 0.10
-"""By which the start from weights must beat random ones, of 120 test images; one run over 40 epochs: 92.5 and 67.5 %."""
+"""By which the start from weights must beat random ones, of 120 test images. Over 40 epochs: 92.5 and 67.5 %."""
 
 
 @pytest.fixture(scope="module")

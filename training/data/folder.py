@@ -68,6 +68,22 @@ def load_folder(
     return Dataset("folder", labels, *(tensor for pair in zip(images, numbers, strict=True) for tensor in pair))
 
 
+def find_labelled(folder: Path, labels: Sequence[str]) -> list[Sample]:
+    """Find all images of class folders whose names are among the labels; raises DataError where there are none.
+
+    A label without a folder has no images; a folder that is no label is refused.
+    """
+    names = _folders(folder)
+    if not names:
+        raise DataError(f"{folder.absolute()} has no class folders; put the images of each class into one of its name")
+    strange = sorted(set(names) - set(labels))
+    if strange:
+        raise DataError(f"{folder / strange[0]} is a class folder, and {strange[0]!r} is none of the model's labels")
+    numbers = {name: list(labels).index(name) for name in names}
+    samples = [(path, numbers[names[place]]) for path, place in _samples(folder, names, least=1)]
+    return sorted(samples, key=lambda sample: sample[0])
+
+
 def _split(
     folder: Path, draw: torch.Generator
 ) -> tuple[list[Sample], list[Sample], list[Sample], tuple[str, ...], str]:

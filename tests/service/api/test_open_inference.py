@@ -281,12 +281,13 @@ def test_statistics_are_of_one_version_all_versions_or_all_models(odd_server: Se
 
 
 @pytest.mark.parametrize("method", ["RepositoryModelLoad", "RepositoryModelUnload"])
-def test_loading_by_request_says_why_it_is_not_done(odd_server: ServerProcess, method: str) -> None:
+def test_loading_wants_explicit_control(odd_server: ServerProcess, method: str) -> None:
+    """Without --model-control explicit, loading and unloading are refused, and the option is named."""
     with pytest.raises(grpc.RpcError) as caught:
         ask(odd_server, method, getattr(pb, f"{method}Request")(model_name="linear"))
     code, words = refusal(caught.value)
     assert code == grpc.StatusCode.UNIMPLEMENTED
-    assert words.startswith("explicit model load / unload is not supported")
+    assert words.startswith("explicit model load / unload is not allowed: the server was started with --model-control")
 
 
 @pytest.mark.parametrize("kind", ["System", "Cuda"])
@@ -376,4 +377,5 @@ def test_failures_can_be_hidden(odd_models_dir: Path, transport: str) -> None:
             grpc.StatusCode.INTERNAL,
             "model 'halves' cannot run this request: the server's log has the details",
         )
-        assert any("cannot be reshaped" in event.get("error", "") for event in server.events)
+        told = server.events.await_one("request failed", model="halves")
+        assert "cannot be reshaped" in told["error"]

@@ -1,6 +1,8 @@
 """The core's own promises, in memory: windows, turns, bounds, GOAWAY, and nothing left behind."""
 
+import gzip
 import random
+import struct
 from collections.abc import Iterator
 
 import hpack
@@ -9,6 +11,7 @@ import pytest
 from service.http2 import frames
 from service.http2.connection import (
     CONNECTION_WINDOW,
+    LARGE_STREAM_WINDOW,
     MAX_PENDING_BYTES,
     MAX_TURN_FRAMES,
     CallStarted,
@@ -22,7 +25,7 @@ from service.http2.connection import (
     ResponseDrained,
     Stream,
 )
-from service.http2.deframer import ReceiveBudget
+from service.http2.deframer import INFLATE_BYTES, ReceiveBudget
 from tests.conformance.outcome import read, split
 from tests.service.rpc.peer import message, request_fields
 
@@ -134,6 +137,24 @@ def test_messages_of_a_frame_are_bounded() -> None:
     assert len(events) + len(client.receive(b"")) == 3000
 
 
+def test_decompression_is_a_turns_work() -> None:
+    """Messages that unpack to a megabyte each come one a turn, whether in streams of their own or in one."""
+    client = Client()
+    client.budget.max_message_bytes = client.budget.max_connection_bytes = 2 * INFLATE_BYTES
+    packed = message(gzip.compress(bytes(INFLATE_BYTES)), flag=1)
+    wire = b"".join(
+        client.head(stream, ("grpc-encoding", "gzip")) + frames.frame(frames.DATA, 1, stream, packed)
+        for stream in range(1, 21, 2)
+    )
+    wire += client.head(21, ("grpc-encoding", "gzip")) + frames.frame(frames.DATA, 1, 21, packed * 10)
+    turns = [list(client.connection.receive_data(wire))]
+    while client.connection.has_unread:
+        turns.append(list(client.connection.receive_data(b"")))
+    found = [sum(isinstance(event, MessageReceived) for event in events) for events in turns]
+    assert sum(found) == 20
+    assert max(found) == 1
+
+
 def test_paused_stream_gets_no_window() -> None:
     """While a stream is paused its messages stay where they are, and its client's window is not opened again."""
     client = Client()
@@ -162,6 +183,27 @@ def test_connection_window_is_opened_again() -> None:
             if kind == frames.WINDOW_UPDATE and stream == 0
         )
         assert granted - 260 * 16_005 * (at + 1) >= CONNECTION_WINDOW // 2
+
+
+def test_large_message_enlarges_windows() -> None:
+    """A message beyond its stream's window opens that at once; the connection's next streams have the large one."""
+    client = Client()
+    budget, size = client.budget, LARGE_STREAM_WINDOW // 2
+    budget.max_message_bytes, budget.max_connection_bytes, budget.max_bytes = size, 2 * size, 4 * size
+    announced = frames.settings({frames.INITIAL_WINDOW_SIZE: LARGE_STREAM_WINDOW})
+    for stream in (1, 3):
+        (started,) = client.connection.receive_data(client.head(stream))
+        assert isinstance(started, CallStarted)
+        started.stream.whole_only = True
+        client.receive(frames.frame(frames.DATA, 0, stream, struct.pack(">BL", 0, size)))
+        assert client.connection.data_to_send() == (announced if stream == 1 else b"")
+        pieces = [frames.frame(frames.DATA, 0, stream, bytes(10_000))] * (size // 10_000)
+        last = frames.frame(frames.DATA, 1, stream, bytes(size % 10_000))
+        (received,) = client.receive(b"".join([*pieces, last]))
+        assert isinstance(received, MessageReceived)
+        assert len(received.payload) == size
+        client.connection.send_unary(started.stream, b"")
+        client.connection.data_to_send()
 
 
 def test_waiting_answers_are_bounded() -> None:

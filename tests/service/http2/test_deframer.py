@@ -1,13 +1,21 @@
 """Messages are put together, counted, and unpacked in steps."""
 
 import gzip
+import zlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import InvalidRequest, Overloaded
-from service.http2.deframer import INFLATE_BYTES, ConnectionBudget, MessageDeframer, ReceiveBudget
+from service.http2.deframer import (
+    INFLATE_BYTES,
+    INFLATE_INPUT_BYTES,
+    WORK_INPUT_BYTES,
+    ConnectionBudget,
+    MessageDeframer,
+    ReceiveBudget,
+)
 from tests.service.rpc.peer import message
 
 MOST = 2**23
@@ -49,6 +57,22 @@ def test_large_message_inflates_in_steps() -> None:
         steps += 1
     assert found == payload
     assert steps >= 4
+
+
+def test_empty_blocks_inflate_in_steps() -> None:
+    """Compressed data that unpack to nothing are read in steps too."""
+    packer = zlib.compressobj(wbits=31)
+    packed = packer.compress(b"") + b"".join(packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+    packed += b"\0\0\0\xff\xff" * 100_000 + packer.flush()
+    messages = deframer("gzip")
+    messages.receive_data(message(packed, flag=1))
+    steps = 0
+    while (found := messages.next_message()) is None:
+        assert messages.has_message
+        assert messages.take_work() >= INFLATE_INPUT_BYTES // WORK_INPUT_BYTES
+        steps += 1
+    assert found == b""
+    assert steps == len(packed) // INFLATE_INPUT_BYTES
 
 
 def test_bomb_is_stopped_at_the_limit() -> None:

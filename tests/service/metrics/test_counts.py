@@ -111,6 +111,10 @@ def test_refusals_of_other_methods_count(metered: MeteredServer) -> None:
         ask(metered, "ModelMetadata", pb.ModelMetadataRequest(name="nothing"))
     assert moved.calls == {}
     assert moved.refusals == {("", "", "unknown_model"): 1}
+    with moves(metered) as moved, pytest.raises(grpc.RpcError):
+        ask(metered, "RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name="linear"))
+    assert moved.calls == {}
+    assert moved.refusals == {("", "", "unsupported"): 1}
 
 
 def test_answers_fill_every_histogram(metered: MeteredServer) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from service.errors import Overloaded, ServiceError
 from service.metrics.catalog import METRICS, TRITON_METRICS
 from tests import onnx_models
 from tests.metrics import MeteredServer
@@ -94,6 +95,17 @@ def test_page_of_documentation_is_complete() -> None:
     told = TABLE.findall((ROOT / "docs" / "metrics.md").read_text(encoding="utf-8"))
     expected = [(each.name, each.kind, ", ".join(each.labels), each.meaning) for each in METRICS + TRITON_METRICS]
     assert told == expected
+
+
+def test_every_reason_is_explained() -> None:
+    """docs/metrics.md explains each reason that an error can have."""
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"^\| `([a-z_]+)` \| [^|]+ \|$", page, re.MULTILINE))
+    kinds: list[type[ServiceError]] = [ServiceError, *ServiceError.__subclasses__()]
+    reasons = {kind.reason for kind in kinds if kind is not Overloaded}
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "service").rglob("*.py"))
+    reasons |= set(re.findall(r'\breason: str = "(\w+)"', sources)) | set(re.findall(r'\breason="([a-z_]+)"', sources))
+    assert told == reasons - {"cancelled"}  # a caller that has gone is sent nothing
 
 
 def test_reloaded_models_keep_counts(tmp_path: Path) -> None:

@@ -193,6 +193,21 @@ def test_killed_workers_come_back(workers: Workers) -> None:
     ask(workers)
 
 
+def test_stopped_workers_are_replaced(shared_dir: Path) -> None:
+    """A worker all of whose threads stand still is killed after --watchdog-s, and another takes its place."""
+    with Workers(shared_dir, "--watchdog-s", "3") as workers:
+        victim = min(workers.pids())
+        with watched({victim}) as gone:
+            os.kill(victim, signal.SIGSTOP)
+            number = workers.events.await_one("worker does not answer, and is killed")["worker"]
+            gone()
+        since = workers.events.index(workers.events.await_one("worker died", worker=number))
+        workers.events.await_one("ready", since=since, worker=number)
+        assert victim not in workers.pids()
+        for _ in range(8):
+            ask(workers)
+
+
 def test_crash_loops_end_the_server(echo_dir: Path) -> None:
     """After five deaths in a row of the only worker all ends, with exit code 1 and the reason."""
     with Workers(echo_dir, count=1) as workers:
