@@ -30,8 +30,8 @@ def hold(path: Path, what: str) -> Iterator[None]:
 
 def refuse_if_held(path: Path, what: str) -> None:
     """Raise BusyError while another process holds the lock file; makes nothing."""
-    with suppress(FileNotFoundError):
-        file = os.open(path, os.O_RDWR)
+    with suppress(FileNotFoundError, NotADirectoryError):
+        file = os.open(path, os.O_RDONLY)
         try:
             _lock(file, what)
         finally:
