@@ -38,7 +38,7 @@ class FairQueue:
         self._order = itertools.count()
         self._lanes: dict[Hashable, _Lane] = {}
         self._turns: deque[_Lane] = deque()  # the first is next
-        self._last_source: Hashable = None  # of the batch that was taken last
+        self._last_source = 0  # its id, of the batch that was taken last: a source may have gone
         self._last_rows = 0
 
     def __bool__(self) -> bool:
@@ -99,13 +99,13 @@ class FairQueue:
             elif was_queued:
                 expired.append(request)
         if batch:
-            self._last_source, self._last_rows = batch[0][0].source, rows
+            self._last_source, self._last_rows = id(batch[0][0].source), rows
         return batch, expired
 
     def _part_of(self, request: Request, max_part: int) -> int:
         """Rows of a large request that run at once."""
         short = max(1, max_part // PART_BESIDE_OTHERS)
-        return short if self._last_rows <= short and request.source != self._last_source else max_part
+        return short if self._last_rows <= short and id(request.source) != self._last_source else max_part
 
     def _pop(self, request: Request, lane: _Lane | None) -> None:
         """Takes out the first request of a lane, or of the urgent ones."""
