@@ -105,7 +105,7 @@ class FairQueue:
     def _part_of(self, request: Request, max_part: int) -> int:
         """Rows of a large request that run at once."""
         short = max(1, max_part // PART_BESIDE_OTHERS)
-        return short if self._last_rows <= short and id(request.source) != self._last_source else max_part
+        return short if 0 < self._last_rows <= short and id(request.source) != self._last_source else max_part
 
     def _pop(self, request: Request, lane: _Lane | None) -> None:
         """Takes out the first request of a lane, or of the urgent ones."""
