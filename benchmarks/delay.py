@@ -1,6 +1,7 @@
 """A proxy that delays what passes, each way: a network at a distance, where the kernel has no netem."""
 
 import asyncio
+import contextlib
 import threading
 from types import TracebackType
 from typing import Self
@@ -18,19 +19,29 @@ class DelayingProxy:
     def __enter__(self) -> Self:
         self._thread.start()
         listening = asyncio.start_server(self._accept, "127.0.0.1", 0)
-        server = asyncio.run_coroutine_threadsafe(listening, self._loop).result()
-        self.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        self._server = asyncio.run_coroutine_threadsafe(listening, self._loop).result()
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
+
+    async def _end(self) -> None:
+        self._server.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        behind, before = await asyncio.open_connection(self._host, self._port)
-        await asyncio.gather(self._pass(reader, before), self._pass(behind, writer), return_exceptions=True)
+        with contextlib.suppress(asyncio.CancelledError, OSError):
+            behind, before = await asyncio.open_connection(self._host, self._port)
+            await asyncio.gather(self._pass(reader, before), self._pass(behind, writer))
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(2**18):

@@ -3,6 +3,8 @@
 ServiceError
 ├── InvalidRequest        the caller sent something that can never be answered
 ├── UnknownModel          no such model, or no such version of it
+├── Unauthenticated       the call has no token, or none of this server's
+├── PermissionDenied      the token has not the right that the method wants
 ├── Unsupported           a part of the protocol that this server does not have
 ├── NotReady              the model is known but cannot be asked now
 ├── Stopping              the server is going away
@@ -39,6 +41,18 @@ class UnknownModel(ServiceError):
     reason = "unknown_model"
 
 
+class Unauthenticated(ServiceError):
+    """The call has no token, or none of this server's."""
+
+    reason = "unauthenticated"
+
+
+class PermissionDenied(ServiceError):
+    """The token has not the right that the method wants."""
+
+    reason = "permission_denied"
+
+
 class Unsupported(ServiceError):
     """A part of the protocol that this server does not have."""
 
@@ -49,6 +63,11 @@ class NotReady(ServiceError):
     """The model is known, but cannot be asked now."""
 
     reason = "not_ready"
+
+    def __init__(self, message: str, *, is_loading: bool = False) -> None:
+        """``is_loading``: a retry may succeed soon."""
+        super().__init__(message)
+        self.is_loading = is_loading
 
 
 class Stopping(ServiceError):

@@ -43,7 +43,9 @@ def _ask(target: str, name: str, timeout_s: float, environment: Mapping[str, str
     with _channel(target, timeout_s, environment) as channel:
         try:
             request = health_pb2.HealthCheckRequest(service=name)
-            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_s)
+            token = environment.get("CONVSERVE_TOKEN")
+            metadata = (("authorization", f"Bearer {token}"),) if token else ()
+            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as error:
             return False, f"{error.code().name} {error.details()}".rstrip()
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
@@ -89,7 +91,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         prog="python -m service.health_check",
         description="Ask a server through the gRPC health protocol whether it is serving.",
         epilog="TLS is used where CONVSERVE_TLS_CERTIFICATE_FILE and CONVSERVE_TLS_KEY_FILE are set, as they are for "
-        "the server. Exit codes: 0 serving; 1 not serving, unknown name, or no answer; 2 wrong arguments.",
+        "the server. CONVSERVE_TOKEN is sent as the bearer token. "
+        "Exit codes: 0 serving; 1 not serving, unknown name, or no answer; 2 wrong arguments.",
     )
     parser.add_argument(
         "name",

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from service import __version__
+from service.access.guard import Guard
+from service.access.token_store import TokenStore
 from service.api import image_classifier
 from service.api import open_inference as inference_protocol
 from service.api.image_classifier import ImageClassifier
@@ -29,6 +31,7 @@ from service.runtime.model_folder import ModelFolder
 from service.runtime.model_loader import ModelLoader
 from service.runtime.repository import Contents, Repository
 from service.settings import Settings, split_names
+from service.telemetry.telemetry import telemetry
 
 if TYPE_CHECKING:
     from service.metrics.process import ProcessMetrics
@@ -39,6 +42,7 @@ INLINE_US, INLINE_BESIDE_US = 2000, 500
 AGE_OF_GRACE = 0.8
 """Where workers use TLS, how old connections grow, in grace periods: all must have gone by the end of one."""
 
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 LEAVE_S = 2.0
 """How long clients have, after the drain delay, to take their requests elsewhere."""
 
@@ -167,7 +171,7 @@ def running(
             ).methods
             | ModelRepository(repository, control).methods
         )
-        transport = _transport(settings, methods, repository, flush_scope, reuse_port=reuse_port)
+        transport = _transport(settings, methods, repository, flush_scope, stack, reuse_port=reuse_port)
         stack.enter_context(transport)
         stack.callback(control.stop)  # first of all: what it changes, the transport is told
         watchdog = stack.enter_context(
@@ -190,6 +194,18 @@ def running(
         gc.collect()
         gc.freeze()
         yield server
+
+
+def _guard(settings: Settings, stack: ExitStack) -> Guard | None:
+    """The check of tokens; None where there are none."""
+    if settings.tokens_file is None:
+        if settings.model_control == "explicit":
+            log.warning("whoever reaches the port may load and unload models: --tokens-file says who may")
+        return None
+    if settings.tls_certificate_file is None and settings.host not in LOOPBACK:
+        log.warning("tokens are sent in plain text: use TLS here, or a proxy that has it")
+    tokens = stack.enter_context(TokenStore(settings.tokens_file))
+    return Guard(tokens, protect_health=settings.protect_health)
 
 
 def _metrics(
@@ -250,11 +266,23 @@ def _control(settings: Settings) -> ControlOptions:
 
 
 def _transport(
-    settings: Settings, methods: Methods, repository: Repository, flush_scope: FlushScope, *, reuse_port: bool
+    settings: Settings,
+    methods: Methods,
+    repository: Repository,
+    flush_scope: FlushScope,
+    stack: ExitStack,
+    *,
+    reuse_port: bool,
 ) -> "NativeTransport | GrpcioTransport":
     address = f"{settings.host}:{settings.port}"
+    guard = _guard(settings, stack)
+    told = stack.enter_context(telemetry(settings, (lambda _: "") if guard is None else guard.name_of))
+    methods = told.observe(methods if guard is None else guard.limited(methods))
     options = TransportOptions(
         max_message_bytes=settings.max_message_mib * 2**20,
+        check=None if guard is None else guard.check,
+        slow_calls=told.slow_calls,
+        on_immediate=told.on_immediate,
         tls=_tls(settings),
         reuse_port=reuse_port,
         busy_poll_s=settings.busy_poll_us / 1e6,

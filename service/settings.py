@@ -189,6 +189,11 @@ class Settings:
     watchdog_s: float = Field(default=60.0, ge=0, le=86_400)
     """The process ends, to be started again, when the thread that receives stands still, or one run lasts, for longer
     than this, in seconds; 0: never. From 1 s on the log tells of it."""
+    tokens_file: FilePath | None = None
+    """Calls, and /metrics, need one of the bearer tokens whose hashes are in this TOML file, which `python -m
+    service.tokens` makes; without it, whoever reaches the port may call everything."""
+    protect_health: bool = False
+    """With a tokens file: health, readiness and reflection need a token too."""
     metrics_port: int = Field(default=0, ge=0, le=65535)
     """TCP port of /metrics, which Prometheus reads, over plain HTTP; 0: none."""
     metrics_host: str = "127.0.0.1"
@@ -201,6 +206,13 @@ class Settings:
     """The PEM private key of the certificate."""
     tls_client_ca_file: FilePath | None = None
     """Accept only clients with a certificate of this authority (mutual TLS)."""
+    access_log: bool = False
+    """Log each request in a line: method, model, code, rows, times in milliseconds, caller, id, token's name."""
+    slow_request_ms: int = Field(default=1000, ge=0, le=3_600_000)
+    """Log requests that take longer than this from their queue to their answer, in milliseconds; 0: none."""
+    otlp_endpoint: str = ""
+    """Send traces of the calls that their callers sampled to this collector, OTLP over gRPC: http://HOST:4317, or
+    https:// for TLS. Needs the extra 'otel'."""
     log_format: Literal["auto", "console", "json"] = "auto"
     """console for people, json a line for machines; auto: console on a terminal, else json."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -219,6 +231,8 @@ class Settings:
             raise ValueError("TLS needs both --tls-certificate-file and --tls-key-file")
         if self.tls_client_ca_file is not None and self.tls_certificate_file is None:
             raise ValueError("--tls-client-ca-file needs --tls-certificate-file and --tls-key-file")
+        if self.protect_health and self.tokens_file is None:
+            raise ValueError("--protect-health needs --tokens-file")
         if self.ready_when == "first" and self.workers:
             raise ValueError("--ready-when first needs --workers 0: workers open all models, and agree on them, first")
         if self.max_queue_rows < self.max_batch_rows:

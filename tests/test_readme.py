@@ -16,8 +16,8 @@ from tests.servers import ROOT, ServerProcess
 
 ADDRESS = "127.0.0.1:8001"
 """Where the pages' server listens."""
-ELSEWHERE = {"--stop-timeout"}
-"""Options of docker that the pages name in a sentence."""
+ELSEWHERE = {"--stop-timeout", "--token"}
+"""An option of docker that the pages name in a sentence, and an environment variable that is no option."""
 PROGRAMS = (
     "benchmarks",
     "benchmarks.providers",
@@ -29,9 +29,11 @@ PROGRAMS = (
     "service.client top",
     "service.client infer",
     "service.health_check",
+    "service.tokens new",
     "service.tune",
     "training.data",
     "training.export",
+    "training.inspect",
     "training.report",
     "training.reproduce",
 )

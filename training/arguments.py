@@ -5,14 +5,14 @@ Imports nothing heavy, so that help and refusals come at once.
 
 import argparse
 import difflib
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from training.command import Parser, add_options
+from training import foreign_arguments
+from training.command import Parser, add_options, rate
 from training.recipes import RECIPES
 
 PRECISIONS = ("fp32", "int8", "fp16")
@@ -26,6 +26,10 @@ examples:
   python -m training.export --dataset folder --data-dir images --network cifar10-cnn --name my-model
                                                             a network for your own classes, from images/CLASS/*.jpg
                                                             (or images/train/CLASS and images/test/CLASS)
+  python -m training.export --timm resnet18 --weights best.safetensors --labels birds.txt --name birds --test pictures
+                                                            a network of timm's, torchvision's or your own, proved
+  python -m training.export --dataset folder --data-dir images --start-from cifar10 --name my-model
+                                                            the same from the weights of a model, for few images
 """
 
 
@@ -34,8 +38,11 @@ class Own:
     """What `--dataset folder` asks for."""
 
     folder: Path
-    network: str
+    network: str | None
+    """None: that of the model it starts from."""
     name: str
+    start: str | None
+    """A model of the models folder whose weights it starts from."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,8 @@ class Arguments:
     """Recipes to export, each once."""
     own: Own | None
     """Pictures to train on instead; there are no names then."""
+    foreign: foreign_arguments.Foreign | None
+    """A network or file of others to export instead; there are no names then."""
     list: bool
     renew: bool
     """Whether files of an older format are written anew; nothing is trained then."""
@@ -69,12 +78,18 @@ def read(arguments: Sequence[str] | None) -> Arguments:
     parser = make_parser()
     given = vars(parser.parse_args(arguments))
     names = tuple(dict.fromkeys(RECIPES if given.pop("all") else given.pop("names")))
-    dataset, network, name = (given.pop(key) for key in ("dataset", "network", "name"))
-    own = None
-    if dataset == "folder":
-        own = _own(parser, names, given["data_dir"], network, name)
-    elif network is not None or name is not None:
-        parser.error("--network and --name are for images of your own: add --dataset folder --data-dir FOLDER")
+    dataset, network, name, start = (given.pop(key) for key in ("dataset", "network", "name", "start_from"))
+    own, foreign = None, foreign_arguments.take(parser, given, name)
+    if foreign is not None:
+        _check_name(parser, foreign.name)
+        if names or dataset or network or start:
+            parser.error(f"--{foreign.door} exports one network: give it no NAME, --all, --dataset or --network")
+    elif dataset == "folder":
+        own = _own(parser, names, given["data_dir"], network, name, start)
+    elif network is not None or name is not None or start is not None:
+        parser.error(
+            "--network, --name, --start-from are for images of your own: add --dataset folder --data-dir FOLDER"
+        )
     elif given["renew"] and names:
         parser.error("--renew writes all files of an older format anew, and trains nothing: give it no NAME")
     elif not names and not given["list"] and not given["renew"]:
@@ -83,23 +98,34 @@ def read(arguments: Sequence[str] | None) -> Arguments:
         if name not in RECIPES:
             _unknown(parser, name)
     given["precision"] = tuple(dict.fromkeys(given["precision"] or ["fp32"]))
-    return Arguments(names=names, own=own, **given)
+    return Arguments(names=names, own=own, foreign=foreign, **given)
 
 
 def _own(
-    parser: argparse.ArgumentParser, names: Sequence[str], folder: Path | None, network: str | None, name: str | None
+    parser: argparse.ArgumentParser,
+    names: Sequence[str],
+    folder: Path | None,
+    network: str | None,
+    name: str | None,
+    start: str | None,
 ) -> Own:
     """Refuse what does not go with `--dataset folder`."""
     if names:
         parser.error("--dataset folder trains one network: give it by --network, not as NAME or by --all")
     if folder is None:
         parser.error("--dataset folder needs --data-dir FOLDER, which holds a folder of images for each class")
-    if network is None:
-        parser.error(f"--dataset folder needs --network, one of {', '.join(RECIPES)}")
-    if network not in RECIPES:
+    if network is None and start is None:
+        parser.error(f"--dataset folder needs --network, one of {', '.join(RECIPES)}, or --start-from MODEL")
+    if network is not None and network not in RECIPES:
         _unknown(parser, network)
     if name is None:
         parser.error("--dataset folder needs --name, by which the model will be served")
+    _check_name(parser, name)
+    return Own(folder, network, name, start)
+
+
+def _check_name(parser: argparse.ArgumentParser, name: str) -> None:
+    """Refuse what names no model of one's own."""
     if not NAME.fullmatch(name):
         parser.error(
             f"--name {name!r} cannot name a model: up to 64 letters, digits, '.', '_' and '-' can, beginning with a "
@@ -109,7 +135,6 @@ def _own(
         parser.error(f"--name {name} is taken by a network of ours; choose another")
     if name.endswith(tuple(f"-{precision}" for precision in PRECISIONS)):
         parser.error(f"--name {name} ends as the name of a variant made by --precision does; choose another")
-    return Own(folder, network, name)
 
 
 def _unknown(parser: argparse.ArgumentParser, name: str) -> NoReturn:
@@ -154,8 +179,14 @@ def make_parser() -> argparse.ArgumentParser:
     own = parser.add_argument_group("images of your own")
     own.add_argument("--dataset", choices=["folder"], help="train on --data-dir, a folder of images for each class")
     own.add_argument("--network", metavar="NAME", help="the network that is trained, by its own recipe")
+    own.add_argument(
+        "--start-from",
+        metavar="MODEL",
+        help="start from the weights of a model in --models-dir instead of random ones, by a recipe for few images",
+    )
     own.add_argument("--name", help="the name by which the model is served")
 
+    foreign_arguments.add(parser)
     recipe = parser.add_argument_group("changes to the recipe")
     recipe.add_argument("--epochs", type=positive, metavar="N", help="train N epochs instead of the recipe's number")
     recipe.add_argument("--seed", type=int, metavar="N", help="train from seed N instead of the recipe's")
@@ -179,17 +210,6 @@ def positive(text: str) -> int:
             f"{text!r} is not a whole number from 1; a network is never exported untrained"
         )
     return int(text)
-
-
-def rate(text: str) -> float:
-    """Read a learning rate; argparse reports what is none."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
 
 
 def precisions(text: str) -> list[str]:

@@ -40,6 +40,8 @@ class Checkpoint(TypedDict):
     network: dict[str, torch.Tensor]
     ema: dict[str, torch.Tensor] | None
     """The moving average of the weights, where the recipe asks for one."""
+    best: dict[str, torch.Tensor] | None
+    """The weights of the epoch with the least validation loss, where the recipe stops early."""
     optimizer: dict[str, object]
     scheduler: dict[str, object]
     arithmetic: Literal["fp32", "bf16"]
@@ -85,6 +87,7 @@ def load(path: Path, recipe: Recipe) -> Checkpoint | None:
     try:
         checkpoint: Checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         found = checkpoint["recipe"]
+        checkpoint.setdefault("best", None)  # those of earlier versions never stop early
     except (RuntimeError, OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path} is not a checkpoint, or is damaged; {remedy}") from error
     if checkpoint.keys() != Checkpoint.__annotations__.keys():

@@ -1,6 +1,7 @@
 """What the commands of this package share: options, an exit status, and one sentence on stderr for what went wrong."""
 
 import argparse
+import math
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -72,6 +73,17 @@ def exit_status(work: Callable[[], object], interrupted: str) -> int:
     except KeyboardInterrupt:
         return fail(f"interrupted; {interrupted}", status=130)
     return 0
+
+
+def rate(text: str) -> float:
+    """Read a number above 0; argparse reports what is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
 
 
 @contextmanager

@@ -8,6 +8,7 @@ TrainingError
 ├── CheckpointError  a checkpoint is damaged, or belongs to another network or recipe
 ├── DivergedError    the loss is no longer a finite number
 ├── ModelFileError   a file in models/ is not one that this package wrote
+├── ModuleError      a module, an ONNX file of others, or what is said of it, cannot become a model file
 └── ParityError      NumPy, PyTorch and ONNX Runtime do not compute the same function, or a variant strays too far
 """
 
@@ -42,6 +43,10 @@ class DivergedError(TrainingError):
 
 class ModelFileError(TrainingError):
     """A file in models/ is not one that this package wrote."""
+
+
+class ModuleError(TrainingError):
+    """A module, an ONNX file of others, or what is said of it, cannot become a model file."""
 
 
 class ParityError(TrainingError):

@@ -1,8 +1,11 @@
 """`python -m training.export`: train what has no finished checkpoint, export it, prove it, then put it in place.
 
 The command line is described in `arguments`, the steps for one network are in `pipeline`, and the checks in `publish`.
+`export_module` does the same for any PyTorch module, from Python.
 Whatever fails, or is interrupted, leaves the models folder as it was.
 """
+
+from __future__ import annotations
 
 import os
 import signal
@@ -10,6 +13,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from training.export_module import export_module
+
+__all__ = ["export_module", "main"]
 
 
 def main(line: Sequence[str] | None = None) -> int:
@@ -24,6 +33,15 @@ def main(line: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # before or after the work, which answers it with a sentence of its own
         os.write(2, b"error: interrupted; what was finished is kept\n")
         return 130
+
+
+def __getattr__(name: str) -> Any:
+    """Import `export_module` when it is asked for: PyTorch takes seconds, and help is to come at once."""
+    if name != "export_module":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from training.export_module import export_module
+
+    return export_module
 
 
 @contextmanager

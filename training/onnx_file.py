@@ -21,9 +21,9 @@ import onnxruntime
 import torch
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
+from torch import nn
 
 from training.errors import ModelFileError
-from training.networks import Classifier
 
 PREFIX = "convserve."
 # "1" had no hashes; `training.renew` writes such files anew. docs/file-format.md is the contract.
@@ -31,9 +31,11 @@ FORMAT, OLD_FORMAT = "2", "1"
 # Largest difference of logits allowed for fp32, everywhere: NumPy, PyTorch, ONNX Runtime, and the probe at load time.
 # Measured differences are 1e-5 and less, wrong graphs differ by 0.1 and more.
 TOLERANCE = 1e-4
+# Weights of less stay inside of a file whose others lie beside it; those begin at pages, which can be mapped.
+LEAST_EXTERNAL, ALIGNMENT = 1024, 4096
 
 
-def build(classifier: Classifier, shape: tuple[int, int, int]) -> onnx.ModelProto:
+def build(classifier: nn.Module, shape: tuple[int, int, int]) -> onnx.ModelProto:
     """Export a classifier for evaluation: `images` uint8 [batch, *shape] → both outputs [batch, classes]."""
     program = torch.onnx.export(
         classifier.eval(),
@@ -63,16 +65,48 @@ def build(classifier: Classifier, shape: tuple[int, int, int]) -> onnx.ModelProt
     return model
 
 
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Count the bytes of a graph's weights that lie inside of the file."""
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+
+
+def move_weights(model: onnx.ModelProto, folder: Path) -> Path:
+    """Move a graph's weights to a file beside the model, named by its content, so that it never replaces another."""
+    folder.mkdir(parents=True, exist_ok=True)
+    hashed, offset = hashlib.sha256(), 0
+    moved = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= LEAST_EXTERNAL]
+    for tensor in moved:
+        hashed.update(tensor.raw_data)
+    path = folder / f"weights-{hashed.hexdigest()[:16]}.bin"
+    with path.open("wb") as file:
+        for tensor in moved:
+            offset += file.write(b"\0" * (-offset % ALIGNMENT))
+            length = file.write(tensor.raw_data)
+            tensor.ClearField("raw_data")
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            for key, value in (("location", path.name), ("offset", offset), ("length", length)):
+                tensor.external_data.add(key=key, value=str(value))
+            offset += length
+    return path
+
+
+def external_files(model: onnx.ModelProto) -> set[str]:
+    """Name the files beside a model in which weights of its graph lie."""
+    entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
+    return {entry.value for entry in entries if entry.key == "location"}
+
+
 def write(model: onnx.ModelProto, metadata: Mapping[str, str], path: Path) -> None:
     """Write the graph with these metadata, their format and hashes, and no others, to `path`."""
     model.ClearField("metadata_props")
     model.graph.name = metadata["name"]
+    files = sorted(external_files(model))
     entries = {f"{PREFIX}{key}": value for key, value in metadata.items() if key != "sha256"}
     entries[f"{PREFIX}format"] = FORMAT
     hashes = {
-        "model": _sha256(model.SerializeToString(deterministic=True)),
-        "files": {},
-        "entries": {key: _sha256(value.encode()) for key, value in entries.items()},
+        "model": sha256(model.SerializeToString(deterministic=True)),
+        "files": {name: file_sha256(path.parent / name) for name in files},
+        "entries": {key: sha256(value.encode()) for key, value in entries.items()},
     }
     entries[f"{PREFIX}sha256"] = to_json(hashes)
     for key in sorted(entries):
@@ -147,7 +181,14 @@ def _logits(logits: NDArray[np.float32], tolerance: float) -> dict[str, object]:
     return {"logits": _tensor("float32", logits.astype("<f4")), "tolerance": tolerance}
 
 
-def _sha256(content: bytes) -> str:
+def file_sha256(path: Path) -> str:
+    """Give the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256(content: bytes) -> str:
+    """Give the SHA-256 of some bytes."""
     return hashlib.sha256(content).hexdigest()
 
 

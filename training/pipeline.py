@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from rich.console import Console
 
-from training import checkpoint, onnx_file, publish, tables
-from training.arguments import Arguments
+from training import checkpoint, fine_tune, foreign, onnx_file, publish, tables
+from training.arguments import Arguments, Own
 from training.command import exit_status, make_console
 from training.data import Dataset, default_data_dir, load
 from training.data.folder import load_folder
@@ -25,13 +25,16 @@ from training.networks import NETWORKS, count_parameters
 from training.recipes import RECIPES, Recipe, teacher_of
 from training.renew import renew_all
 from training.report.measure import parse_metadata
+from training.report.wilson import interval
 from training.report.write import write
 from training.tables import Export, path_of
-from training.train import train
+from training.train import begin, train
 
 Variant = Literal["int8", "fp16"]
 # Bytes that a report, a table of epochs and all metadata stay below.
 SMALL_FILES = 8_000_000
+# Of an accuracy: from about 400 test images on it is narrower, wherever it lies.
+WIDE_INTERVAL = 0.1
 VARIANTS: tuple[Variant, ...] = ("int8", "fp16")
 
 
@@ -45,6 +48,8 @@ def run(args: Arguments) -> int:
             console.print(tables.of_networks(args.models_dir))
         if args.renew:
             renew_all(args.models_dir, args.data_dir or default_data_dir(), console)
+        if args.foreign is not None:
+            foreign.run(args.foreign, args, console)
         for recipe, read_data in jobs(args, console):
             # One by one, because what was made before a failure is shown too.
             for export in make(recipe, read_data, args, console):
@@ -63,12 +68,33 @@ def run(args: Arguments) -> int:
 def jobs(args: Arguments, console: Console) -> Iterator[tuple[Recipe, Callable[[], Dataset]]]:
     """Give each recipe that is asked for, with a function that reads its data; an up-to-date file needs none."""
     if args.own is not None:
-        refuse_if_held(lock_of(args.models_dir, args.own.name), args.own.name)  # before the images are read
-        data = load_folder(args.own.folder, NETWORKS[args.own.network].shape, console)
-        yield customise(recipe_for(data, args.own.network, args.own.name), args), lambda: data
+        yield own_job(args.own, args, console)
     for name in args.names:
         recipe = customise(RECIPES[name], args)
         yield recipe, functools.cache(functools.partial(load, recipe.dataset, args.data_dir or default_data_dir()))
+
+
+def own_job(own: Own, args: Arguments, console: Console) -> tuple[Recipe, Callable[[], Dataset]]:
+    """Give the recipe for images of one's own, which are read here; and where it starts from weights, begin it."""
+    refuse_if_held(lock_of(args.models_dir, own.name), own.name)  # before the images are read
+    if own.start is None:
+        network = own.network or ""
+        data = load_folder(own.folder, NETWORKS[network].shape, console)
+        return customise(recipe_for(data, network, own.name), args), lambda: data
+    start = fine_tune.read_start(path_of(args.models_dir, own.start), own.start, own.network)
+    data = load_folder(own.folder, NETWORKS[start.network].shape, console, validation_from=1)
+    if not len(data.validation_images):
+        raise DataError(
+            f"{own.folder} has {len(data.train_images)} images to train with, too few to hold some out of them, and "
+            f"--start-from stops by those; add some, or train by --network"
+        )
+    recipe = customise(start.fit(recipe_for(data, start.network, own.name)), args)
+
+    def begin_and_read() -> Dataset:
+        begin(recipe, data, start, checkpoint.path_of(args.checkpoints_dir, recipe))
+        return data
+
+    return recipe, begin_and_read
 
 
 def recipe_for(data: Dataset, network: str, name: str) -> Recipe:
@@ -146,7 +172,20 @@ def make_fp32(recipe: Recipe, read_data: Callable[[], Dataset], args: Arguments,
         training = train(recipe, data, device, path_of_checkpoint, console, teacher_of(recipe, args.epochs))
         console.print(f"{recipe.name}: exporting and comparing", soft_wrap=True)
         metadata, differences = publish.publish(recipe, training, data, path)
+    if recipe.dataset == "folder":
+        tell_interval(metadata, console)
     return Export(path, metadata, differences, f"{time.perf_counter() - started:.0f} s")
+
+
+def tell_interval(metadata: dict[str, str], console: Console) -> None:
+    """Say how much the accuracy over a folder's test images tells."""
+    correct, images = int(metadata["test_correct"]), int(metadata["test_images"])
+    low, high = interval(correct, images)
+    line = f"{metadata['name']}: {correct} of {images} test images are right: {correct / images:.1%}, and with 95 % "
+    line += f"certainty {low:.1%} to {high:.1%} of all such images"
+    if high - low > WIDE_INTERVAL:
+        line += "; that is little to go by, and more test images narrow it"
+    console.print(line, soft_wrap=True)
 
 
 def lock_of(models_dir: Path, name: str) -> Path:

@@ -53,3 +53,8 @@ class TrainingProgress:
                 line += f", {part} {accuracy:.2%}"
         line += f"  {images / done['seconds']:,.0f} images/s"
         self._console.print(line, highlight=False, soft_wrap=True)
+
+    def end_early(self, best: int, epochs: int) -> None:
+        """Print which epoch (from 0) of so many gave the weights, where the one of least validation loss does."""
+        line = f"{self._name}: {epochs} epochs; the weights are of epoch {best + 1}, whose validation loss is the least"
+        self._console.print(line, highlight=False, soft_wrap=True)

@@ -97,7 +97,7 @@ def publish_variant(precision: Literal["int8", "fp16"], data: Dataset, fp32_path
     ModelFileError when it is not this program that made the float32 file.
     """
     metadata = onnx_file.read_metadata(fp32_path)
-    data = data.hold_out(json.loads(metadata["recipe"])["validation"])
+    data = data.hold_out(json.loads(metadata.get("recipe", "{}")).get("validation", 0))
     calibration, measured = draw_images(data.train_images)
     graph = onnx.load(fp32_path)
     graph = quantize(graph, calibration) if precision == "int8" else halve(graph)

@@ -76,6 +76,14 @@ class Recipe:
     """Training images held out, the same for every seed: for choosing, and for the temperature. The rest trains."""
     hold_out_test_set: bool = False
     """Whether the test set is left alone while training; else every epoch is measured on it, for the curves."""
+    start: str = ""
+    """The model whose weights it starts from, but for the head, and their digest; "" for random ones."""
+    frozen_epochs: int = 0
+    """With `start`: the first so many epochs train the head only."""
+    body_rate: float = 1.0
+    """With `start`: the learning rate of all other layers, as a share of the head's."""
+    patience: int = 0
+    """Stop after so many epochs without a smaller validation loss, and keep the weights of the best; 0 for never."""
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: autocast where the device multiplies it (`device.arithmetic_for`), else fp32; the weights stay float32."""
@@ -87,9 +95,10 @@ class Recipe:
     """Of a folder's images (`data.Dataset.digest`), so that no other images are taken for them; else None."""
 
     def with_epochs(self, epochs: int) -> "Recipe":
-        """Give the recipe over another number of epochs, the same share of them unaugmented."""
+        """Give the recipe over another number of epochs, the same shares of them unaugmented and frozen."""
         unaugmented = self.unaugmented_epochs * epochs // self.epochs
-        return dataclasses.replace(self, epochs=epochs, unaugmented_epochs=unaugmented)
+        frozen = self.frozen_epochs * epochs // self.epochs
+        return dataclasses.replace(self, epochs=epochs, unaugmented_epochs=unaugmented, frozen_epochs=frozen)
 
     def differences(self, numbers: Mapping[str, object]) -> dict[str, tuple[object, object]]:
         """Compare with the `numbers` of a file or checkpoint: what differs by name, the value there and the one here.

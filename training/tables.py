@@ -75,6 +75,8 @@ def of_networks(models_dir: Path) -> Table:
 
 def accuracy(metadata: dict[str, str]) -> str:
     """Give a file's test accuracy in percent; a variant's beside that of the fp32 file it was made from."""
+    if "test_accuracy" not in metadata:
+        return "-"
     own = f"{float(metadata['test_accuracy']):.2%}"
     if "fp32_test_correct" not in metadata:
         return own

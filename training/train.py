@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training import checkpoint
+from training import checkpoint, fine_tune
 from training.checkpoint import Checkpoint, Epoch
 from training.data import Dataset, augment
 from training.device import arithmetic_for, autocast, describe, disable_malloc_trim
@@ -80,7 +80,9 @@ def _train(
         raise ValueError(f"{recipe.name} is taught by {recipe.teacher or 'nobody'}, not by {teacher and teacher.name}")
     saved = checkpoint.load(path, recipe)
     teacher_network = None
-    if teacher is not None and not (saved and len(saved["history"]) == recipe.epochs):
+    if recipe.start and saved is None:
+        raise ValueError(f"{recipe.name} starts from {recipe.start}, so it begins with a checkpoint (begin)")
+    if teacher is not None and not (saved and fine_tune.is_finished(recipe, saved["history"])):
         teacher_network = train(teacher, data, device, checkpoint.path_of(path.parent, teacher), console).network
         move(teacher_network, device, recipe)
     if recipe.disable_malloc_trim and device.type == "cpu":
@@ -92,7 +94,7 @@ def _train(
         state.restore(saved)
 
     with TrainingProgress(recipe.name, recipe.epochs, console) as progress:
-        for epoch in range(len(state.history), recipe.epochs):
+        while not fine_tune.is_finished(recipe, state.history):
             metrics = train_epoch(recipe, state, data, preprocess, progress, teacher_network)
             validation = evaluate(recipe, state.result, preprocess, data.validation_images, data.validation_labels)
             tested = slice(0, 0) if recipe.hold_out_test_set else slice(None)
@@ -108,13 +110,29 @@ def _train(
                     "seconds": metrics.seconds,
                 }
             )
+            state.keep_best()
             checkpoint.save(state.to_checkpoint(), path)
             checkpoint.save_table(state.history, path.with_suffix(".csv"))
-            progress.end_epoch(epoch, state.history[-1], metrics.images)
+            progress.end_epoch(len(state.history) - 1, state.history[-1], metrics.images)
 
     trained = NETWORKS[recipe.network].build(len(data.labels))
-    trained.load_state_dict(state.result.state_dict())
+    trained.load_state_dict(state.best or state.result.state_dict())
+    if state.best is not None:
+        progress.end_early(fine_tune.best_epoch(state.history), len(state.history))
     return Training(trained.eval(), state.history, state.arithmetic, state.trained_on)
+
+
+def begin(recipe: Recipe, data: Dataset, start: fine_tune.Start, path: Path) -> None:
+    """Write the checkpoint of no epochs from which a training with other weights than random ones goes on.
+
+    One that is there stays.
+    """
+    if path.exists():
+        return
+    data = data.hold_out(recipe.validation)
+    state = State(recipe, len(data.train_images), len(data.labels), torch.device("cpu"))
+    fine_tune.load(state.network, start.weights)
+    checkpoint.save(state.to_checkpoint(), path)
 
 
 class State:
@@ -138,6 +156,7 @@ class State:
             update = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call] # so in PyTorch
             self.ema = AveragedModel(self.network, multi_avg_fn=update, use_buffers=True)
         self.history: list[Epoch] = []
+        self.best: dict[str, torch.Tensor] | None = None
         self.arithmetic = arithmetic_for(recipe.precision, device)
         self.trained_on = describe(device)
 
@@ -158,6 +177,11 @@ class State:
         if self.ema is not None:
             self.ema.update_parameters(self.network)
 
+    def keep_best(self) -> None:
+        """Remember the weights where the last epoch has the least validation loss, if the recipe stops early."""
+        if self._recipe.patience and fine_tune.best_epoch(self.history) == len(self.history) - 1:
+            self.best = {key: value.detach().clone() for key, value in self.result.state_dict().items()}
+
     def to_checkpoint(self) -> Checkpoint:
         """Give all of it, for a file."""
         return {
@@ -165,6 +189,7 @@ class State:
             "history": self.history,
             "network": self.network.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
+            "best": self.best,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "arithmetic": self.arithmetic,
@@ -175,9 +200,10 @@ class State:
     def restore(self, saved: Checkpoint) -> None:
         """Go back to where a checkpoint was made; one made without CUDA leaves CUDA's generators as they are."""
         self.history = saved["history"]
-        if len(self.history) == self._recipe.epochs:  # else this device trains on
+        if fine_tune.is_finished(self._recipe, self.history):  # else this device trains on
             self.arithmetic, self.trained_on = saved["arithmetic"], saved["trained_on"]
         self.network.load_state_dict(saved["network"])
+        self.best = saved["best"]
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scheduler.load_state_dict(saved["scheduler"])
         if self.ema is not None and saved["ema"] is not None:
@@ -201,10 +227,10 @@ def move(network: nn.Module, device: torch.device, recipe: Recipe) -> None:
 
 def make_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
     """Build the recipe's optimizer, fused where PyTorch has it so: one pass over all weights, on CPUs too."""
-    parameters = network.parameters()
+    parameters = fine_tune.groups(network, recipe) if recipe.start else list(network.parameters())
     rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimizer == "muon":
-        return Muon(parameters, rate, recipe.sgd_learning_rate, recipe.momentum, decay)
+        return Muon(network.parameters(), rate, recipe.sgd_learning_rate, recipe.momentum, decay)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(parameters, rate, momentum=recipe.momentum, weight_decay=decay, fused=True)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
@@ -272,6 +298,8 @@ def train_epoch(
     """
     images, device, epoch = data.train_images, data.train_images.device, len(state.history)
     state.network.train()
+    if recipe.start:
+        fine_tune.freeze(state.network, recipe, epoch)
     metrics = EpochMetrics(device)
     order = torch.randperm(len(images), generator=state.shuffling)[: state.images_per_epoch].to(device)
     draws = augment.draw(recipe, tuple(images.shape), epoch, state.shuffling, device)

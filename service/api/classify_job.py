@@ -38,9 +38,9 @@ class ClassifyOptions:
         """The whole response, where the call has one picture."""
         return self.writer.response_of_one(outputs, self.top_k, logits=self.logits)
 
-    def explain(self, error: Exception) -> Exception:
+    def explain(self, error: Exception, call: Call) -> Exception:
         """What the caller is told of an error."""
-        return self.model_errors.for_caller(error, self.endpoint)
+        return self.model_errors.for_caller(error, self.endpoint, call.request_id())
 
 
 class ClassifyJob:
@@ -57,6 +57,7 @@ class ClassifyJob:
         """True once the call is answered, or its caller has gone."""
         self._options = options
         self._call = call
+        call.model = options.endpoint
         self._lock = threading.Lock()
         self._request: Request | None = None
         call.on_cancel(self.cancel)
@@ -70,7 +71,7 @@ class ClassifyJob:
                 self._respond()
                 return
             images = np.stack([row for row in rows if row is not None])
-            self._request = Request(
+            self._request = self._call.request = Request(
                 {"images": images},
                 len(images),
                 partial(self._fill, positions),
@@ -98,7 +99,7 @@ class ClassifyJob:
 
     def _fill(self, positions: list[int], result: TensorMap | Exception) -> None:
         if isinstance(result, Exception):
-            self.fail(self._options.explain(result))
+            self.fail(self._options.explain(result, self._call))
             return
         try:
             for position, encoded in zip(positions, self._options.results(result), strict=True):

@@ -25,7 +25,7 @@ ZERO = bytes(FLOAT_BYTES)
 
 def error_result(error: ServiceError) -> bytes:
     """The ImageResult of an image that gets an error."""
-    code, message = status_of(error)
+    code, message, _ = status_of(error)
     return pb.ImageResult(error=pb.ImageError(code=code.value[0], message=message)).SerializeToString()
 
 

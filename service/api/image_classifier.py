@@ -5,6 +5,7 @@ Each picture succeeds or fails alone. What takes long to decode is spread over a
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import lru_cache
 
 from service.api import outcomes
@@ -129,7 +130,7 @@ class ImageClassifier:
 
         def complete(result: TensorMap | Exception) -> None:
             if isinstance(result, Exception):
-                outcomes.fail(call, options.explain(result), options.endpoint)
+                outcomes.fail(call, options.explain(result, call), options.endpoint)
                 return
             try:
                 response = options.response_of_one(result)
@@ -138,7 +139,8 @@ class ImageClassifier:
             else:
                 outcomes.respond(call, response, options.endpoint)
 
-        request = Request(
+        call.model = options.endpoint
+        request = call.request = Request(
             {"images": pixels},
             1,
             complete,
@@ -191,7 +193,8 @@ class ImageClassifier:
         endpoint = self._repository.find(name, version)
         if not is_classifier(endpoint):
             raise InvalidRequest(
-                f"the model '{name}' does not classify images: it takes tensors, through inference.GRPCInferenceService"
+                f"the model '{name}' does not classify images: it takes tensors, through "
+                "inference.GRPCInferenceService. `python -m training.export --onnx` makes an image classifier of it"
             )
         shape = image_shape(endpoint, normalize_digits=self._digit_normalization)
         return ClassifyOptions(endpoint, shape, self._writer(endpoint), max(1, top_k), logits, self._model_errors)
@@ -205,8 +208,9 @@ class ImageClassifier:
 def image_shape(endpoint: Endpoint, *, normalize_digits: bool = False) -> ImageShape:
     """Height, width and channels of the images that the endpoint's model takes."""
     height, width, channels = endpoint.session.spec.inputs[0].shape[1:]
-    digits = normalize_digits and "digits" in endpoint.session.metadata.preprocessing
-    return ImageShape(height, width, channels, digits=digits and (height, width, channels) == DIMENSIONS)
+    preprocessing = endpoint.session.metadata.preprocessing
+    digits = normalize_digits and preprocessing.digits and (height, width, channels) == DIMENSIONS
+    return ImageShape(height, width, channels, replace(preprocessing, digits=digits))
 
 
 def is_classifier(endpoint: Endpoint) -> bool:
@@ -240,7 +244,7 @@ def _is_ready_made(image: pb.Image, shape: ImageShape) -> bool:
     if image.WhichOneof("content") != "pixels":
         return False
     pixels = image.pixels
-    return shape.dimensions == (pixels.height, pixels.width, pixels.channels)
+    return shape.takes((pixels.height, pixels.width, pixels.channels))
 
 
 def _summary(endpoint: Endpoint) -> pb.ModelSummary:

@@ -3,11 +3,12 @@
 Triton: https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_model_repository.md.
 """
 
+import re
 from functools import partial
 
 from google.protobuf.message import DecodeError, Message
 
-from service.errors import InvalidRequest, Unsupported
+from service.errors import InvalidRequest, ModelChangeFailed, Unsupported
 from service.pb import open_inference_pb2 as pb
 from service.rpc import Call, ImmediateMethod, Methods
 from service.rpc.call import DeferredMethod
@@ -17,6 +18,9 @@ from service.runtime.repository import Repository
 SERVICE = "inference.GRPCInferenceService"
 UNLOAD_DEPENDENTS = "unload_dependents"
 """Of an unload: Triton unloads the models of an ensemble by it. There are no ensembles here."""
+
+
+PATH = re.compile(r"(?<![\w.])(?:/[\w.+@~-]+){2,}")
 
 
 class ModelRepository:
@@ -41,7 +45,10 @@ class ModelRepository:
         return pb.RepositoryIndexResponse(
             models=[
                 pb.RepositoryIndexResponse.ModelIndex(
-                    name=entry.name, version=str(entry.version), state=entry.state, reason=entry.reason
+                    name=entry.name,
+                    version=str(entry.version),
+                    state=entry.state,
+                    reason=_without_folders(entry.reason),
                 )
                 for entry in self._repository.index()
                 if entry.state == "READY" or not message.ready
@@ -93,4 +100,9 @@ def _answer(call: Call, response: Message, error: Exception | None) -> None:
     if error is None:
         call.respond(response.SerializeToString())
     else:
-        call.fail(error)
+        call.fail(ModelChangeFailed(_without_folders(str(error))) if isinstance(error, ModelChangeFailed) else error)
+
+
+def _without_folders(text: str) -> str:
+    """A sentence for callers: of the server's files it has the names alone."""
+    return PATH.sub(lambda found: found[0].rpartition("/")[2], text)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from service.api import infer_request, model_reports, outcomes
 from service.api.infer_plan import InferPlan, InferPlans, is_reusable, make_plan
 from service.api.model_errors import ModelErrors
@@ -23,6 +25,19 @@ FINAL = pb.ModelInferResponse(
     parameters={"triton_final_response": pb.InferParameter(bool_param=True)}
 ).SerializeToString()
 """What a response has besides in a stream: each is the last one of its request."""
+
+
+def _given_id(payload: bytes) -> str:
+    """The id of a ModelInfer request; empty where it has none, or cannot be read."""
+    scanned = scan(payload)
+    try:
+        return pb.ModelInferResponse.FromString(scanned[1]).id if scanned is not None else ""
+    except DecodeError:
+        return ""
+
+
+GIVEN_IDS = dict.fromkeys((f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelStreamInfer"), _given_id)
+"""What reads the ids of requests, by method."""
 
 
 class InferenceProtocol:
@@ -82,7 +97,7 @@ class InferenceProtocol:
             queue = infer_request.read_parameters(parameters) if parameters else infer_request.PLAIN_QUEUE
         else:
             message = infer_request.parse(payload)
-            endpoint = self._repository.find(message.model_name, message.model_version)
+            endpoint = call.model = self._repository.find(message.model_name, message.model_version)
             with outcomes.naming(endpoint):
                 plan, inputs = make_plan(message, endpoint)
                 queue = infer_request.queue_options(message.parameters)
@@ -90,7 +105,8 @@ class InferenceProtocol:
             if scanned is not None and is_reusable(message, plan):
                 self._plans.remember(scanned[0], plan)
         batcher = plan.endpoint.batcher
-        request = Request(
+        call.model = plan.endpoint
+        request = call.request = Request(
             inputs,
             plan.rows,
             _Completion(call, plan, id_field, self._model_errors),
@@ -161,7 +177,7 @@ class _Completion:
             outcomes.respond(self._call, response, self._plan.endpoint)
 
     def _explain(self, error: Exception) -> Exception:
-        request_id = pb.ModelInferResponse.FromString(self._id_field).id
+        request_id = self._call.request_id(pb.ModelInferResponse.FromString(self._id_field).id)
         shapes = [tensor.shape for tensor in self._plan.tensors]
         return self._model_errors.for_caller(error, self._plan.endpoint, request_id, shapes)
 

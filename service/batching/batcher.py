@@ -174,8 +174,9 @@ class Batcher:
                 self._queue.remove(request)
             run = request.run
         self._refuse(request, error)
-        if run is not None and run.terminate is not None and not run.is_wanted:
-            run.terminate()
+        terminate = None if run is None else run.terminate
+        if run is not None and terminate is not None and not run.is_wanted:
+            terminate()
 
     def _serve(self) -> None:
         while True:
@@ -189,14 +190,14 @@ class Batcher:
                 run, expired = self._form_batch()
                 if self._queue and self._has_room():
                     self._wake.notify()
-            for request, _ in run.requests:
-                request.run = run  # so that the run is ended when no caller waits any more
             if not self._busy.is_set():
                 self._busy.set()
             self._process(run, expired)
 
     def _process(self, run: Run, expired: list[Request]) -> None:
         """Answers what ``_form_batch`` took."""
+        for request, _ in run.requests:
+            request.run = run  # so that the run is ended when no caller waits any more, and to tell how long it took
         try:
             if expired:
                 with self._flush_scope:
@@ -212,8 +213,7 @@ class Batcher:
         with self._wake:
             self._runs.remove(run)
             unfinished = [request for request, _ in run.requests if request.rows_left and not request.done]
-            for request, _ in run.requests:
-                request.run = None
+            run.finish()
             for request in () if self._closed else unfinished:
                 self._queue.push(request)  # behind the others: they run between its parts
             if self._retiring:
@@ -293,6 +293,7 @@ class Batcher:
             self._fail(run, error)
             return
         ended = time.monotonic_ns()
+        run.times_ns = began, joined, ran, ended
         with self._lock:
             others = bool(self._queue) or len(self._runs) > 1
             self._times.add(batch[0][0].signature, rows, ran - joined, (began, ended), others_follow=others)
@@ -323,7 +324,7 @@ class Batcher:
                 finally:
                     with self._lock:
                         self._runs.remove(alone)
-                        request.run = run
+                        alone.finish()
 
     def _refuse(self, request: Request, error: Exception) -> None:
         if not request.done:

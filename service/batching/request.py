@@ -64,7 +64,7 @@ class Request:
         self.queued = False
         """True while it has rows in the queue."""
         self.run: Run | None = None
-        """The run that has its rows now."""
+        """The run that has its rows now, or had them last."""
         self.arrived_ns = time.monotonic_ns()
         self._callback = [callback]
         self._pieces: list[TensorMap] | None = None

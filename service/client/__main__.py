@@ -48,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="convserve-client",
         description="Classify images, and run tensors, with the models of a convserve server.",
         epilog="Exit codes: 0 done; 1 something failed, or an image could not be used; 2 wrong arguments; "
-        "130 interrupted; 141 broken pipe.",
+        "130 interrupted; 141 broken pipe. Where the environment has CONVSERVE_TOKEN, calls carry it as their bearer "
+        "token.",
     )
     _connection_arguments(parser, defaults=True)
     # The same arguments are taken before a command and after it; unset there, they leave the others alone.

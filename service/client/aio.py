@@ -66,7 +66,7 @@ class AsyncClient(Calls):
 
     def _send(self, rpc: Rpc, request: Any, timeout_s: float, *, wait_for_ready: bool = False) -> Call:
         method = self._channel.unary_unary(rpc.path, rpc.request.SerializeToString, rpc.response.FromString)
-        return method(request, timeout=timeout_s, wait_for_ready=wait_for_ready)
+        return method(request, timeout=timeout_s, wait_for_ready=wait_for_ready, metadata=self._metadata)
 
     async def _hold(self, conversation: Conversation[T]) -> T:
         try:

@@ -32,7 +32,11 @@ _MAX_CALL_BYTES = 8 * 2**20
 _MESSAGE_SLACK_BYTES = 4096
 _PAUSES_S = (0.1, 0.2, 0.4, 0.8)
 """Before a call is sent again; the last one from then on."""
+_FIRST_ATTEMPTS = 3
+"""How often a call is sent again to a server that has never answered; gRPC itself does so for some."""
+_REPEATED_BY_GRPC = (CLASSIFY, LIST_MODELS)
 _INDEX_TIMEOUT_S = 5.0
+_PROBE_TIMEOUT_S = 0.5
 
 
 class Call(Protocol):
@@ -174,7 +178,7 @@ class Calls(Connection):
         Raises ModelRefused at once where the server is there and does not serve the model; another ClientError.
         """
         call, first = asked.call, None
-        for pause_s in itertools.chain(_PAUSES_S, itertools.repeat(_PAUSES_S[-1])):
+        for number, pause_s in enumerate(itertools.chain(_PAUSES_S, itertools.repeat(_PAUSES_S[-1]))):
             try:
                 response = yield call
             except grpc.RpcError as caught:
@@ -187,16 +191,30 @@ class Calls(Connection):
             self._reached |= error.code() not in _NO_ANSWER
             first = first or error
             if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and first is error:
+                    first = (yield from self._absence()) or error
                 told = first if error.code() in _NO_ANSWER else error
                 raise self._error(told) from told
             if model is not None:
                 yield from self._check_served(*model, error)
             left_s = asked.since + self._timeout_s - time.monotonic() - pause_s
-            if not self._reached or left_s <= 0:
+            is_enough = number >= _FIRST_ATTEMPTS or asked.rpc in _REPEATED_BY_GRPC
+            if left_s <= 0 or (is_enough and not self._reached):
                 raise self._error(first) from first
             yield Pause(pause_s)
-            call = self._send(asked.rpc, asked.request, left_s, wait_for_ready=True)
+            call = self._send(asked.rpc, asked.request, left_s, wait_for_ready=self._reached)
         raise AssertionError("the pauses never end")
+
+    def _absence(self) -> Conversation[grpc.RpcError | None]:
+        """The error that tells that no server is there; None where one is, or may be."""
+        call = self._send(INDEX, oip.RepositoryIndexRequest(ready=True), _PROBE_TIMEOUT_S)
+        try:
+            yield call
+        except grpc.RpcError as error:
+            return error if error.code() is grpc.StatusCode.UNAVAILABLE else None
+        finally:
+            call.cancel()
+        return None
 
     def _check_served(self, name: str, version: str, error: grpc.RpcError) -> Conversation[None]:
         """Raise ModelRefused where the server's index tells that it does not serve the model."""

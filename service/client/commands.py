@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.client.aio import AsyncClient
+from service.client.connection import environment_token
 from service.client.dataset import READERS
 from service.client.download import fetch, missing
 from service.client.errors import UnusablePicture
@@ -25,7 +26,7 @@ def classify(args: argparse.Namespace, output: Output) -> int:
     if names.count(FROM_INPUT) > 1:
         raise UnusablePicture("standard input, '-', holds one image: name it once")
     pictures = [sys.stdin.buffer.read() if name == FROM_INPUT else Path(name) for name in names]
-    with Client(args.address, timeout_s=args.timeout_s, tls=args.tls) as client:
+    with Client(args.address, timeout_s=args.timeout_s, tls=args.tls, token=environment_token()) as client:
         results = client.classify(
             pictures, model=args.model, version=args.version, top_k=args.top_k, logits=args.logits, shrink=args.shrink
         )
@@ -72,7 +73,7 @@ def _picture_entry(name: str, result: Result) -> dict[str, object]:
 
 def dataset(args: argparse.Namespace, output: Output) -> int:
     """Send a test set through the server and write how it did."""
-    with Client(args.address, timeout_s=args.timeout_s, tls=args.tls) as client:
+    with Client(args.address, timeout_s=args.timeout_s, tls=args.tls, token=environment_token()) as client:
         model = choose_model(client.list_models(), dataset=args.dataset, name=args.model, target=args.address)
     if not args.no_download:
         _fetch_missing(args)
@@ -107,7 +108,9 @@ def _fetch_missing(args: argparse.Namespace) -> None:
 async def _evaluate(args: argparse.Namespace, model: ModelSummary) -> Evaluation:
     images = READERS[args.dataset](args.data_dir).first(args.limit)
     bar = Output(stderr=True).progress(args.dataset, len(images.labels))
-    async with AsyncClient(args.address, timeout_s=args.timeout_s, tls=args.tls, max_call_images=args.batch) as client:
+    async with AsyncClient(
+        args.address, timeout_s=args.timeout_s, tls=args.tls, max_call_images=args.batch, token=environment_token()
+    ) as client:
         with bar:
             return await evaluate(
                 client,

@@ -15,19 +15,21 @@ _SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:
 SERVICE = "convserve.v1.ImageClassifier"
 INFERENCE_SERVICE = "inference.GRPCInferenceService"
 
-# gRPC itself repeats a call that ends in UNAVAILABLE, and no other: four attempts in all, with pauses of
-# about 0.1, 0.3 and 0.9 s, within the call's time limit (gRPC proposal A6). Asking twice changes nothing.
+# gRPC itself repeats a call that ends in UNAVAILABLE, with pauses of about 0.1, 0.3, 0.9 and 0.9 s, or in
+# RESOURCE_EXHAUSTED, after as long as the server says in its trailers (gRPC proposal A6): a queue that is full is told
+# apart from a message that is too large, which is never sent again. Five attempts in all, which is gRPC's own limit,
+# within the call's time limit. Asking twice changes nothing.
 _SERVICE_CONFIG = json.dumps(
     {
         "methodConfig": [
             {
-                "name": [{"service": SERVICE}, {"service": INFERENCE_SERVICE}],
+                "name": [{"service": SERVICE}],
                 "retryPolicy": {
-                    "maxAttempts": 4,
+                    "maxAttempts": 5,
                     "initialBackoff": "0.1s",
                     "maxBackoff": "0.9s",
                     "backoffMultiplier": 3,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
+                    "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
                 },
             }
         ]
@@ -38,7 +40,7 @@ _SERVICE_CONFIG = json.dumps(
 class Connection:
     """The settings of a client; see ``Client`` for their meaning."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a client may be told, each by name
         self,
         target: str = DEFAULT_TARGET,
         *,
@@ -47,6 +49,7 @@ class Connection:
         max_message_mib: int = 64,
         max_call_images: int = 64,
         calls_in_flight: int = 4,
+        token: str = "",
     ) -> None:
         for name, value in (
             ("timeout_s", timeout_s),
@@ -63,6 +66,7 @@ class Connection:
         self._calls_in_flight = calls_in_flight
         self._tls = tls
         self._credentials = _credentials(tls=tls)
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._options: list[tuple[str, str | int]] = [
             ("grpc.max_send_message_length", self._max_message_bytes),
             ("grpc.max_receive_message_length", self._max_message_bytes),
@@ -85,6 +89,11 @@ class Connection:
         """Take the settings, and read the certificates again. Raises ClientError."""
         vars(self).update(state)
         self._credentials = _credentials(tls=self._tls)
+
+
+def environment_token() -> str:
+    """Give the bearer token of the environment: arguments can be read by others on this machine."""
+    return os.environ.get("CONVSERVE_TOKEN", "")
 
 
 def checked_target(target: str) -> str:

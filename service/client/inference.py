@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from service.client.connection import environment_token
 from service.client.errors import UnusableTensor
 from service.client.sync import Client
 from service.client.tables import Output
@@ -21,7 +22,7 @@ def infer(args: argparse.Namespace, output: Output) -> int:
     """Run a model on tensors; write its outputs, and those with a file into it."""
     inputs = {name: _read(Path(file)) for name, file in _once(args.input, "input")}
     wanted = dict(_once(args.output, "output"))
-    with Client(args.address, timeout_s=args.timeout_s, tls=args.tls) as client:
+    with Client(args.address, timeout_s=args.timeout_s, tls=args.tls, token=environment_token()) as client:
         found = client.infer(args.model, inputs, outputs=list(wanted), version=args.version)
     for name, file in wanted.items():
         if file:

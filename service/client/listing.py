@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from service.client.connection import environment_token
 from service.client.results import ModelSummary, TensorInfo, TensorModel, UnservedModel
 from service.client.sync import Client
 from service.client.tables import Cell, Output
@@ -16,7 +17,7 @@ _UNSERVED_HEADS: Sequence[str] = ("not served", "version", "reason")
 
 def list_models(args: argparse.Namespace, output: Output) -> int:
     """Write the models, a table for each kind that there is."""
-    with Client(args.address, timeout_s=args.timeout_s, tls=args.tls) as client:
+    with Client(args.address, timeout_s=args.timeout_s, tls=args.tls, token=environment_token()) as client:
         models = client.list_all_models()
     if args.json:
         output.json(

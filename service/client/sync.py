@@ -22,12 +22,14 @@ class Client(Calls):
 
     - ``target``: the server's address, "host:port", or a name with one of gRPC's schemes, "unix:" or "dns:" say
     - ``timeout_s``: time limit of each call, its repeated attempts included. A call that ends in UNAVAILABLE is
-      repeated for about a second; where the server has answered this client before, until the time limit
+      repeated for about two seconds; where the server has answered this client before, until the time limit. One that
+      finds the queue full is repeated when the server says that there is room
     - ``tls``: False for plain text, True to trust the system's authorities, a PEM file of those to trust, or
       gRPC's own credentials, for a server that asks clients for a certificate say
     - ``max_message_mib``: largest message in either direction; 64 is the server's own default
     - ``max_call_images``: a longer list is sent as several calls
     - ``calls_in_flight``: how many of those calls are under way at once
+    - ``token``: the bearer token that each call carries, for a server that asks for one
 
     It can be pickled, and handed to a process that multiprocessing spawns: the copy connects for itself.
 
@@ -103,7 +105,7 @@ class Client(Calls):
 
     def _send(self, rpc: Rpc, request: Any, timeout_s: float, *, wait_for_ready: bool = False) -> Call:
         method = self._channel.unary_unary(rpc.path, rpc.request.SerializeToString, rpc.response.FromString)
-        return method.future(request, timeout=timeout_s, wait_for_ready=wait_for_ready)
+        return method.future(request, timeout=timeout_s, wait_for_ready=wait_for_ready, metadata=self._metadata)
 
     def _hold(self, conversation: Conversation[T]) -> T:
         try:

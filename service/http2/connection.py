@@ -62,6 +62,8 @@ MAX_IGNORED = 1024
 """Streams that ended here first, whose frames may still be on their way."""
 RESOURCE_EXHAUSTED = 8
 """gRPC's status code."""
+NEVER = -1
+"""Of a pushback: the client is not to repeat the call."""
 MAX_WINDOW_CHANGES = 1000
 """SETTINGS that open the windows of streams with answers that wait: each looks at all of these."""
 
@@ -457,7 +459,7 @@ class Connection:
             stream.trailers = frames.header_frames(stream_id, block, END_STREAM, self._max_frame_size)
             self._finish(stream)
         else:
-            self.send_trailers(stream, RESOURCE_EXHAUSTED, str(error))
+            self.send_trailers(stream, RESOURCE_EXHAUSTED, str(error), NEVER)
 
     def _take_events(self) -> list[Event]:
         events, self._events = self._events, []
@@ -691,12 +693,12 @@ class Connection:
         if not waits:
             self._send_pending(stream)
 
-    def send_trailers(self, stream: Stream, code: int = 0, message: str = "") -> None:
+    def send_trailers(self, stream: Stream, code: int = 0, message: str = "", pushback_ms: int | None = None) -> None:
         """Ends the answer with a status, behind its messages; without any: in one header block (Trailers-Only)."""
         if stream.closed or stream.trailers is not None:
             return
         if code:
-            block = headers.error_trailers(code, message)
+            block = headers.error_trailers(code, message, pushback_ms)
             if not stream.headers_sent:
                 block = headers.RESPONSE + block
         else:

@@ -46,6 +46,8 @@ class RequestHead:
     timeout_s: float | None = None
     encoding = "identity"
     """Of compressed messages."""
+    _found: dict[str, str | None] | None = None
+    """Values that were asked for: a head is that of many requests where a client repeats itself."""
 
     def __init__(self, names: Sequence[bytes], values: Sequence[bytes], path: str) -> None:
         self._names = names
@@ -67,6 +69,15 @@ class RequestHead:
 
     def metadata(self, name: str) -> str | None:
         """Returns the value of a field by its name in lower case; of several the last, None of none."""
+        found = self._found
+        if found is None:
+            found = self._found = {}
+        elif name in found:
+            return found[name]
+        value = found[name] = self._find(name)
+        return value
+
+    def _find(self, name: str) -> str | None:
         wanted = name.encode("latin-1")
         for at in range(len(self._names) - 1, -1, -1):
             if self._names[at] == wanted:
@@ -260,10 +271,16 @@ OK = encode(("grpc-status", "0"))
 
 
 @lru_cache(maxsize=256)
-def error_trailers(code: int, message: str) -> bytes:
-    """Returns the trailers of a call that failed, the message shortened to what clients take."""
+def error_trailers(code: int, message: str, pushback_ms: int | None = None) -> bytes:
+    """Returns the trailers of a call that failed, the message shortened to what clients take.
+
+    ``pushback_ms``: when the client may repeat the call; negative: never.
+    """
     return encode(
-        ("grpc-status", str(code)), ("grpc-message", quoted(message)), ("grpc-accept-encoding", ",".join(ENCODINGS))
+        ("grpc-status", str(code)),
+        ("grpc-message", quoted(message)),
+        ("grpc-accept-encoding", ",".join(ENCODINGS)),
+        *(() if pushback_ms is None else (("grpc-retry-pushback-ms", str(pushback_ms)),)),
     )
 
 

@@ -28,6 +28,7 @@ from service.errors import InvalidRequest
 from service.images import digits
 from service.images.file_kind import describe
 from service.images.load import FORMATS, LoadedImage, check_size, load
+from service.images.preprocessing import SIDEWAYS, Preprocessing, centre_box
 from service.images.sniff import ImageHeader, sniff
 from service.tensors import Array
 
@@ -45,7 +46,8 @@ UPRIGHT = {
     8: Transpose.ROTATE_90,
 }
 """What turns an image upright, by its EXIF orientation."""
-SIDEWAYS = (5, 6, 7, 8)
+FILTERS = {resampling.name.lower(): resampling for resampling in Image.Resampling}
+AS_IT_IS = Preprocessing()
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,23 @@ class ImageShape:
     width: int
     channels: int
     """1 grey, 3 RGB."""
-    digits: bool = False
-    """Images are normalized as MNIST's makers did."""
+    preprocessing: Preprocessing = AS_IT_IS
+    """What its file asks to be done to images."""
 
     @property
     def dimensions(self) -> tuple[int, int, int]:
         """Height, width and channels, as an array has them."""
         return self.height, self.width, self.channels
+
+    @property
+    def longer_side(self) -> int:
+        """In pixels, of what an image is scaled to before its centre is cropped; of the model where it is not."""
+        resize = self.preprocessing.resize
+        return max(resize) if isinstance(resize, tuple) else resize or max(self.height, self.width)
+
+    def takes(self, dimensions: tuple[int, ...]) -> bool:
+        """True for pixels of these dimensions if they are used as they are."""
+        return dimensions == self.dimensions and not self.preprocessing.recolors
 
 
 def decode(data: bytes, shape: ImageShape, max_pixels: int, header: ImageHeader | None = None) -> Array:
@@ -73,13 +85,19 @@ def decode(data: bytes, shape: ImageShape, max_pixels: int, header: ImageHeader 
     if not data:
         raise InvalidRequest("the image is empty: encoded bytes or pixels are expected")
     header = header or sniff(data)
-    side = digits.WORKING_SIDE if shape.digits else MARGIN * max(shape.height, shape.width)
+    side = digits.WORKING_SIDE if shape.preprocessing.digits else MARGIN * shape.longer_side
     if header is not None and header.height * header.width <= max_pixels and not _is_reduced(header, side):
         pixels = _decode_simple(data, header)
         if pixels is not None:
-            ready = pixels.shape == shape.dimensions and (not shape.digits or digits.has_mnist_form(pixels[:, :, 0]))
-            return pixels if ready else _fit(_of_array(pixels), shape)
+            return pixels if _is_ready(pixels, shape) else _fit(_of_array(pixels), shape)
     return _decode_any(data, shape, side, max_pixels)
+
+
+def _is_ready(pixels: Array, shape: ImageShape) -> bool:
+    """True if a decoded image is what the model takes."""
+    if not shape.takes(pixels.shape) or shape.preprocessing.resize is not None:
+        return False
+    return not shape.preprocessing.digits or digits.has_mnist_form(pixels[:, :, 0])
 
 
 def _decode_simple(data: bytes, header: ImageHeader) -> Array | None:
@@ -129,7 +147,9 @@ def from_pixels(data: bytes, height: int, width: int, channels: int, shape: Imag
             f"pixels of {height} x {width} x {channels} take {height * width * channels} bytes, got {len(data)}"
         )
     pixels = np.frombuffer(data, np.uint8).reshape(height, width, channels)
-    return pixels if pixels.shape == shape.dimensions else _fit(_of_array(pixels), shape)
+    if pixels.shape == shape.dimensions:  # its sender has scaled and cropped it already
+        return _recolor(pixels, shape.preprocessing)
+    return _fit(_of_array(pixels), shape)
 
 
 def _of_array(pixels: Array) -> LoadedImage:
@@ -138,9 +158,9 @@ def _of_array(pixels: Array) -> LoadedImage:
 
 
 def _fit(loaded: LoadedImage, shape: ImageShape) -> Array:
-    """Colours and size of the model: transparency over white, centre crop to its aspect, antialiased resize."""
+    """Colours and size of the model: transparency over white, antialiased resize, centre crop."""
     image, turn = _eight_bits(loaded.image), UPRIGHT.get(loaded.orientation)
-    if shape.digits:
+    if shape.preprocessing.digits:
         digit = digits.normalize_digit(image if turn is None else image.transpose(turn))
         if digit is not None:
             return digit
@@ -150,20 +170,28 @@ def _fit(loaded: LoadedImage, shape: ImageShape) -> Array:
         image.alpha_composite(rgba)
     image = image.convert(MODES[shape.channels])
     size = (shape.height, shape.width) if loaded.orientation in SIDEWAYS else (shape.width, shape.height)
-    if image.size != size:
-        image = image.resize(size, Image.Resampling.BILINEAR, _centre_crop(loaded.extent, size))
+    image = _scale(image, loaded, size, shape.preprocessing)
     if turn is not None:
         image = image.transpose(turn)
-    return np.asarray(image).reshape(shape.dimensions)
+    return _recolor(np.asarray(image).reshape(shape.dimensions), shape.preprocessing)
 
 
-def _centre_crop(extent: tuple[float, float], size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of the largest part in the middle that has the aspect ratio of ``size``."""
-    width, height = extent
-    ratio = size[0] / size[1]
-    crop_width, crop_height = (ratio * height, height) if width / height >= ratio else (width, width / ratio)
-    left, top = (width - crop_width) / 2, (height - crop_height) / 2
-    return left, top, left + crop_width, top + crop_height
+def _scale(image: Image.Image, loaded: LoadedImage, size: tuple[int, int], preprocessing: Preprocessing) -> Image.Image:
+    """The centre of an image, resized with antialiasing as its file asks."""
+    resampling = FILTERS[preprocessing.interpolation]
+    placement = preprocessing.place(loaded.extent, size, loaded.orientation)
+    if placement is None:
+        return image if image.size == size else image.resize(size, resampling, centre_box(loaded.extent, size))
+    if placement.is_long:
+        return image.resize(size, resampling, placement.box(loaded.extent))
+    return image.resize(placement.whole, resampling, (0, 0, *loaded.extent)).crop(placement.crop)
+
+
+def _recolor(pixels: Array, preprocessing: Preprocessing) -> Array:
+    """Polarity and order of colours; the pixels themselves where they stay."""
+    if preprocessing.inverted:
+        pixels = 255 - pixels
+    return np.ascontiguousarray(pixels[:, :, ::-1]) if preprocessing.bgr else pixels
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

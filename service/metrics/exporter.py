@@ -5,13 +5,15 @@ import math
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from service.errors import StartError
+from service.access.token_store import TokenStore
+from service.errors import PermissionDenied, ServiceError, StartError
 from service.metrics.catalog import METRICS, TRITON_METRICS, Metric
 from service.metrics.snapshot import Snapshot
 
@@ -64,11 +66,22 @@ def _not_ready() -> Snapshot:
 
 
 @contextmanager
-def exporting(host: str, port: int) -> Iterator[Exporter]:
-    """Listens, and answers until left; raises StartError where the address cannot be had."""
+def exporting(host: str, port: int, tokens_file: Path | None = None) -> Iterator[Exporter]:
+    """Listens, and answers until left; raises StartError where the address cannot be had.
+
+    With a tokens file, /metrics needs a token with the right ``metrics``.
+    """
     exporter = Exporter()
+    with ExitStack() as stack:
+        tokens = None if tokens_file is None else stack.enter_context(TokenStore(tokens_file))
+        stack.enter_context(_listening(host, port, exporter, tokens))
+        yield exporter
+
+
+@contextmanager
+def _listening(host: str, port: int, exporter: Exporter, tokens: TokenStore | None) -> Iterator[None]:
     try:
-        server = _Server(host.strip("[]"), port, exporter)
+        server = _Server(host.strip("[]"), port, exporter, tokens)
     except OSError as error:
         raise StartError(
             f"cannot listen on {host}:{port} for metrics: {error.strerror or error}. Choose another --metrics-port"
@@ -77,7 +90,7 @@ def exporting(host: str, port: int) -> Iterator[Exporter]:
     thread.start()
     log.info("metrics", address=f"http://{host}:{port}{PATH}")
     try:
-        yield exporter
+        yield
     finally:
         server.shutdown()
         server.server_close()
@@ -90,11 +103,12 @@ class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, host: str, port: int, exporter: Exporter) -> None:
+    def __init__(self, host: str, port: int, exporter: Exporter, tokens: TokenStore | None) -> None:
         self.address_family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         self._exporter = exporter
+        self._tokens = tokens
         super().__init__((str(address[0]), port), http.server.BaseHTTPRequestHandler)
 
     def server_bind(self) -> None:
@@ -111,15 +125,22 @@ class _Server(http.server.ThreadingHTTPServer):
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self._exporter)
         base: Any = MetricsHandler.factory(registry)
+        tokens = self._tokens
 
         class Handler(base):  # type: ignore[misc]  # made at run time
             timeout = TIMEOUT_S
 
             def do_GET(self) -> None:  # noqa: N802 - the standard library's name
-                if self.path.partition("?")[0] == PATH:
-                    super().do_GET()
-                else:
+                if self.path.partition("?")[0] != PATH:
                     self.send_error(404, f"Metrics are at {PATH}")
+                    return
+                try:
+                    if tokens is not None:
+                        tokens.require("metrics", self.headers.get("authorization"), PATH)
+                except ServiceError as error:
+                    self.send_error(403 if isinstance(error, PermissionDenied) else 401, explain=str(error))
+                    return
+                super().do_GET()
 
         self.RequestHandlerClass = Handler
         super().serve_forever(poll_interval)

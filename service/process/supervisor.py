@@ -67,7 +67,8 @@ def _exporting(settings: Settings) -> Iterator["SupervisorMetrics | None"]:
     from service.metrics.supervisor import SupervisorMetrics
 
     metrics = SupervisorMetrics(settings.workers)
-    with exporting(settings.metrics_host, settings.metrics_port) as exporter, exporter.reading(metrics.snapshot):
+    address = settings.metrics_host, settings.metrics_port
+    with exporting(*address, settings.tokens_file) as exporter, exporter.reading(metrics.snapshot):
         yield metrics
 
 

@@ -69,7 +69,7 @@ def _exporting(settings: Settings, slot: WorkerSlot | None) -> Iterator[Export]:
     else:
         from service.metrics.exporter import exporting
 
-        with exporting(settings.metrics_host, settings.metrics_port) as exporter:
+        with exporting(settings.metrics_host, settings.metrics_port, settings.tokens_file) as exporter:
             yield lambda metrics: exporter.reading(metrics.snapshot)
 
 

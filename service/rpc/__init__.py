@@ -4,7 +4,19 @@
 over TLS too. Nothing outside this package knows which one is in use.
 """
 
-from service.rpc.call import BidiMethod, Call, DeferredMethod, ImmediateMethod, Methods, Transport, TransportOptions
+from service.rpc.call import (
+    BidiMethod,
+    Call,
+    Check,
+    DeferredMethod,
+    ImmediateCall,
+    ImmediateMethod,
+    Methods,
+    SlowCalls,
+    Transport,
+    TransportOptions,
+    request_id,
+)
 from service.rpc.flush_scope import FlushScope
 from service.rpc.native_server import NativeTransport
 from service.rpc.tls_files import TlsFiles
@@ -12,12 +24,16 @@ from service.rpc.tls_files import TlsFiles
 __all__ = [
     "BidiMethod",
     "Call",
+    "Check",
     "DeferredMethod",
     "FlushScope",
+    "ImmediateCall",
     "ImmediateMethod",
     "Methods",
     "NativeTransport",
+    "SlowCalls",
     "TlsFiles",
     "Transport",
     "TransportOptions",
+    "request_id",
 ]

@@ -1,5 +1,6 @@
 """The interface between a transport and the methods that it serves."""
 
+import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
@@ -10,11 +11,18 @@ from google.protobuf.message import Message
 
 from service.rpc.tls_files import TlsFiles
 
+REQUEST_ID = "x-request-id"
+MAX_ID = 128
+"""Characters of a caller's id that are repeated."""
+Metadata = Callable[[str], str | None]
+"""Finds a field of the caller's metadata by its name in lower case."""
+
 
 class Call(ABC):
     """One unary call of a deferred method: bytes in, and bytes or an error out, from any thread."""
 
-    __slots__ = ("_abandoned", "_on_cancel", "deadline", "payload", "source")
+    __slots__ = ("_abandoned", "_on_cancel", "_request_id", "deadline", "model", "payload", "request", "source")
+    _request_id: str
 
     def __init__(self, payload: bytes, time_remaining_s: float | None, source: Hashable = None) -> None:
         self.payload = payload
@@ -22,8 +30,30 @@ class Call(ABC):
         """The caller's connection, as far as the transport knows it."""
         self.deadline = None if time_remaining_s is None else time.monotonic() + time_remaining_s
         """When the caller stops to wait, on ``time.monotonic``'s clock."""
+        self.model: Any = None
+        """The endpoint that was asked, with its name and version, and the batcher's request: set by the method as soon
+        as they are known, for whoever tells how the call went."""
+        self.request: Any = None
         self._on_cancel: Callable[[], None] | None = None
         self._abandoned = False
+
+    @property
+    @abstractmethod
+    def path(self) -> str:
+        """The full name of its method."""
+
+    @property
+    @abstractmethod
+    def peer_name(self) -> str:
+        """The caller's address."""
+
+    def request_id(self, given: str = "") -> str:
+        """The caller's ``x-request-id``, else the id that is given, else one of ours: the same from then on."""
+        try:
+            return self._request_id
+        except AttributeError:  # most calls are never asked
+            self._request_id = request_id(self.metadata) if not given or self.metadata(REQUEST_ID) else printable(given)
+        return self._request_id
 
     @abstractmethod
     def metadata(self, name: str) -> str | None:
@@ -91,10 +121,45 @@ class Methods:
             {**self.deferred, **other.deferred}, {**self.immediate, **other.immediate}, {**self.bidi, **other.bidi}
         )
 
+    def map_deferred(self, change: Callable[[str, DeferredMethod], DeferredMethod]) -> "Methods":
+        """The same methods, with something done to each deferred one, those of streams among them."""
+        return Methods(
+            {path: change(path, method) for path, method in self.deferred.items()},
+            self.immediate,
+            {path: BidiMethod(change(path, bidi.method), bidi.wrap) for path, bidi in self.bidi.items()},
+        )
+
     @property
     def services(self) -> tuple[str, ...]:
         """The names of the services these methods belong to."""
         return tuple(sorted({path.split("/")[1] for path in (*self.deferred, *self.immediate, *self.bidi)}))
+
+
+@dataclass(frozen=True)
+class SlowCalls:
+    """What is done about calls of deferred methods that took long, from their queue to their answer."""
+
+    limit_s: float
+    tell: Callable[[Call, bytes | Exception], None]
+    """Called with the answer."""
+
+
+ImmediateObserver = Callable[["ImmediateCall"], None]
+
+
+@dataclass(frozen=True)
+class ImmediateCall:
+    """How a call of an immediate method went."""
+
+    path: str
+    metadata: Metadata
+    peer_name: str
+    error: Exception | None
+    began_ns: int
+
+
+Check = Callable[[str, str | None], None]
+"""Asked at the beginning of each call, by its path and the metadata ``authorization``; what it raises is the answer."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +179,11 @@ class TransportOptions:
     """Connections are asked to go after so long; 0: never."""
     max_connection_age_grace_s: float = 30.0
     """native: how long those that were asked to go by their age may take."""
+    check: Check | None = None
+    """None: every caller may call everything."""
+    slow_calls: SlowCalls | None = None
+    on_immediate: ImmediateObserver | None = None
+    """Told of each call of an immediate method."""
 
 
 class Transport(ABC):
@@ -152,3 +222,13 @@ class Transport(ABC):
     @abstractmethod
     def drain(self, timeout_s: float) -> bool:
         """Waits, after ``stop_admitting``, until all calls in flight are answered; False if time ran out."""
+
+
+def request_id(metadata: Metadata) -> str:
+    """The caller's ``x-request-id``, else a new one of ours."""
+    return printable(metadata(REQUEST_ID) or "") or secrets.token_hex(8)
+
+
+def printable(text: str) -> str:
+    """As much of a caller's text as is repeated, without what a terminal or a log might obey."""
+    return "".join(character for character in text[:MAX_ID] if character.isprintable())

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -61,6 +61,8 @@ class Peer:
     def __init__(self, connection: socket.socket, tls: TlsChannel | None, budget: ReceiveBudget) -> None:
         self.socket = connection
         self.number = connection.fileno()
+        self.address: tuple[Any, ...] = ()
+        """The client's, as its socket has it."""
         self.tls = tls
         self.http2 = Connection(budget)
         self.unsent: deque[memoryview] = deque()
@@ -71,6 +73,12 @@ class Peer:
         """Set once the connection has failed: nothing but its end is waited for."""
         self.asked_to_go_at: float | None = None
         """For the handler: since when the client has been asked to connect anew."""
+
+    @property
+    def name(self) -> str:
+        """The client's address, as gRPC writes it."""
+        host, port, *more = self.address
+        return f"ipv6:[{host}]:{port}" if more else f"ipv4:{host}:{port}"
 
 
 class Handler(Protocol):
@@ -345,7 +353,7 @@ class EventLoop:
         assert self._listener is not None  # noqa: S101 - it is what has an event
         for _ in range(MAX_ACCEPTS):
             try:
-                connection, _address = self._listener.accept()
+                connection, address = self._listener.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -363,6 +371,7 @@ class EventLoop:
                 continue
             tls = None if self._tls is None else TlsChannel(self._tls.current())
             peer = Peer(connection, tls, self._budget)
+            peer.address = address
             self.peers[peer.number] = peer
             self._epoll.register(connection, select.EPOLLIN)
 

@@ -7,8 +7,10 @@ time a call. For those who would rather have it than speed, and for tests that h
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,15 +29,19 @@ from service.rpc.call import (
     STREAM_AHEAD,
     BidiMethod,
     Call,
+    Check,
     DeferredMethod,
     Dispatch,
+    ImmediateCall,
     ImmediateMethod,
+    ImmediateObserver,
     Methods,
     Transport,
     TransportOptions,
+    request_id,
 )
 from service.rpc.inflight import InFlightCalls
-from service.rpc.status import status_of
+from service.rpc.status import Status, status_of
 
 MAX_PENDING = 2**20
 """Calls that gRPC has accepted and not yet given to us. By default it ends some beyond 1,000 with CANCELLED; it is we
@@ -128,7 +134,9 @@ class GrpcioTransport(Transport):
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        server = grpc.aio.server(options=self._options())
+        check = self._given.check
+        interceptors = [] if check is None else [_CheckFirst(check)]
+        server = grpc.aio.server(options=self._options(), interceptors=interceptors)
         self._health = Health(self.call_soon)
         self._reflection = Reflection(service_names(self._methods.services))
         server.add_generic_rpc_handlers((*self._handlers(), _NoSuchMethod()))
@@ -168,17 +176,17 @@ class GrpcioTransport(Transport):
         services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
         for path, deferred in self._methods.deferred.items():
             _, service, name = path.split("/")
-            services.setdefault(service, {})[name] = grpc.unary_unary_rpc_method_handler(self._deferred(deferred))
+            services.setdefault(service, {})[name] = grpc.unary_unary_rpc_method_handler(self._deferred(path, deferred))
         for path, immediate in (*self._methods.immediate.items(), (f"/{HEALTH}/Check", self._health.check)):
             _, service, name = path.split("/")
             services.setdefault(service, {})[name] = grpc.unary_unary_rpc_method_handler(
-                _immediate(immediate),
+                _immediate(path, immediate, self._given.on_immediate),
                 request_deserializer=immediate.request.FromString,
                 response_serializer=_serialized,
             )
         for path, stream in self._methods.bidi.items():
             _, service, name = path.split("/")
-            services.setdefault(service, {})[name] = grpc.stream_stream_rpc_method_handler(self._stream(stream))
+            services.setdefault(service, {})[name] = grpc.stream_stream_rpc_method_handler(self._stream(path, stream))
         services[HEALTH]["Watch"] = grpc.unary_stream_rpc_method_handler(
             self._watch,
             request_deserializer=health_pb2.HealthCheckRequest.FromString,
@@ -194,9 +202,9 @@ class GrpcioTransport(Transport):
             }
         return tuple(grpc.method_handlers_generic_handler(service, methods) for service, methods in services.items())
 
-    def _deferred(self, method: DeferredMethod) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    def _deferred(self, path: str, method: DeferredMethod) -> Callable[[bytes, Any], Awaitable[bytes]]:
         async def behaviour(payload: bytes, context: Any) -> bytes:
-            call = _AioCall(payload, context, self._loop)
+            call = _AioCall(path, payload, context, self._loop)
             self._inflight.serve(call, call, method)
             self._burst_window.add(self._loop)
             try:
@@ -206,14 +214,15 @@ class GrpcioTransport(Transport):
                 raise
             finally:
                 self._inflight.finished(call)
+            self._tell_if_slow(call, answer)
             if isinstance(answer, bytes):
                 return answer
-            await context.abort(*status_of(answer))
+            await _abort(context, status_of(answer, call.request_id))
             raise AssertionError("abort always raises")
 
         return behaviour
 
-    def _stream(self, stream: BidiMethod) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
+    def _stream(self, path: str, stream: BidiMethod) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
         async def behaviour(payloads: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
             """Answers in the order of the requests, of which STREAM_AHEAD may be in flight."""
             calls: asyncio.Queue[_AioCall | None] = asyncio.Queue(STREAM_AHEAD)
@@ -221,7 +230,7 @@ class GrpcioTransport(Transport):
             async def read() -> None:
                 try:
                     async for payload in payloads:
-                        call = _AioCall(payload, context, self._loop)
+                        call = _AioCall(path, payload, context, self._loop)
                         await calls.put(call)
                         self._inflight.serve(call, call, stream.method)
                         self._burst_window.add(self._loop)
@@ -236,7 +245,11 @@ class GrpcioTransport(Transport):
                 while (call := await calls.get()) is not None:
                     answer = await call.answer
                     self._inflight.finished(call)
-                    yield stream.wrap(call.payload, answer if isinstance(answer, bytes) else status_of(answer)[1])
+                    self._tell_if_slow(call, answer)
+                    if not isinstance(answer, bytes):
+                        yield stream.wrap(call.payload, status_of(answer, call.request_id).message)
+                        continue
+                    yield stream.wrap(call.payload, answer)
                 await reader
             finally:
                 reader.cancel()
@@ -245,6 +258,13 @@ class GrpcioTransport(Transport):
                         self._inflight.cancel(left)
 
         return behaviour
+
+    def _tell_if_slow(self, call: "_AioCall", answer: bytes | Exception) -> None:
+        slow, request = self._given.slow_calls, call.request
+        if slow is None or request is None:
+            return
+        if time.monotonic_ns() - request.arrived_ns > slow.limit_s * 1e9:
+            slow.tell(call, answer)
 
     async def _watch(self, request: health_pb2.HealthCheckRequest, _context: Any) -> AsyncIterator[Message]:
         states: asyncio.Queue[Message] = asyncio.Queue()
@@ -272,34 +292,82 @@ def _serialized(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-def _immediate(method: ImmediateMethod) -> Callable[[Any, Any], Awaitable[Any]]:
+def _immediate(
+    path: str, method: ImmediateMethod, observer: ImmediateObserver | None
+) -> Callable[[Any, Any], Awaitable[Any]]:
     async def behaviour(request: Any, context: Any) -> Any:
+        began_ns = time.monotonic_ns()
+        metadata = partial(_value, context.invocation_metadata())
+        fault = None
         try:
             return method.answer(request)
         except Exception as error:
-            await context.abort(*status_of(error))
+            fault = error
+            await _abort(context, status_of(error, partial(request_id, metadata)))
+        finally:
+            if observer is not None and not path.startswith(f"/{HEALTH}/"):
+                observer(ImmediateCall(path, metadata, context.peer(), fault, began_ns))
 
     return behaviour
+
+
+class _CheckFirst(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # it is generic in the stubs only
+    """Answers calls that may not be, before they have sent anything but their metadata."""
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
+        """Checks a call, and goes on with it."""
+        try:
+            self._check(handler_call_details.method, _value(handler_call_details.invocation_metadata, "authorization"))
+        except Exception as error:
+            status = status_of(error)
+
+            async def refuse(_requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+                await _abort(context, status)
+                yield b""  # never: it makes this a generator
+
+            return grpc.stream_stream_rpc_method_handler(refuse)  # which reads nothing
+        return await continuation(handler_call_details)
+
+
+def _value(metadata: Any, name: str) -> str | None:
+    """The value of a field of metadata by its name in lower case; of several the last."""
+    found = None
+    for key, value in metadata or ():
+        if key == name:
+            found = value if isinstance(value, str) else value.decode("latin-1")
+    return found
+
+
+async def _abort(context: Any, status: Status) -> None:
+    await context.abort(status.code, status.message, status.metadata)
 
 
 class _AioCall(Call):
     """A call whose answer is a future of the event loop; errors travel as values."""
 
-    __slots__ = ("_context", "_loop", "_thread", "answer")
+    __slots__ = ("_context", "_loop", "_path", "_thread", "answer")
 
-    def __init__(self, payload: bytes, context: Any, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, path: str, payload: bytes, context: Any, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(payload, context.time_remaining(), context.peer())
+        self._path = path
         self._context = context
         self._loop = loop
         self._thread = threading.get_ident()
         self.answer: asyncio.Future[bytes | Exception] = loop.create_future()
 
+    @property
+    def path(self) -> str:
+        return self._path
+
+    @property
+    def peer_name(self) -> str:
+        return str(self._context.peer())
+
     def metadata(self, name: str) -> str | None:
-        found = None
-        for key, value in self._context.invocation_metadata() or ():
-            if key == name:
-                found = value if isinstance(value, str) else value.decode("latin-1")
-        return found
+        return _value(self._context.invocation_metadata(), name)
 
     def respond(self, payload: bytes) -> None:
         self._hand_over(payload)

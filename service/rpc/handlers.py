@@ -1,8 +1,10 @@
 """What the native transport hands its requests to; all of it is called in the loop's thread."""
 
+from functools import partial
 from typing import Protocol
 
 from service.http2.connection import Stream
+from service.rpc.call import request_id
 from service.rpc.event_loop import EventLoop, Peer
 from service.rpc.status import status_of
 
@@ -29,8 +31,8 @@ class Responder:
 
     def fail(self, error: Exception) -> None:
         """Ends the answer with the status of this error."""
-        code, message = status_of(error)
-        self.peer.http2.send_trailers(self.stream, code.value[0], message)
+        status = status_of(error, partial(request_id, self.stream.head.metadata))
+        self.peer.http2.send_trailers(self.stream, status.code.value[0], status.message, status.pushback_ms)
         self._loop.schedule_flush(self.peer)
 
     def pause(self) -> None:

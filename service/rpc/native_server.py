@@ -6,6 +6,7 @@ between them and the model is no other thread, unless the run is long. Results o
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -26,7 +27,7 @@ from service.http2.connection import (
 from service.http2.deframer import ReceiveBudget
 from service.http2.frames import ErrorCode
 from service.rpc import listener_drain
-from service.rpc.call import Dispatch, Methods, Transport, TransportOptions
+from service.rpc.call import Check, Dispatch, Methods, Transport, TransportOptions, request_id
 from service.rpc.event_loop import TICK_S, EventLoop, Peer
 from service.rpc.flush_scope import FlushScope
 from service.rpc.handlers import Responder, StreamingMethod, UnaryMethod
@@ -69,9 +70,10 @@ class NativeTransport(Transport):
         self._dispatch = dispatch
         self._inflight = InFlightCalls(most)
         self._loop = EventLoop(self, budget, flush_scope, options)  # it may raise StartError
-        self._completions = Completions(flush_scope)
+        self._completions = Completions(flush_scope, options.slow_calls)
         self._completions.loop = self._loop
         self._router = Router(methods, self._inflight, self._loop, self._completions)
+        self._check = options.check
         self._has_deadlines = False
         self._next_upload_check = time.monotonic() + UPLOAD_S
 
@@ -150,7 +152,7 @@ class NativeTransport(Transport):
 
     def receive(self, peer: Peer, data: bytes) -> None:
         """Takes what a client has sent; the path of every request."""
-        http2, find = peer.http2, self._router.find
+        http2, find, check = peer.http2, self._router.find, self._check
         for event in http2.receive_data(data):
             if isinstance(event, MessageReceived):
                 stream, payload, half_closed = event
@@ -163,6 +165,8 @@ class NativeTransport(Transport):
                 stream = event.stream
                 if stream.head.timeout_s is not None:
                     self._set_deadline(stream, stream.head.timeout_s)
+                if check is not None and not self._may_call(peer, stream, check):
+                    continue
                 method = stream.call = find(stream.head.path)
                 if isinstance(method, UnaryMethod):
                     stream.whole_only = True
@@ -209,6 +213,15 @@ class NativeTransport(Transport):
             self._has_deadlines = True
             self._loop.tick_by(now + TICK_S)
 
+    def _may_call(self, peer: Peer, stream: Stream, check: Check) -> bool:
+        """Answers a call that may not be, before it has sent anything but its header fields."""
+        try:
+            check(stream.head.path, stream.head.metadata("authorization"))
+        except Exception as error:
+            self._fail(peer, stream, error)
+            return False
+        return True
+
     def _open(self, peer: Peer, stream: Stream, method: StreamingMethod | None) -> None:
         if method is None:
             self._fail(peer, stream, Unsupported("Method not found!"))
@@ -254,8 +267,8 @@ class NativeTransport(Transport):
 
     def _fail(self, peer: Peer, stream: Stream, error: Exception) -> None:
         """Answers a request with an error, and has nothing more done about it."""
-        code, message = status_of(error)
-        peer.http2.send_trailers(stream, code.value[0], message)
+        status = status_of(error, partial(request_id, stream.head.metadata))
+        peer.http2.send_trailers(stream, status.code.value[0], status.message, status.pushback_ms)
         _cancel(stream)
         self._loop.schedule_flush(peer)
 

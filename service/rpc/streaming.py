@@ -1,5 +1,6 @@
 """Streams on the native transport; all of it runs in the loop's thread."""
 
+from abc import abstractmethod
 from collections import deque
 from typing import Any, Protocol
 
@@ -16,9 +17,12 @@ from service.rpc.inflight import InFlightCalls
 from service.rpc.status import status_of
 
 
-class Deliverable(Protocol):
+class DeliverableCall(Call):
     """A call whose outcome the loop's thread takes."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def deliver(self, outcome: bytes | Exception) -> None:
         """Takes it."""
 
@@ -26,7 +30,7 @@ class Deliverable(Protocol):
 class Outcomes(Protocol):
     """Where outcomes are left, by any thread."""
 
-    def add(self, call: Deliverable, outcome: bytes | Exception) -> None:
+    def add(self, call: DeliverableCall, outcome: bytes | Exception) -> None:
         """Has it delivered."""
 
 
@@ -96,7 +100,7 @@ class _BidiCall(StreamingCall):
             self.responder.resume()
 
 
-class _StreamCall(Call):
+class _StreamCall(DeliverableCall):
     """A request in a stream, and its answer once there is one: an error is the sentence that says why."""
 
     __slots__ = ("_bidi_call", "answer")
@@ -106,6 +110,14 @@ class _StreamCall(Call):
         self.deadline = bidi_call.responder.stream.deadline
         self._bidi_call = bidi_call
         self.answer: bytes | str | None = None
+
+    @property
+    def path(self) -> str:
+        return self._bidi_call.responder.stream.head.path
+
+    @property
+    def peer_name(self) -> str:
+        return self._bidi_call.responder.peer.name
 
     def metadata(self, name: str) -> str | None:
         return self._bidi_call.responder.stream.head.metadata(name)
@@ -118,7 +130,7 @@ class _StreamCall(Call):
 
     def deliver(self, outcome: bytes | Exception) -> None:
         """Takes the outcome; in the loop's thread."""
-        self.answer = outcome if isinstance(outcome, bytes) else status_of(outcome)[1]
+        self.answer = outcome if isinstance(outcome, bytes) else status_of(outcome, self.request_id).message
         self._bidi_call.delivered()
 
 

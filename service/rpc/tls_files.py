@@ -11,6 +11,7 @@ import grpc
 import structlog
 
 from service.errors import StartError
+from service.file_changes import FileChanges
 
 log = structlog.get_logger(__name__)
 
@@ -96,8 +97,9 @@ class _Changes:
     """Sees when one of the files was written or replaced."""
 
     def __init__(self, files: TlsFiles) -> None:
-        self._paths = [path for path in (files.certificate_file, files.key_file, files.client_ca_file) if path]
-        self._known = self._state()
+        self._files = FileChanges(
+            path for path in (files.certificate_file, files.key_file, files.client_ca_file) if path
+        )
         self._looked_at = time.monotonic()
         self._lock = threading.Lock()
 
@@ -108,19 +110,7 @@ class _Changes:
             if now - self._looked_at < CHECK_S:
                 return False
             self._looked_at = now
-            state = self._state()
-            changed, self._known = state != self._known, state
-        return changed
-
-    def _state(self) -> list[tuple[int, int, int]]:
-        state = []
-        for path in self._paths:
-            try:
-                status = path.stat()
-            except OSError:  # in the middle of being replaced
-                continue
-            state.append((status.st_mtime_ns, status.st_ino, status.st_size))
-        return state
+            return self._files.seen()
 
 
 def _no_password() -> str:

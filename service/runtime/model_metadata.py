@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from service.errors import ModelRejected
+from service.images.preprocessing import Preprocessing, read_preprocessing
 from service.runtime.probe import Probe, read_probe
 from service.tensors import Array
 
@@ -20,8 +21,6 @@ PREFIX = "convserve."
 FORMAT, OLD_FORMAT = "2", "1"
 HASHES = PREFIX + "sha256"
 PROBE = PREFIX + "probe"
-PREPROCESSING = {"digits": "mnist"}
-"""All that is known: digits are brought into MNIST's form, in models of 28 x 28 grey images."""
 
 PROBABILITY_TOLERANCE = 1e-4
 """Largest deviation of a probability from softmax(logits / temperature) where products are float32. 3e-7 is measured on
@@ -44,8 +43,8 @@ class ModelMetadata:
     temperature: float = 1.0
     """What logits are divided by before the softmax that gives the probabilities."""
     probe: Probe | None = None
-    preprocessing: Mapping[str, str] = field(default_factory=dict)
-    """What is to be done to images before they are scaled to the model's size, one of PREPROCESSING by its key."""
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    """What is to be done to images before the model takes them."""
     unproved: str = ""
     """What it lacks of the proof, as a sentence about the file; empty where it has both hashes and a probe."""
     outdated: bool = False
@@ -62,6 +61,12 @@ class ModelMetadata:
         """Raises ModelRejected unless there are as many labels as classes; no labels, or -1 classes, are any number."""
         if self.labels and classes >= 0 and len(self.labels) != classes:
             raise ModelRejected(f"it has {len(self.labels)} labels for {classes} classes: one label a class is needed")
+
+    def check_preprocessing(self, shape: tuple[int, ...]) -> None:
+        """Raises ModelRejected where it does not go with images of this height, width and number of channels."""
+        mismatch = self.preprocessing.find_mismatch(*shape)
+        if mismatch:
+            raise ModelRejected(f"its metadata entry {PREFIX + 'preprocessing'!r} cannot be true: {mismatch}")
 
     def check_probabilities(self, logits: Array, probabilities: Array, tolerance: float) -> None:
         """Raises ModelRejected where they are not softmax(logits / temperature)."""
@@ -105,7 +110,7 @@ def read_metadata(metadata: Mapping[str, str]) -> ModelMetadata:
         test_accuracy=shares["test_accuracy"],
         temperature=_parse(entries, "temperature", _read_temperature, 1.0),
         probe=probe,
-        preprocessing=_parse(entries, "preprocessing", _read_preprocessing, {}),
+        preprocessing=_parse(entries, "preprocessing", _read_preprocessing, Preprocessing()),
         unproved=f"it has no {' and no '.join(lacks)}" if lacks else "",
         outdated=file_format == OLD_FORMAT,
         properties=properties,
@@ -164,10 +169,5 @@ def _check_counts(counts: Mapping[str, int | None], accuracy: float | None) -> N
         )
 
 
-def _read_preprocessing(text: str) -> Mapping[str, str]:
-    """Refuses what is not known: left out, the model would see other images than it was trained with."""
-    facts = dict(json.loads(text))
-    unknown = {key: value for key, value in facts.items() if PREPROCESSING.get(key) != value}
-    if unknown:
-        raise ValueError(f"{unknown} is not known; {PREPROCESSING} is")
-    return facts
+def _read_preprocessing(text: str) -> Preprocessing:
+    return read_preprocessing(dict(json.loads(text)))

@@ -137,7 +137,10 @@ class Repository:
         if asked in ready:
             return ready[asked]
         if asked in others or not version:
-            raise NotReady(f"Request for unknown model: '{name}' version {asked} is not at ready state")
+            raise NotReady(
+                f"Request for unknown model: '{name}' version {asked} is not at ready state",
+                is_loading=(name, asked) in contents.loading,
+            )
         raise UnknownModel(f"Request for unknown model: '{name}' version {asked} is not found")
 
     def __iter__(self) -> Iterator[Endpoint]:

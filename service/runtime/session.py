@@ -121,6 +121,8 @@ class Session:
         """How many runs it does at a time. More threads than that may call ``run``; they wait for each other."""
         if "probabilities" in self.spec.output_by_name:
             self.metadata.check_labels(*self.spec.output_by_name["probabilities"].shape[-1:])
+        if self.spec.is_image_classifier:
+            self.metadata.check_preprocessing(self.spec.inputs[0].shape[1:])
         self.probe_tolerance = self._probe_tolerance()
         """The largest deviation of a logit that is accepted here; None without a probe."""
         self.probe_deviation: float | None = None

@@ -16,6 +16,7 @@ import pytest
 from service.client.dataset import READERS
 from service.client.download import PUBLISHED
 from tests.client.conftest import ScriptedServer, run, summary
+from tests.client.test_command_line import on_a_terminal
 from tests.servers import ServerProcess
 
 IMAGES, LABELS = (Path(file.path) for file in PUBLISHED["mnist"].files)
@@ -27,6 +28,7 @@ class Mirror(ThreadingHTTPServer):
 
     def __init__(self, folder: Path) -> None:
         self.asked: list[str] = []
+        self.folder = folder
         super().__init__(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -145,3 +147,11 @@ def test_absent_servers_fetch_nothing(nobody: str, mirror: Mirror, tmp_path: Pat
     done = run("dataset", "mnist", "--data-dir", tmp_path, "--data-mirror", mirror.url, "--address", nobody)
     assert "no server answers" in done.stderr
     assert mirror.asked == []
+
+
+def test_terminals_show_the_download(server: ServerProcess, mirror: Mirror, tmp_path: Path) -> None:
+    """On a terminal a bar tells how much of an archive has come."""
+    line = ("dataset", "mnist", "--model", "mnist-tiny", "--limit", "50", "--data-dir", tmp_path)
+    written = on_a_terminal(*line, "--data-mirror", mirror.url, "--address", server.address)
+    size = len((mirror.folder / f"{IMAGES.name}.gz").read_bytes())
+    assert f"{size / 1e6:.1f}/{size / 1e6:.1f} MB" in written

@@ -32,12 +32,14 @@ from tests.client.conftest import ScriptedServer, echo
 Answer = Callable[[pb.ClassifyRequest, Any], pb.ClassifyResponse]
 
 
-def failing(code: grpc.StatusCode, times: int) -> Answer:
-    """Fail the first calls with this code, then answer."""
+def failing(code: grpc.StatusCode, times: int, pushback_ms: int | None = None) -> Answer:
+    """Fail the first calls with this code, then answer; ``pushback_ms`` is when they may come again."""
     left = iter(range(times))
 
     def classify(request: pb.ClassifyRequest, context: Any) -> pb.ClassifyResponse:
         if next(left, None) is not None:
+            if pushback_ms is not None:
+                context.set_trailing_metadata((("grpc-retry-pushback-ms", str(pushback_ms)),))
             context.abort(code, "as the test says.")
         return echo(request, context)
 
@@ -50,11 +52,27 @@ def sizes(results: list[Any]) -> list[int]:
 
 
 def test_an_unavailable_server_is_asked_again(scripted: ScriptedServer) -> None:
-    """Three refusals, and the fourth attempt of the one call is answered."""
-    scripted.classify = failing(grpc.StatusCode.UNAVAILABLE, 3)
+    """Four refusals, and the fifth attempt of the one call is answered."""
+    scripted.classify = failing(grpc.StatusCode.UNAVAILABLE, 4)
     with Client(scripted.address) as client:
         assert sizes(client.classify(b"12345", model="any")) == [5]
-    assert len(scripted.requests) == 4
+    assert len(scripted.requests) == 5
+
+
+def test_full_queue_is_asked_again(scripted: ScriptedServer) -> None:
+    """A call that is told when the queue has room is repeated then."""
+    scripted.classify = failing(grpc.StatusCode.RESOURCE_EXHAUSTED, 4, pushback_ms=20)
+    with Client(scripted.address) as client:
+        assert sizes(client.classify(b"12345", model="any")) == [5]
+    assert len(scripted.requests) == 5
+
+
+def test_exceeded_limit_is_not_asked_again(scripted: ScriptedServer) -> None:
+    """A call that is told never to come again is not repeated."""
+    scripted.classify = failing(grpc.StatusCode.RESOURCE_EXHAUSTED, 1, pushback_ms=-1)
+    with Client(scripted.address) as client, pytest.raises(LimitReached, match="as the test says"):
+        client.classify(b"12345", model="any")
+    assert len(scripted.requests) == 1
 
 
 def test_a_large_call_is_repeated_too(scripted: ScriptedServer) -> None:
@@ -69,7 +87,7 @@ def test_attempts_end(scripted: ScriptedServer) -> None:
     scripted.classify = failing(grpc.StatusCode.UNAVAILABLE, 99)
     with Client(scripted.address) as client, pytest.raises(ServerUnavailable, match="as the test says"):
         client.classify(b"12345", model="any")
-    assert len(scripted.requests) == 4
+    assert len(scripted.requests) == 5
 
 
 def test_restarted_servers_are_found() -> None:
@@ -105,7 +123,6 @@ def test_nobody_at_the_address(nobody: str) -> None:
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, LimitReached),
         (grpc.StatusCode.NOT_FOUND, ModelNotFound),
         (grpc.StatusCode.INVALID_ARGUMENT, RequestRefused),
         (grpc.StatusCode.FAILED_PRECONDITION, RequestRefused),

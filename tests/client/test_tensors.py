@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import ml_dtypes
 import numpy as np
 import pytest
@@ -169,6 +170,11 @@ def test_refused_models_are_told(odd: ServerProcess, model: str, version: str | 
             client.infer(model, {"x": LEFT}, version=version)
         with pytest.raises(ModelRefused) as classified:
             client.classify(PICTURES / "ship.png", model=model, version=version)
+    for error in (caught.value, classified.value):
+        cause = error.__cause__
+        assert isinstance(cause, grpc.RpcError)
+        told = {each.key: each.value for each in cause.trailing_metadata()}
+        assert told["grpc-retry-pushback-ms"] in ("-1", b"-1")  # so that gRPC does not ask again
     assert str(caught.value) == str(classified.value)
     assert f"{odd.address} does not serve model '{model}' version {version or 1}: {reason}" == str(caught.value)
 
@@ -276,6 +282,15 @@ def test_calls_outlive_a_restart(models_dir: Path) -> None:
             assert np.array_equal(others.result()["logits"], expected["logits"])
         client.close()
         loop.run(other.close())
+
+
+def test_absent_servers_are_not_late(nobody: str) -> None:
+    """A time limit that passes before all attempts are made does not hide that no server is there."""
+    with Client(nobody, timeout_s=0.3) as client:
+        with pytest.raises(ServerUnavailable, match="no server answers at"):
+            client.infer("any", {"x": LEFT})
+        with pytest.raises(ServerUnavailable, match="no server answers at"):
+            client.classify(b"any", model="any")
 
 
 def test_servers_gone_are_told(models_dir: Path) -> None:

@@ -66,7 +66,7 @@ class Server:
 
     def fail(self, stream: Stream, error: Exception) -> None:
         assert isinstance(error, ServiceError)
-        self.connection.send_trailers(stream, status_of(error)[0].value[0], str(error))
+        self.connection.send_trailers(stream, status_of(error).code.value[0], str(error))
 
 
 def run(case: Case, piece: int) -> Outcome:

@@ -27,7 +27,19 @@ from .test_folder import save_images
 MNIST_TINY = ("mnist-tiny", "--epochs", "1", "--device", "cpu")
 OPTIONS = (
     *("--all", "--list", "--precision", "--force", "--no-report", "--dataset", "--network", "--name", "--epochs"),
-    *("--seed", "--learning-rate", "--no-flip", "--data-dir", "--models-dir", "--checkpoints-dir", "--device"),
+    *(
+        "--start-from",
+        "--seed",
+        "--learning-rate",
+        "--no-flip",
+        "--data-dir",
+        "--models-dir",
+        "--checkpoints-dir",
+        "--device",
+    ),
+    *("--module", "--timm", "--torchvision", "--onnx", "--weights", "--pretrained", "--output", "--labels", "--test"),
+    *("--temperature", "--fact", "--size", "--mean", "--std", "--crop", "--resize", "--interpolation", "--colors"),
+    "--polarity",
 )
 
 
@@ -326,8 +338,9 @@ FOLDER = ["--dataset", "folder", "--data-dir", "images"]
         (["mnist-tiny", "--device", "tpu"], "invalid choice: 'tpu'"),
         (["mnist-tiny", "--precision", "int4"], "'int4' is none of fp32, int8, fp16"),
         (["mnist-tiny", "--precision", "int8,"], "'' is none of fp32, int8, fp16"),
-        (["mnist-tiny", "--name", "x"], "--network and --name are for images of your own: add --dataset folder"),
-        (["--network", "mnist"], "--network and --name are for images of your own: add --dataset folder"),
+        (["mnist-tiny", "--name", "x"], "--network, --name, --start-from are for images of your own: add --dataset"),
+        (["--network", "mnist"], "--network, --name, --start-from are for images of your own: add --dataset"),
+        (["--start-from", "cifar10"], "--network, --name, --start-from are for images of your own: add --dataset"),
         (["--dataset", "mnist"], "invalid choice: 'mnist'"),
         ([*FOLDER, "mnist"], "--dataset folder trains one network: give it by --network, not as NAME or by --all"),
         ([*FOLDER, "--all"], "--dataset folder trains one network: give it by --network, not as NAME or by --all"),
@@ -362,7 +375,7 @@ def test_help_explains_every_option() -> None:
     finished = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
     assert all(f"  {option} " in finished.stdout or f"  {option}\n" in finished.stdout for option in OPTIONS)
     examples = finished.stdout.partition("examples:\n")[2]
-    assert examples.count("python -m training.export") == 3
+    assert examples.count("python -m training.export") == 4
     assert "training.arguments" in finished.stderr
     assert "torch" not in finished.stderr
 

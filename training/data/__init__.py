@@ -47,10 +47,10 @@ class Dataset:
     def hold_out(self, count: int) -> "Dataset":
         """Give the same data set with that many training images made validation images: the same ones at each call.
 
-        A data set that brings validation images of its own is given as it is. Raises DataError where nothing would be
-        left to train with.
+        A data set that brings validation images of its own, or holds none out, is given as it is. Raises DataError
+        where nothing would be left to train with.
         """
-        if len(self.validation_images):
+        if len(self.validation_images) or not count:
             return self
         if count >= len(self.train_images):
             raise DataError(

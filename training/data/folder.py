@@ -21,22 +21,27 @@ TEST_SHARE = 5
 # From so many training images on, one in so many of each class is held out for the temperature of the probabilities:
 # fewer than fifty say little about one.
 VALIDATION_FROM, VALIDATION_SHARE = 500, 10
+# Where validation images are wanted from fewer, as for early stopping: a tenth of those would tell nothing.
+FEW_VALIDATION_SHARE = 5
 SHOWN_CLASSES = 10
 
 
-def load_folder(folder: Path, shape: tuple[int, int, int], console: Console | None = None) -> Dataset:
+def load_folder(
+    folder: Path, shape: tuple[int, int, int], console: Console | None = None, validation_from: int = VALIDATION_FROM
+) -> Dataset:
     """Read a folder's images at a network's `shape` (height, width, channels); labels are the class folders' names.
 
     Where `folder` has `train` and `test` (or `val`), each with class folders, these are the split; else a fifth of each
     class is held out for testing. The same files give the same data set, in the same shuffled order. An image is in one
-    part only, however many copies there are. What was found is said on `console`. Raises DataError, in one sentence,
-    for what cannot be trained on.
+    part only, however many copies there are. From `validation_from` training images on, some of each class validate.
+    What was found is said on `console`. Raises DataError, in one sentence, for what cannot be trained on.
     """
     console = console or Console(quiet=True)
     draw = torch.Generator().manual_seed(0)
     train, test, validation, labels, how = _split(folder, draw)
-    if not validation and len(train) >= VALIDATION_FROM:
-        train, validation = _hold_out(train, VALIDATION_SHARE, draw, least=0)
+    if not validation and len(train) >= validation_from:
+        share = VALIDATION_SHARE if len(train) >= VALIDATION_FROM else FEW_VALIDATION_SHARE
+        train, validation = _hold_out(train, share, draw, least=0)
     # In no order of classes: the probe and the parity check take the first test images.
     parts = [[part[i] for i in torch.randperm(len(part), generator=draw)] for part in (train, validation, test)]
     pixels = torch.split(
@@ -61,6 +66,22 @@ def load_folder(folder: Path, shape: tuple[int, int, int], console: Console | No
     images = [part[rows] for part, rows in zip(pixels, kept, strict=True)]
     numbers = [torch.tensor([number for _, number in part], dtype=torch.int64) for part in (train, validation, test)]
     return Dataset("folder", labels, *(tensor for pair in zip(images, numbers, strict=True) for tensor in pair))
+
+
+def find_labelled(folder: Path, labels: Sequence[str]) -> list[Sample]:
+    """Find all images of class folders whose names are among the labels; raises DataError where there are none.
+
+    A label without a folder has no images; a folder that is no label is refused.
+    """
+    names = _folders(folder)
+    if not names:
+        raise DataError(f"{folder.absolute()} has no class folders; put the images of each class into one of its name")
+    strange = sorted(set(names) - set(labels))
+    if strange:
+        raise DataError(f"{folder / strange[0]} is a class folder, and {strange[0]!r} is none of the model's labels")
+    numbers = {name: list(labels).index(name) for name in names}
+    samples = [(path, numbers[names[place]]) for path, place in _samples(folder, names, least=1)]
+    return sorted(samples, key=lambda sample: sample[0])
 
 
 def _split(

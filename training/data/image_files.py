@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from training.errors import DataError
+from training.preprocessing import SIDEWAYS, Preprocessing
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
 """torchvision's ImageFolder has the same, without the last."""
@@ -42,38 +43,69 @@ UPRIGHT = {
     8: Transpose.ROTATE_90,
 }
 """What turns an image upright, by its EXIF orientation."""
-SIDEWAYS = (5, 6, 7, 8)
 # Pillow decodes outside of the interpreter lock, and disks answer several at once.
 THREADS = 8
 # Broken files that are named in one sentence; the others are counted.
 NAMED = 3
 
 
-def read(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+def read(path: Path, shape: tuple[int, int, int], rule: Preprocessing | None = None) -> NDArray[np.uint8]:
     """Decode one file to uint8 of `shape` (height, width, channels: 1 grey, 3 RGB).
 
-    Turned upright as its EXIF says, 16-bit grey scaled to 8, transparency laid over white, cropped around the centre
-    to the shape's aspect ratio, and resized with antialiasing; a large JPEG is decoded at a fraction of its size.
-    Raises whatever Pillow's decoders raise.
+    Turned upright as its EXIF says, 16-bit grey scaled to 8, transparency laid over white, resized with antialiasing
+    and cropped around the centre as the rule says, without one to the shape's aspect ratio; a large JPEG is decoded at
+    a fraction of its size. Raises whatever Pillow's decoders raise.
     """
+    rule = rule or _plain(shape)
     height, width, channels = shape
-    result, extent, orientation = _open(path.read_bytes(), MARGIN * max(height, width))
-    if result.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, whose black and white are unknown")
-    if result.mode.startswith("I"):  # Pillow itself would clip the values
-        values = np.asarray(result, dtype=np.float64)
-        result = Image.fromarray(np.clip(values / 257 + 0.5, 0, 255).astype(np.uint8))
-    if result.has_transparency_data:
-        rgba = result.convert("RGBA")
-        result = Image.new("RGBA", rgba.size, "white")
-        result.alpha_composite(rgba)
-    result = result.convert(MODES[channels])
+    side = max(rule.resize) if isinstance(rule.resize, tuple) else rule.resize or max(height, width)
+    result, extent, orientation = _open(path.read_bytes(), MARGIN * side)
+    result = _convert(result, channels)
     size = (height, width) if orientation in SIDEWAYS else (width, height)
-    if result.size != size:
-        result = result.resize(size, Image.Resampling.BILINEAR, _centre_crop(extent, size))
+    result = rule.scale(result, extent, size, orientation)
     if orientation in UPRIGHT:
         result = result.transpose(UPRIGHT[orientation])
-    return np.asarray(result).reshape(shape)
+    return _recolor(np.asarray(result).reshape(shape), rule)
+
+
+def prepare(image: Image.Image | NDArray[np.uint8], rule: Preprocessing) -> NDArray[np.uint8]:
+    """Bring a decoded image, or pixels [height, width, channels], to what the rule says; as Classify does with pixels.
+
+    Pixels of the right size are taken as they are, but for their colours.
+    """
+    if isinstance(image, np.ndarray):
+        if image.shape == rule.shape:
+            return _recolor(image, rule)
+        image = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    height, width, channels = rule.shape
+    result = _convert(image, channels)
+    result = rule.scale(result, image.size, (width, height))
+    return _recolor(np.asarray(result).reshape(rule.shape), rule)
+
+
+def _plain(shape: tuple[int, int, int]) -> Preprocessing:
+    return Preprocessing(shape[:2], (0.0,) * shape[2], (1.0,) * shape[2])
+
+
+def _convert(image: Image.Image, channels: int) -> Image.Image:
+    """Bring an image to grey or RGB."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, whose black and white are unknown")
+    if image.mode.startswith("I"):  # Pillow itself would clip the values
+        values = np.asarray(image, dtype=np.float64)
+        image = Image.fromarray(np.clip(values / 257 + 0.5, 0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.new("RGBA", rgba.size, "white")
+        image.alpha_composite(rgba)
+    return image.convert(MODES[channels])
+
+
+def _recolor(pixels: NDArray[np.uint8], rule: Preprocessing) -> NDArray[np.uint8]:
+    """Bring polarity and order of colours to what the rule says; the pixels themselves where they stay."""
+    if rule.polarity == "inverted":
+        pixels = 255 - pixels
+    return np.ascontiguousarray(pixels[:, :, ::-1]) if rule.colors == "BGR" else pixels
 
 
 def _open(data: bytes, side: int) -> tuple[Image.Image, tuple[float, float], int]:
@@ -105,17 +137,10 @@ def _load(data: bytes, side: int) -> tuple[Image.Image, tuple[float, float], int
         return image, image.size, 1
 
 
-def _centre_crop(extent: tuple[float, float], size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Give left, top, right and bottom of the largest part in the middle that has the aspect ratio of `size`."""
-    width, height = extent
-    ratio = size[0] / size[1]
-    crop_width, crop_height = (ratio * height, height) if width / height >= ratio else (width, width / ratio)
-    left, top = (width - crop_width) / 2, (height - crop_height) / 2
-    return left, top, left + crop_width, top + crop_height
-
-
-def read_all(paths: Sequence[Path], shape: tuple[int, int, int], console: Console) -> torch.Tensor:
-    """Decode files to uint8 [N, height, width, channels], in threads, with a bar on a terminal.
+def read_all(
+    paths: Sequence[Path], shape: tuple[int, int, int], console: Console, rule: Preprocessing | None = None
+) -> torch.Tensor:
+    """Decode files to uint8 [N, height, width, channels], as the rule says, in threads, with a bar on a terminal.
 
     Raises DataError that names the first files that cannot be decoded, and counts the others.
     """
@@ -128,7 +153,7 @@ def read_all(paths: Sequence[Path], shape: tuple[int, int, int], console: Consol
             with suppress(IndexError):  # another thread took the last one
                 row, path = waiting.popleft()
                 try:
-                    pixels[row] = read(path, shape)
+                    pixels[row] = read(path, shape, rule)
                 except UnidentifiedImageError:
                     failed[row] = f"{path} (it is none of {', '.join(FORMATS)})"
                 except Exception as error:  # on broken files decoders raise a dozen different types

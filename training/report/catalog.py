@@ -60,17 +60,17 @@ def _row(report: Mapping[str, Any], version: str) -> str:
     """Write the line of a model that was measured."""
     metadata, cost = report["facts"], report["cost"]
     title = f"`{metadata['name']}`" + (f" version {version}" if version != "1" else "")
-    document, published = _source(metadata["network"])
+    document, published = _source(metadata["network"]) if "recipe" in metadata else ("-", "-")
     before, after = (report["calibration"][key]["error"] for key in ("before", "after"))
-    own = metadata["dataset"] == "folder"
+    own = metadata["dataset"] == "folder" or "recipe" not in metadata
     not_kept = metadata.get("variant_of", metadata["name"]) in NOT_KEPT
     return _line(
         f"[{title}]({metadata['name']}/{version}/README.md)",
         document,
-        DATASETS[metadata["dataset"]],
+        DATASETS.get(metadata["dataset"], metadata["dataset"]),
         metadata["precision"],
         f"{cost['parameters']:,}",
-        f"{cost['multiply_accumulates']:,}",
+        "-" if cost["multiply_accumulates"] is None else f"{cost['multiply_accumulates']:,}",
         size(cost["bytes"]),
         accuracy(report["test"]),
         percent(after) + (f" ({percent(before)} without)" if after > before else ""),

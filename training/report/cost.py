@@ -35,10 +35,10 @@ REPEATS, REPEAT_S = 7, 0.1
 class Cost:
     """What one file costs."""
 
-    multiply_accumulates: int
-    """For one image."""
+    multiply_accumulates: int | None
+    """For one image; None where they cannot be counted."""
     bytes: int
-    """The size of the file."""
+    """The size of the file, and of its external data."""
     images_per_s: dict[str, float]
     """By number of images in a run, for each of `BATCHES`."""
     threads: int
@@ -47,13 +47,14 @@ class Cost:
 
 
 def measure(path: Path, file: OnnxFile, images: NDArray[np.uint8]) -> Cost:
-    """Count, weigh and time a file on real images [N, H, W, C], repeated where N is small; takes two seconds.
-
-    Raises ModelFileError for a graph whose multiply-accumulates cannot be counted.
-    """
+    """Count, weigh and time a file on real images [N, H, W, C], repeated where N is small; takes two seconds."""
+    try:
+        products = multiply_accumulates(path)
+    except ModelFileError:
+        products = None
     return Cost(
-        multiply_accumulates=multiply_accumulates(path),
-        bytes=path.stat().st_size,
+        multiply_accumulates=products,
+        bytes=path.stat().st_size + sum(other.stat().st_size for other in path.parent.glob("weights-*.bin")),
         images_per_s={str(batch): images_per_s(file, images[np.arange(batch) % len(images)]) for batch in BATCHES},
         threads=torch.get_num_threads(),  # as many as OnnxFile takes
         processor=processor(),
@@ -67,7 +68,7 @@ def multiply_accumulates(path: Path) -> int:
     output channels. Preprocessing, biases, pooling and softmax are not counted, as is usual. Raises ModelFileError
     where there is no such operator, or the shapes of one are not known.
     """
-    graph = onnx.shape_inference.infer_shapes(onnx.load(path)).graph
+    graph = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False)).graph
     shapes = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in (*graph.value_info, *graph.output)

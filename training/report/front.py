@@ -92,7 +92,8 @@ def dominated(point: Point, others: Sequence[Point], batch: str) -> bool:
 def describe(reports: Reports) -> str:
     """Write the section of the page, for each need and data set the model to take; nothing without a model."""
     rows = [
-        f"| {need} | {DATASETS[best.dataset]} | [`{best.name}`]({best.page}) | {accuracy(best.score)} "
+        f"| {need} | {DATASETS.get(best.dataset, best.dataset)} | [`{best.name}`]({best.page}) "
+        f"| {accuracy(best.score)} "
         f"| {best.rates['1']:,.0f} | {best.rates['64']:,.0f} | {size(best.bytes)} |\n"
         for need, serves, close in NEEDS
         for models in _points(reports)
@@ -131,7 +132,7 @@ def draw(reports: Reports) -> bytes:
             for axes, batch in zip(row, BATCHES, strict=True):
                 _draw_front(axes, models, batch)
                 runs = "one image alone" if batch == "1" else f"runs of {batch}"
-                axes.set_title(f"{DATASETS[models[0].dataset]}, {runs}")
+                axes.set_title(f"{DATASETS.get(models[0].dataset, models[0].dataset)}, {runs}")
             row[0].set_ylabel("test accuracy")
     return png.getvalue()
 

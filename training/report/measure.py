@@ -20,7 +20,17 @@ from training.recipes import RECIPES, current_names
 from training.report import cost
 
 # Facts of the metadata that are JSON, numbers included; all others are text.
-JSON_KEYS = {"history", "labels", "parameters", "preprocessing", "recipe", "seed", "temperature", "versions"}
+JSON_KEYS = {
+    "history",
+    "normalization",
+    "labels",
+    "parameters",
+    "preprocessing",
+    "recipe",
+    "seed",
+    "temperature",
+    "versions",
+}
 JSON_KEYS |= {"agreement", "calibration_error", "fp32_test_correct", "test_accuracy", "test_correct", "test_images"}
 # What older files lack.
 REQUIRED_KEYS = {"calibration_error", "history", "name", "temperature"}
@@ -46,12 +56,13 @@ def measure(
             f"{'x'.join(map(str, shape))}, which is not the data given ({data.name} with {len(data.labels)} classes); "
             f"name the right folder with --data-dir"
         )
-    digest = metadata["recipe"].get("digest")
+    recipe = metadata.get("recipe", {})
+    digest = recipe.get("digest")
     if digest is not None and digest != data.digest():
         raise DataError(
             f"{path} was made from other images than those that are there now; export it again with --force"
         )
-    data = data.hold_out(metadata["recipe"]["validation"])
+    data = data.hold_out(recipe.get("validation", 0))
     file = OnnxFile(path)
     test = _run(file, data.test_images, advance)
     labels = data.test_labels.numpy()
@@ -60,8 +71,8 @@ def measure(
         "image_shape": list(shape),
         "test": _score(test, labels) | _by_class(test.predictions, labels, data.labels),
         "calibration": _calibration(test, labels, metadata["temperature"]),
-        "train": _score(_run(file, data.train_images, advance), data.train_labels.numpy()),
-        "validation": None,
+        "train": _part(file, data.train_images, data.train_labels, advance),
+        "validation": _part(file, data.validation_images, data.validation_labels, advance),
         "cost": {"parameters": metadata["parameters"]} | asdict(cost.measure(path, file, data.test_images.numpy())),
         "training": {
             "seconds": round(sum(epoch["seconds"] for epoch in metadata["history"]), 1),
@@ -70,9 +81,6 @@ def measure(
         },
         "variant": _variant(path, metadata),
     }
-    if len(data.validation_images):
-        outputs = _run(file, data.validation_images, advance)
-        report["validation"] = _score(outputs, data.validation_labels.numpy())
     return report, test
 
 
@@ -98,6 +106,8 @@ def image_shape(path: Path) -> tuple[int, int, int]:
 
 def command(metadata: dict[str, Any]) -> str:
     """Name the command that makes such a file, with an option for each number that is not the recipe's own."""
+    if "recipe" not in metadata:
+        return str(metadata["command"])
     name, recipe = metadata.get("variant_of", metadata["name"]), current_names(metadata["recipe"])
     own = RECIPES.get(name, RECIPES[metadata["network"]])
     line = ["python", "-m", "training.export"]
@@ -113,6 +123,12 @@ def command(metadata: dict[str, Any]) -> str:
     if metadata["precision"] != "fp32":
         line += ["--precision", metadata["precision"]]
     return " ".join(line)
+
+
+def _part(
+    file: OnnxFile, images: torch.Tensor, labels: torch.Tensor, advance: Callable[[int], object]
+) -> dict[str, Any] | None:
+    return _score(_run(file, images, advance), labels.numpy()) if len(images) else None
 
 
 def _run(file: OnnxFile, images: torch.Tensor, advance: Callable[[int], object]) -> Outputs:

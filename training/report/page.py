@@ -113,7 +113,7 @@ def escape(text: str) -> str:
 def _head(report: Mapping[str, Any]) -> str:
     metadata, test = report["facts"], report["test"]
     text = (
-        f"A convolutional network for {DATASETS[metadata['dataset']]} that classifies **{percent(test['accuracy'])}** "
+        f"{_kind(metadata)} that classifies **{percent(test['accuracy'])}** "
         f"of {test['images']:,} test images rightly, with {metadata['parameters']:,} parameters."
     )
     if report["variant"] is not None:
@@ -124,6 +124,14 @@ def _head(report: Mapping[str, Any]) -> str:
             f"prediction for {percent(report['variant']['agreement'])} of these images."
         )
     return text
+
+
+def _kind(metadata: Mapping[str, Any]) -> str:
+    """Say what kind of network it is, and for which images; what others made is known by its name only."""
+    if "recipe" in metadata:
+        return f"A convolutional network for {DATASETS[metadata['dataset']]}"
+    images = "" if metadata["dataset"] == "own" else f" for {escape(metadata['dataset'])}"
+    return f"A network of type {escape(metadata['network'])}{images}"
 
 
 def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -145,11 +153,12 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         for part in ("validation", "train")
         if report[part] is not None
     ]
+    products = cost["multiply_accumulates"]
     rows += [
         ("test loss", f"{test['loss']:.4f} nats"),
         ("calibration error", percent(report["calibration"]["after"]["error"])),
         ("parameters", f"{metadata['parameters']:,}, {metadata['precision']}"),
-        ("multiply-accumulates", f"{cost['multiply_accumulates']:,} an image"),
+        ("multiply-accumulates", "not counted" if products is None else f"{products:,} an image"),
         ("size", size(cost["bytes"])),
         ("images/s", f"{', '.join(speed)} (CPU: {cost['processor']}, {cost['threads']} threads)"),
     ]
@@ -190,7 +199,9 @@ def _calibration(report: Mapping[str, Any]) -> str:
     before, after = percent(found["before"]["error"]), percent(found["after"]["error"])
     text = "The calibration error is how far, on average, the probability of a prediction lies from the share of "
     text += "predictions that are right at that probability. "
-    if report["validation"] is None:
+    if report["validation"] is None and "recipe" not in report["facts"]:
+        text += f"Here it is {after}. No temperature was fitted on images that were held out."
+    elif report["validation"] is None:
         text += f"Here it is {after}. No temperature was fitted, for the recipe holds out no images for that."
     else:
         text += (
@@ -205,6 +216,9 @@ def _calibration(report: Mapping[str, Any]) -> str:
 def _making(report: Mapping[str, Any]) -> str:
     metadata, training = report["facts"], report["training"]
     versions = ", ".join(f"{name} {version}" for name, version in metadata["versions"].items())
+    if "recipe" not in metadata:
+        made = f"The file was made with the code of commit `{metadata['commit']}` and {versions}."
+        return f"It was trained elsewhere. {made}"
     teacher = ", its teacher's training not" if metadata["recipe"].get("teacher") else ""
     # A file may be older than the name of what it was trained on.
     place = f", on {metadata['trained_on']}. The file was made" if "trained_on" in metadata else ","

@@ -73,7 +73,7 @@ def describe(report: dict[str, Any]) -> dict[str, bytes]:
         "confusion.png": charts.confusion(np.array(report["test"]["confusion"]), report["facts"]["labels"]),
         "calibration.png": charts.calibration(named),
     }
-    if report["variant"] is None:
+    if report["variant"] is None and report["facts"]["history"]:
         contents["curves.png"] = charts.curves(report["facts"]["history"])
     return contents
 

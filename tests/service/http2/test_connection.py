@@ -2,6 +2,7 @@
 
 import gzip
 import random
+import struct
 from collections.abc import Iterator
 
 import hpack
@@ -10,6 +11,7 @@ import pytest
 from service.http2 import frames
 from service.http2.connection import (
     CONNECTION_WINDOW,
+    LARGE_STREAM_WINDOW,
     MAX_PENDING_BYTES,
     MAX_TURN_FRAMES,
     CallStarted,
@@ -181,6 +183,27 @@ def test_connection_window_is_opened_again() -> None:
             if kind == frames.WINDOW_UPDATE and stream == 0
         )
         assert granted - 260 * 16_005 * (at + 1) >= CONNECTION_WINDOW // 2
+
+
+def test_large_message_enlarges_windows() -> None:
+    """A message beyond its stream's window opens that at once; the connection's next streams have the large one."""
+    client = Client()
+    budget, size = client.budget, LARGE_STREAM_WINDOW // 2
+    budget.max_message_bytes, budget.max_connection_bytes, budget.max_bytes = size, 2 * size, 4 * size
+    announced = frames.settings({frames.INITIAL_WINDOW_SIZE: LARGE_STREAM_WINDOW})
+    for stream in (1, 3):
+        (started,) = client.connection.receive_data(client.head(stream))
+        assert isinstance(started, CallStarted)
+        started.stream.whole_only = True
+        client.receive(frames.frame(frames.DATA, 0, stream, struct.pack(">BL", 0, size)))
+        assert client.connection.data_to_send() == (announced if stream == 1 else b"")
+        pieces = [frames.frame(frames.DATA, 0, stream, bytes(10_000))] * (size // 10_000)
+        last = frames.frame(frames.DATA, 1, stream, bytes(size % 10_000))
+        (received,) = client.receive(b"".join([*pieces, last]))
+        assert isinstance(received, MessageReceived)
+        assert len(received.payload) == size
+        client.connection.send_unary(started.stream, b"")
+        client.connection.data_to_send()
 
 
 def test_waiting_answers_are_bounded() -> None:

@@ -14,13 +14,14 @@ from PIL import Image
 from service.errors import ModelRejected
 from service.images.decode import ImageShape, decode
 from service.images.digits import normalize_digit
+from service.images.preprocessing import Preprocessing
 from service.pb import image_classifier_pb2 as ic
 from service.runtime.model_metadata import read_metadata
 from service.tensors import Array
 from tests.servers import ServerProcess
 from tests.wire import classify, infer, infer_request
 
-DIGITS = ImageShape(28, 28, 1, digits=True)
+DIGITS = ImageShape(28, 28, 1, Preprocessing(digits=True))
 PLAIN = ImageShape(28, 28, 1)
 COUNT, WANTED = 500, 0.97
 LIMIT = 10**7
