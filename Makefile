@@ -108,7 +108,7 @@ $(VENV)/.serve: $(BIN)/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
-	$(INSTALL) --editable '.[$(RUNTIME),train,dev]'
+	$(INSTALL) --editable '.[$(RUNTIME),train,dev,otel]'
 	touch $@ $(VENV)/.serve
 
 # tritonclient registers the same protobuf package as we do: it gets an environment of its own.
