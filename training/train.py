@@ -227,10 +227,10 @@ def move(network: nn.Module, device: torch.device, recipe: Recipe) -> None:
 
 def make_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
     """Build the recipe's optimizer, fused where PyTorch has it so: one pass over all weights, on CPUs too."""
-    parameters = fine_tune.groups(network, recipe) if recipe.start else list(network.parameters())
     rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimizer == "muon":
         return Muon(network.parameters(), rate, recipe.sgd_learning_rate, recipe.momentum, decay)
+    parameters = fine_tune.groups(network, recipe) if recipe.start else [{"params": list(network.parameters())}]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(parameters, rate, momentum=recipe.momentum, weight_decay=decay, fused=True)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
