@@ -11,6 +11,9 @@ from collections.abc import Callable, Hashable, Iterator
 
 from service.batching.request import LOWEST_PRIORITY, Request
 
+PART_BESIDE_OTHERS = 4
+"""By so much a part of a large request is shorter right after a small run of another source, which may ask again."""
+
 
 class _Lane:
     """The waiting requests of one connection."""
@@ -35,6 +38,8 @@ class FairQueue:
         self._order = itertools.count()
         self._lanes: dict[Hashable, _Lane] = {}
         self._turns: deque[_Lane] = deque()  # the first is next
+        self._last_source = 0  # its id, of the batch that was taken last: a source may have gone
+        self._last_rows = 0
 
     def __bool__(self) -> bool:
         return bool(self._turns or self._urgent)
@@ -71,7 +76,8 @@ class FairQueue:
         """Takes out what can share a run: requests with their rows in it; and what has expired.
 
         They are of one signature, and have ``max_rows`` at most; of a first request that has more, up to ``max_part``
-        rows are taken. After each request it is the next source's turn. One loop: it runs for each request.
+        rows are taken, or fewer beside others. After each request it is the next source's turn. One loop: it runs for
+        each request.
         """
         batch: list[tuple[Request, int]] = []
         expired: list[Request] = []
@@ -87,12 +93,19 @@ class FairQueue:
             was_queued = request.queued
             self._pop(request, lane)
             if is_alive and not (deadline is not None and self.rows and comes_too_late(request)):
-                part = left if left < max_part else max_part
+                part = left if left <= max_part else self._part_of(request, max_part)
                 batch.append((request, part))
                 rows += part
             elif was_queued:
                 expired.append(request)
+        if batch:
+            self._last_source, self._last_rows = id(batch[0][0].source), rows
         return batch, expired
+
+    def _part_of(self, request: Request, max_part: int) -> int:
+        """Rows of a large request that run at once."""
+        short = max(1, max_part // PART_BESIDE_OTHERS)
+        return short if 0 < self._last_rows <= short and id(request.source) != self._last_source else max_part
 
     def _pop(self, request: Request, lane: _Lane | None) -> None:
         """Takes out the first request of a lane, or of the urgent ones."""

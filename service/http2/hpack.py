@@ -255,6 +255,10 @@ def _walk(text: bytes) -> bytes:
 # symbols, are its end-of-block code. The block's end is asked for behind the text, and whatever else is met walks.
 _LONGEST_OF_DEFLATE = 15
 _REVERSED: Final = bytes(int(f"{octet:08b}"[::-1], 2) for octet in range(256))
+_LENGTHS: Final = bytes(
+    next((length for length, symbols in _SYMBOLS_BY_LENGTH.items() if symbol in symbols), 0) for symbol in range(256)
+)
+"""Of each symbol's code, in bits."""
 _END: Final = b"\xff\x7f"
 """Fifteen ones behind the padding, in the order of DEFLATE's bits."""
 
@@ -285,7 +289,10 @@ def decode_huffman(text: bytes) -> bytes:
     decoded = inflater.decompress(text.translate(_REVERSED) + _END, 2 * len(text) + 8)
     if inflater.eof:
         unused = inflater.unused_data
-        if not unused or (len(unused) == 1 and text[-1] != 0xFF):  # 0xFF: more than 7 bits of padding, perhaps
+        # 0xFF: more than 7 bits of padding, perhaps.
+        if not unused or (
+            len(unused) == 1 and (text[-1] != 0xFF or 8 * len(text) - sum(decoded.translate(_LENGTHS)) < 8)
+        ):
             return decoded
     return _walk(text)
 

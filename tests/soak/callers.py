@@ -104,8 +104,12 @@ def _ask(address: str, requests: int, mix: Mix, tallies: Any) -> None:
             until = min(requests, sent + NEW_CHANNEL_AFTER)
             while sent < until:
                 asks = [mix.draw() for _ in range(min(DEPTH, until - sent))]
+                # Ready: else all calls of the second in which a channel waits to connect again fail at once.
                 calls: list[Any] = [
-                    channel.unary_unary(ask.path, None, None).future(ask.payload, timeout=ask.timeout_s) for ask in asks
+                    channel.unary_unary(ask.path, None, None).future(
+                        ask.payload, timeout=ask.timeout_s, wait_for_ready=True
+                    )
+                    for ask in asks
                 ]
                 for ask, call in zip(asks, calls, strict=True):
                     if ask.cancelled:

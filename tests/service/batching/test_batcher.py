@@ -443,6 +443,17 @@ def test_other_requests_run_between_parts(model: RecordingModel) -> None:
     assert model.batches == [[1000], [1, 2, 3], [50], [4, 5, 6], [7, 8, 9]]
 
 
+def test_parts_are_short_beside_others(model: RecordingModel) -> None:
+    """Right after another caller's small run, a part of a large request is a quarter as long; else it is whole."""
+    with of(model, max_batch_rows=24, preferred_batch_size=8, max_run_rows=8, max_queue_rows=64) as batcher:
+        with model.held(batcher):
+            small = submit(batcher, [50], source="lone")
+            large = submit(batcher, list(range(1, 20)), source="bulk")
+        assert rows_of(small) == [100]
+        assert rows_of(large) == [2 * row for row in range(1, 20)]
+    assert [len(batch) for batch in model.batches] == [1, 1, 2, 8, 8, 1]
+
+
 def test_connections_take_turns(model: RecordingModel) -> None:
     """One caller's many requests do not stand before another's first."""
     with of(model, max_batch_rows=2, max_queue_rows=100) as batcher:
