@@ -129,7 +129,7 @@ def test_unsuitable_module_is_refused(name: str, tmp_path: Path) -> None:
         ({"test": 5}, "a folder, a data set or pairs"),
         ({"test": "nowhere"}, "has no class folders"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "options",
 )
 def test_impossible_request_is_refused(options: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     """What cannot be is a sentence before anything is exported."""
