@@ -57,6 +57,9 @@ RUN set -eu; \
     PYTHONPYCACHEPREFIX=/package/pycache python3 -m compileall -q --invalidation-mode unchecked-hash \
         /opt/convserve/lib/python*/site-packages/service; \
     chmod -R a+rX,go-w /package /models
+# What is in the image, for scanners: /usr/share/doc/convserve/sbom.json, CycloneDX.
+COPY deploy/sbom.py ./
+RUN mkdir /sbom && python3 sbom.py /sbom/sbom.json /opt/convserve/lib/python*/site-packages /models /var/lib/dpkg/status
 
 
 FROM ${BASE}
@@ -76,6 +79,7 @@ COPY --from=dependencies /opt/convserve /opt/convserve
 COPY --from=package /package /opt/convserve
 # The bundled models; a volume on /models takes their place.
 COPY --from=package /models /models
+COPY --from=package /sbom /usr/share/doc/convserve
 
 # PYTHONSAFEPATH: `python -m service` never takes a `service` from the working folder.
 # NVIDIA_DRIVER_CAPABILITIES: by default, older NVIDIA runtimes leave out what computes; others do not read it.
@@ -84,13 +88,16 @@ ENV PATH="/opt/convserve/bin:${PATH}" \
     PYTHONPYCACHEPREFIX=/opt/convserve/pycache \
     PYTHONUNBUFFERED=1 \
     PYTHONSAFEPATH=1 \
+    CONVSERVE_REVISION=${REVISION} \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     CONVSERVE_HOST=0.0.0.0 \
+    CONVSERVE_METRICS_HOST=0.0.0.0 \
+    CONVSERVE_METRICS_PORT=8002 \
     CONVSERVE_MODELS_DIR=/models
 
 # A number, not a name: Kubernetes can tell that it is not root (runAsNonRoot).
 USER 10001:10001
-EXPOSE 8001
+EXPOSE 8001 8002
 STOPSIGNAL SIGTERM
 # Settings given as environment variables reach this check too; options after the image's name do not.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-m", "service.health_check"]

@@ -1,4 +1,4 @@
-"""What every part of the suite works with: models, servers, load, and how long to measure."""
+"""What every scenario works with: models, servers, load, and how long to measure."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -6,26 +6,27 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from benchmarks.exchange import Exchange
 from benchmarks.load import H2load
 from benchmarks.processes import ServerProcess
-from benchmarks.rounds import Taken, alternate
-from benchmarks.samples import Figures
+from benchmarks.request_payload import RequestPayload
+from benchmarks.samples import Figures, Spread
 from benchmarks.workload import Model, Workload, open_model
 from service.settings import Settings
 
-ONE_PROCESS = ("--workers", "0") if "workers" in Settings.model_fields else ()
+Results = dict[str, dict[str, Spread]]
+"""The figures of each measurement from all rounds."""
+ONE_PROCESS = ("--workers", "0") if hasattr(Settings, "workers") else ()
 """Options of a server whose figures are to be those of one process."""
 
 
 @dataclass(frozen=True)
-class Peers:
-    """Where other servers and runtimes are."""
+class Rivals:
+    """Where the other servers are."""
 
     pythons: Mapping[str, Path]
-    """The interpreters of their environments, by the names of ``foreign.ENVIRONMENTS``; who is missing is left out."""
+    """The interpreters of their environments, by the names of ``rivals.servers.SERVERS``."""
     triton: str | None = None
-    """``host:port`` of a Triton that runs, with the same models."""
+    """``host:port`` of a running Triton with the same models."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +41,14 @@ class Bench:
     seconds: float
     """Of one measurement."""
     rounds: int
-    peers: Peers
+    rivals: Rivals
     folder: Path
     note: Callable[[str], None]
     """Told what is being done."""
 
-    def workload(self, model: str, images: int = 1, *, threads: int | None = None) -> Workload:
-        """So many pictures at once for this model; raises BenchmarkError."""
-        return Workload(self._model(model, threads or self.threads), images)
+    def workload(self, model: str, rows: int = 1, *, threads: int | None = None) -> Workload:
+        """So many images at once for this model; raises BenchmarkError."""
+        return Workload(_open(self.models_dir, model, self.data_dir, self.providers, threads or self.threads), rows)
 
     def serve(self, stack: ExitStack, models: str, *options: str) -> ServerProcess:
         """Starts the service with these models, separated by commas; it ends with the stack."""
@@ -59,25 +60,39 @@ class Bench:
             )
         )
 
-    def serve_empty(self, stack: ExitStack, workload: Workload, transport: str) -> ServerProcess:
-        """Starts the same transport without a model, which always gives the right answer; it ends with the stack."""
-        answer = self.folder / f"{workload.model.name}-{workload.images}.bin"
-        answer.write_bytes(workload.answer)
-        arguments = ("--transport", transport, "--answer", str(answer))
-        return stack.enter_context(ServerProcess("benchmarks.empty", *arguments))
+    def serve_transport_ceiling(self, stack: ExitStack, workload: Workload, transport: str) -> ServerProcess:
+        """Starts the same transport without a model, which always gives the right response; it ends with the stack."""
+        response = self.folder / f"{workload.model.name}-{workload.rows}.bin"
+        response.write_bytes(workload.response)
+        arguments = ("--transport", transport, "--response", str(response))
+        return stack.enter_context(ServerProcess("benchmarks.transport_ceiling", *arguments))
 
-    def load(self, address: str, exchange: Exchange) -> H2load:
-        """Load of this exchange on this address."""
-        return H2load(address, exchange, self.folder)
+    def load(self, address: str, payload: RequestPayload) -> H2load:
+        """Load of this request on this address."""
+        return H2load(address, payload, self.folder)
 
-    def take(self, measurements: Mapping[str, Callable[[], Figures]], rounds: int | None = None) -> Taken:
+    def interleave(self, measurements: Mapping[str, Callable[[], Figures]], rounds: int | None = None) -> Results:
         """The figures of all measurements from all rounds, in turns."""
-        return alternate(measurements, rounds or self.rounds, self.note)
-
-    def _model(self, name: str, threads: int) -> Model:
-        return _open(self.models_dir, name, self.data_dir, self.providers, threads)
+        return interleave(measurements, rounds or self.rounds, self.note)
 
 
 @cache
 def _open(models_dir: Path, name: str, data_dir: Path, providers: str, threads: int) -> Model:
     return open_model(models_dir, name, data_dir, providers=providers, threads=threads)
+
+
+def interleave(measurements: Mapping[str, Callable[[], Figures]], rounds: int, note: Callable[[str], None]) -> Results:
+    """Takes every measurement once a round, every second round backwards.
+
+    Backwards, because a drift would otherwise always favour the same ones.
+    """
+    samples: dict[str, list[Figures]] = {name: [] for name in measurements}
+    for number in range(rounds):
+        names = list(measurements)
+        for name in reversed(names) if number % 2 else names:
+            note(f"round {number + 1} of {rounds}: {name}")
+            samples[name].append(measurements[name]())
+    return {
+        name: {figure: Spread(tuple(sample[figure] for sample in taken)) for figure in taken[0]}
+        for name, taken in samples.items()
+    }

@@ -2,4 +2,4 @@
 
 
 class BenchmarkError(Exception):
-    """It cannot be measured, or the answers are wrong: one sentence with the remedy."""
+    """It cannot be measured, or the responses are wrong: one sentence with the remedy."""

@@ -1,7 +1,7 @@
 """h2load (nghttp2-client): a load generator in C that costs far less than what it measures.
 
-It looks at HTTP status only, and gRPC errors are HTTP 200, so the bytes that came back are counted
-too: each answer must be as long as the right one.
+It looks at HTTP status only, and gRPC errors are HTTP 200, so the bytes that came back are counted too: each response
+must be as long as the right one.
 """
 
 import re
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.exchange import FRAME_HEADER_BYTES, Exchange
 from benchmarks.processes import ServerProcess
+from benchmarks.request_payload import FRAME_HEADER_BYTES, RequestPayload
 from benchmarks.samples import Figures, latencies
 
 LIMIT_S = 300.0
@@ -27,7 +27,7 @@ LEAST = 50
 
 @dataclass(frozen=True)
 class Concurrency:
-    """A closed loop: each stream sends its next request when it has its answer."""
+    """A closed loop: each stream sends its next request when it has its response."""
 
     connections: int
     streams: int
@@ -48,30 +48,30 @@ def find() -> str:
     program = shutil.which("h2load")
     if program is None:
         raise BenchmarkError(
-            "h2load is missing: install it with `apt-get install nghttp2-client`, or choose parts that do "
-            "without it with --only"
+            "h2load is missing: install it with `apt-get install nghttp2-client`, or choose scenarios that "
+            "do without it with --only"
         )
     return program
 
 
 class H2load:
-    """Sends one exchange's request to an address, over and over."""
+    """Sends one request to an address, over and over."""
 
-    def __init__(self, address: str, exchange: Exchange, folder: Path) -> None:
+    def __init__(self, address: str, payload: RequestPayload, folder: Path) -> None:
         """Writes the request into the folder; raises BenchmarkError where h2load is missing."""
         self._program = find()
-        self._url = f"http://{address}{exchange.path}"
+        self._url = f"http://{address}{payload.path}"
         self._frame = Path(tempfile.mkstemp(suffix=".bin", dir=folder)[1])
-        self._frame.write_bytes(exchange.frame)
-        self._answer_bytes = FRAME_HEADER_BYTES + exchange.answer_bytes
+        self._frame.write_bytes(payload.frame)
+        self._response_bytes = FRAME_HEADER_BYTES + payload.response_bytes
         self._folder = folder
 
     def rate(self, concurrency: Concurrency, requests: int) -> Figures:
-        """Answered requests per second."""
+        """Requests per second, each with its response."""
         return {"requests_per_s": self._run(concurrency, requests)}
 
     def timed(self, concurrency: Concurrency, requests: int) -> Figures:
-        """Answered requests per second, and microseconds from request to answer."""
+        """Requests per second, and microseconds from request to response."""
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             log = Path(folder) / "log.tsv"
             rate = self._run(concurrency, requests, f"--log-file={log}")
@@ -117,10 +117,10 @@ class H2load:
         data = re.search(r"\((\d+)\) data", run.stdout)
         if run.returncode or not (rate and succeeded and data):
             raise BenchmarkError(f"h2load failed: {(run.stderr or run.stdout).strip().splitlines()[-1:]}")
-        answered = int(data[1]) / self._answer_bytes
-        if int(succeeded[1]) != requests or answered != requests:
+        whole = int(data[1]) / self._response_bytes
+        if int(succeeded[1]) != requests or whole != requests:
             raise BenchmarkError(
-                f"of {requests} requests, {succeeded[1]} succeeded and {answered:.1f} brought an answer of the right "
-                "length: the server refused some under this load"
+                f"of {requests} requests, {succeeded[1]} succeeded and {whole:.1f} brought a response of the "
+                "right length: the server refused some under this load"
             )
         return float(rate[1])

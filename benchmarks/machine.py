@@ -7,14 +7,14 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from service import __version__
-from service.cores import usable_cores
+from service.cpu import usable_cores
 
-PACKAGES = ("grpcio", "hpack", "numpy", "onnxruntime", "protobuf", "uvloop")
+PACKAGES = ("grpcio", "hpack", "numpy", "onnxruntime", "onnxruntime-gpu", "protobuf", "uvloop")
 BUSY_LOAD = 0.5
 """Load average above which other work is sure to disturb the figures."""
 
@@ -24,15 +24,16 @@ def describe(program: str) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": _processor(),
+        "gpus": _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"),
         "cores": usable_cores(),
         "load_average": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release()}",
         "versions": {
             "convserve": __version__,
-            "commit": _first_line("git", "describe", "--always", "--dirty"),
+            "commit": "".join(_output("git", "describe", "--always", "--dirty")) or "unknown",
             "python": platform.python_version(),
-            **{package: version(package) for package in PACKAGES},
-            "h2load": _first_line("h2load", "--version").removeprefix("h2load "),
+            **{package: found for package in PACKAGES if (found := _version(package))},
+            "h2load": "".join(_output("h2load", "--version")[:1]).removeprefix("h2load ") or "missing",
         },
         "command": f"{program} {shlex.join(sys.argv[1:])}".strip(),
         "environment": {
@@ -52,10 +53,17 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def _first_line(program: str, *arguments: str) -> str:
-    """What the program says; "missing" where it is not installed or says nothing."""
+def _version(package: str) -> str:
+    """Empty where it is not installed: ONNX Runtime comes in one of two packages."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _output(program: str, *arguments: str) -> list[str]:
+    """The lines that the program prints; none where it is not installed."""
     found = shutil.which(program)
     if found is None:
-        return "missing"
-    said = subprocess.run([found, *arguments], capture_output=True, text=True, check=False).stdout
-    return said.strip().partition("\n")[0] or "missing"
+        return []
+    return subprocess.run([found, *arguments], capture_output=True, text=True, check=False).stdout.splitlines()

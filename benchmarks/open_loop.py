@@ -1,9 +1,8 @@
-"""An open loop: requests come when they come, whether or not the ones before have been answered.
+"""An open loop sends requests at times of their own, however many are still on their way.
 
-Arrivals are drawn beforehand, and the latency of a request counts from its arrival as drawn. A
-request that is sent late, because this process, the connection or the server held it up, has been
-waiting all the same; nothing is left out where the server is slow (Schroeder, Wierman and
-Harchol-Balter, "Open versus closed: a cautionary tale", NSDI 2006).
+Arrivals are drawn beforehand, and the latency of a request counts from its arrival as drawn. A request that is sent
+late, because this process, the connection or the server held it up, has been waiting all the same (Schroeder, Wierman
+and Harchol-Balter, "Open versus closed: a cautionary tale", NSDI 2006).
 """
 
 import ctypes
@@ -18,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.exchange import FRAME_HEADER_BYTES, Exchange
-from benchmarks.http2 import Connection
+from benchmarks.http2 import Connection, StreamEnd
+from benchmarks.request_payload import FRAME_HEADER_BYTES, RequestPayload
 
 OK, RESOURCE_EXHAUSTED = 0, 8
 """gRPC's codes."""
@@ -44,12 +43,12 @@ class Outcome:
 
     @property
     def seconds(self) -> float:
-        """Until the last answer."""
+        """Until the last response."""
         return float(self.done.max(initial=0)) / 1e9
 
     @property
     def latency_us(self) -> NDArray[np.float64]:
-        """From the arrival as drawn to the answer."""
+        """From the arrival as drawn to the response."""
         return (self.done - self.due) / 1e3
 
     @property
@@ -58,11 +57,11 @@ class Outcome:
         return (self.sent - self.due) / 1e3
 
     def count(self, status: int) -> int:
-        """How many ended so."""
+        """Counts the requests with this status."""
         return int((self.status == status).sum())
 
     def rate(self, status: int, since_s: float, until_s: float) -> float:
-        """How many a second ended so, in that time."""
+        """Counts the requests a second that ended with this status in that time."""
         within = (self.done >= since_s * 1e9) & (self.done < until_s * 1e9)
         return float((within & (self.status == status)).sum() / (until_s - since_s))
 
@@ -73,67 +72,77 @@ def poisson(rate: float, seconds: float, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed + 1).integers(0, round(seconds * 1e9), count))
 
 
-def run(address: str, exchange: Exchange, due: NDArray[np.int64], *, connections: int = CONNECTIONS) -> Outcome:
-    """Sends a request at each of these times (sorted) and waits for all answers; raises BenchmarkError.
+def run(address: str, payload: RequestPayload, due: NDArray[np.int64], *, connections: int = CONNECTIONS) -> Outcome:
+    """Sends a request at each of these times (sorted) and waits for all responses; raises BenchmarkError.
 
-    An answer that says OK must be as long as the right one.
+    A response that says OK must be as long as the right one.
     """
-    count = len(due)
-    sent, done, status, size = ([0] * count for _ in range(4))
+    loop = _Loop(due.tolist())
     with ExitStack() as stack:
-        opened = [stack.enter_context(closing(Connection(address, exchange))) for _ in range(connections)]
+        opened = [stack.enter_context(closing(Connection(address, payload))) for _ in range(connections)]
         stack.enter_context(_undisturbed())
         cpu = time.process_time()
-        _drive(opened, due.tolist(), sent, done, status, size)
+        loop.run(opened)
         cpu = time.process_time() - cpu
-    codes, sizes = np.array(status, np.int16), np.array(size)
-    wrong = (codes == OK) & (sizes != FRAME_HEADER_BYTES + exchange.answer_bytes)
+    codes, sizes = np.array(loop.status, np.int16), np.array(loop.data_bytes)
+    wrong = (codes == OK) & (sizes != FRAME_HEADER_BYTES + payload.response_bytes)
     if wrong.any():
         raise BenchmarkError(
-            f"{int(wrong.sum())} of {count} answers have another length than the right one, "
-            f"{exchange.answer_bytes} bytes: there is nothing to measure while answers are wrong"
+            f"{int(wrong.sum())} of {len(due)} responses have another length than the right one, "
+            f"{payload.response_bytes} bytes: there is nothing to measure while responses are wrong"
         )
-    return Outcome(due, np.array(sent, np.int64), np.array(done, np.int64), codes, cpu)
+    return Outcome(due, np.array(loop.sent, np.int64), np.array(loop.done, np.int64), codes, cpu)
 
 
-def _drive(
-    connections: list[Connection], due: list[int], sent: list[int], done: list[int], status: list[int], size: list[int]
-) -> None:
-    """Fills the lists."""
-    count, at, open_requests, turn = len(due), 0, 0, 0
-    by_number = {connection.fileno(): connection for connection in connections}
-    readers = list(by_number)
-    start = time.perf_counter_ns()
-    while at < count or open_requests:
-        now = time.perf_counter_ns() - start
-        held = False
-        while at < count and due[at] <= now and not held:
+class _Loop:
+    """What became of each request so far; times in nanoseconds from the start of the run."""
+
+    def __init__(self, due: list[int]) -> None:
+        self._due = due
+        self.sent, self.done, self.status, self.data_bytes = ([0] * len(due) for _ in range(4))
+        self._next = self._in_flight = self._turn = 0
+
+    def run(self, connections: list[Connection]) -> None:
+        """Sends each request when it is due, and reads until all have ended."""
+        by_number = {connection.fileno(): connection for connection in connections}
+        readers = list(by_number)
+        self._start = time.perf_counter_ns()
+        while self._next < len(self._due) or self._in_flight:
+            wait_s = self._send_due(connections)
+            writers = [number for number, connection in by_number.items() if connection.pending]
+            readable, writable, _ = select.select(readers, writers, (), wait_s)
+            if not readable and not writable and wait_s == PATIENCE_S:
+                raise BenchmarkError(f"{self._in_flight} requests got no response within {PATIENCE_S:.0f} s")
+            for number in readable:
+                self._take(by_number[number].receive())
+
+    def _send_due(self, connections: list[Connection]) -> float:
+        """Hands out what is due; returns the seconds until the next arrival."""
+        due, count, held = self._due, len(self._due), False
+        now = time.perf_counter_ns() - self._start
+        while self._next < count and due[self._next] <= now and not held:
             # What is due together goes over one connection, in one call of the system.
-            for connection in connections[turn:] + connections[:turn]:
-                while at < count and due[at] <= now and connection.start(at):
-                    sent[at] = now
-                    at += 1
-                    open_requests += 1
-            held = at < count and due[at] <= now  # no connection takes more: it waits here, and the clock runs
-            turn = (turn + 1) % len(connections)
+            for connection in connections[self._turn :] + connections[: self._turn]:
+                while self._next < count and due[self._next] <= now and connection.start(self._next):
+                    self.sent[self._next] = now
+                    self._next += 1
+                    self._in_flight += 1
+            held = self._next < count and due[self._next] <= now  # no connection takes more: it waits, the clock runs
+            self._turn = (self._turn + 1) % len(connections)
         for connection in connections:
             if connection.pending:
                 connection.send()
-        wait = PATIENCE_S
-        if at < count and not held:
-            wait = max(0.0, (due[at] - (time.perf_counter_ns() - start)) / 1e9)
-        writers = [number for number, connection in by_number.items() if connection.pending]
-        readable, writable, _ = select.select(readers, writers, (), wait)
-        if not readable and not writable and wait == PATIENCE_S:
-            raise BenchmarkError(f"{open_requests} requests got no answer within {PATIENCE_S:.0f} s")
-        for each in readable:
-            answers = by_number[each].receive()
-            now = time.perf_counter_ns() - start
-            for number, code, data_bytes in answers:
-                done[number] = now
-                status[number] = code
-                size[number] = data_bytes
-            open_requests -= len(answers)
+        if self._next == count or held:
+            return PATIENCE_S
+        return max(0.0, (due[self._next] - (time.perf_counter_ns() - self._start)) / 1e9)
+
+    def _take(self, ends: list[StreamEnd]) -> None:
+        now = time.perf_counter_ns() - self._start
+        for end in ends:
+            self.done[end.number] = now
+            self.status[end.number] = end.status
+            self.data_bytes[end.number] = end.data_bytes
+        self._in_flight -= len(ends)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a part of the suite hands back: figures with their targets, tables, plots, and remarks."""
+"""A section is what a scenario hands back: figures with their targets, tables, and remarks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class Line:
 
     @property
     def met(self) -> bool | None:
-        """Whether the median meets the target; None where there is none."""
+        """True where the median meets the target; None where there is none."""
         if self.at_least is not None:
             return self.value.median >= self.at_least
         return None if self.at_most is None else self.value.median <= self.at_most
@@ -53,28 +53,13 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Plot:
-    """Lines over a common axis."""
-
-    name: str
-    """Of its file, without the ending."""
-    title: str
-    x: str
-    y: str
-    lines: Mapping[str, Sequence[tuple[float, float]]]
-    log_x: bool = False
-    log_y: bool = False
-
-
-@dataclass(frozen=True)
 class Section:
-    """The results of one part."""
+    """The results of one scenario."""
 
     name: str
     title: str
     lines: Sequence[Line] = ()
     tables: Sequence[Table] = ()
-    plots: Sequence[Plot] = ()
     remarks: Sequence[str] = ()
     """Sentences: how it was measured, what was skipped and why."""
     figures: Mapping[str, Any] = field(default_factory=dict)

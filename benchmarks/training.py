@@ -1,8 +1,8 @@
-"""`python -m benchmarks.training`: how fast each network trains, beside the fastest that this machine multiplies.
+"""`python -m benchmarks.training` measures how fast each network trains, beside the machine's best matrix product.
 
 The ceiling is the best rate of large matrix products in the recipe's precision. A training step needs three times the
 multiply-accumulates of its forward pass (forward, gradient of the maps, gradient of the weights); whatever else it does
-(batch norm, pooling, augmentation, the optimizer) keeps it below. A teacher's answers are left out. Prints a table and
+(batch norm, pooling, augmentation, the optimizer) keeps it below. A teacher's outputs are left out. Prints a table and
 a JSON line.
 """
 
@@ -20,15 +20,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
 
-from training import augment, winograd
-from training.cost import processor
-from training.data import Dataset, default_data_dir, load
-from training.device import arithmetic_for, autocast, choose_device, keep_pages, multiplies_bfloat16
+from training.data import Dataset, augment, default_data_dir, load
+from training.device import arithmetic_for, autocast, choose_device, disable_malloc_trim, multiplies_bfloat16
 from training.networks import NETWORKS, Preprocess
-from training.optimizer import make_optimizer
 from training.recipes import RECIPES, Recipe
-from training.state import layout_of
+from training.report.cost import processor
+from training.train import make_optimizer, memory_format_of, move
 
 PRODUCT = 2048
 """Rows and columns of the matrices whose product is the ceiling: large enough to reach it, small enough to repeat."""
@@ -61,64 +60,46 @@ def ceiling(dtype: torch.dtype, device: torch.device, seconds: float) -> float:
 
 def multiply_accumulates(network: nn.Module, images: torch.Tensor) -> int:
     """Those of convolutions and linear layers in one forward pass of these images."""
-    total = 0
-
-    def count(layer: nn.Module, _inputs: object, output: torch.Tensor) -> None:
-        nonlocal total
-        weights = layer.get_parameter("weight")
-        total += output.numel() * weights[0].numel()
-
-    hooks = [
-        layer.register_forward_hook(count) for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)
-    ]
-    network(images)
-    for hook in hooks:
-        hook.remove()
-    return total
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(images)
+    return int(counter.get_total_flops()) // 2
 
 
-def training_step(
-    recipe: Recipe, data: Dataset, device: torch.device, *, direct: bool = False
-) -> tuple[Callable[[], object], int, bool]:
-    """One step of a recipe on real images, ready to be repeated.
-
-    With it the multiply-accumulates of its forward pass, and whether it computes fewer, by Winograd's algorithm, which
-    `direct` forbids.
-    """
-    layout = layout_of(recipe)
+def training_step(recipe: Recipe, data: Dataset, device: torch.device) -> tuple[Callable[[], object], int]:
+    """One step of a recipe on real images, ready to be repeated, and the multiply-accumulates of its forward pass."""
     network = NETWORKS[recipe.network].build()
-    network.to(device=device, memory_format=layout)  # type: ignore[call-overload] # the stubs lack this pair
-    fewer = not direct and winograd.speed_up(network, recipe.precision, device)
-    optimizer = make_optimizer(recipe, network)
+    move(network, device, recipe)
     preprocess = Preprocess(recipe.mean, recipe.std).to(device)
     images, labels = data.train_images[: recipe.batch].to(device), data.train_labels[: recipe.batch].to(device)
+    forward = multiply_accumulates(network, preprocess(images))
+    optimizer = make_optimizer(recipe, network)
     draws = augment.draw(recipe, tuple(images.shape), 0, torch.Generator().manual_seed(0), device)
     rows = torch.arange(len(images), device=device)
 
     def step() -> None:
         changed = augment.apply(recipe, draws, images[rows], rows)
-        inputs = preprocess(changed).contiguous(memory_format=layout)
+        inputs = preprocess(changed).contiguous(memory_format=memory_format_of(recipe))
         with autocast(recipe.precision, device):
             loss = cross_entropy(network(inputs), labels[rows], label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call] # so in PyTorch
         optimizer.step()
 
-    return step, multiply_accumulates(network, preprocess(images)), fewer
+    return step, forward
 
 
 def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     """Everything, ready for JSON."""
     device = choose_device(chosen.device)
     load_average = os.getloadavg()[0]
-    keep_pages()
+    disable_malloc_trim()
     ceilings = {"fp32": ceiling(torch.float32, device, chosen.seconds)}
     if multiplies_bfloat16(device.type):
         ceilings["bf16"] = ceiling(torch.bfloat16, device, chosen.seconds)
     networks = {}
     for name, recipe in RECIPES.items():
         data = load(recipe.dataset, chosen.data_dir)
-        step, forward, fewer = training_step(recipe, data, device)
+        step, forward = training_step(recipe, data, device)
         precision = arithmetic_for(recipe.precision, device)
         steps_per_s = rate(step, device, chosen.seconds)
         networks[name] = {
@@ -127,11 +108,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
             "images_per_s": round(steps_per_s * recipe.batch, 1),
             "multiply_accumulates_per_image": forward // recipe.batch,
             "share_of_ceiling": round(3 * forward * steps_per_s / ceilings[precision], 4),
-            "direct_images_per_s": None,
         }
-        if fewer:
-            step, _, _ = training_step(recipe, data, device, direct=True)
-            networks[name]["direct_images_per_s"] = round(rate(step, device, chosen.seconds) * recipe.batch, 1)
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else processor(),
@@ -151,7 +128,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=default_data_dir(), metavar="DIR")
     found = measure(parser.parse_args())
     table = Table("network", "precision", title=f"{found['device']}, {found['threads']} threads")
-    for column in ("batch", "images/s", "by direct convolutions", "M multiply-accumulates an image", "of the ceiling"):
+    for column in ("batch", "images/s", "M multiply-accumulates an image", "of the ceiling"):
         table.add_column(column, justify="right")
     for name, figures in found["networks"].items():
         table.add_row(
@@ -159,7 +136,6 @@ def main() -> None:
             figures["precision"],
             str(figures["batch"]),
             f"{figures['images_per_s']:,.0f}",
-            f"{figures['direct_images_per_s']:,.0f}" if figures["direct_images_per_s"] else "-",
             f"{figures['multiply_accumulates_per_image'] / 1e6:.2f}",
             f"{figures['share_of_ceiling']:.0%}",
         )

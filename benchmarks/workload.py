@@ -1,4 +1,4 @@
-"""What is asked: real test pictures in one request, and the answer that a direct run of the model gives."""
+"""A workload is real test images in one request, and the response that a direct run of the model gives."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +12,11 @@ from service.client.dataset import READERS
 from service.client.errors import UnusableDataset
 from service.errors import StartError
 from service.pb import open_inference_pb2 as pb
-from service.providers import choose, open_session
+from service.runtime.providers import choose, open_session
 from service.tensors import BY_ONNX, Array
 
 DATASETS = {(28, 28, 1): "mnist", (32, 32, 3): "cifar10"}
-"""Which test pictures a model takes, by height, width and channels."""
+"""Which test images a model takes, by height, width and channels."""
 TOLERANCE = 1e-5
 """Largest deviation of a served output from a direct run, as a share of its largest value: the same
 numbers, with room for an execution provider that sums in another order."""
@@ -30,7 +30,7 @@ class Model:
     version: str
     path: Path
     session: Any
-    pictures: Array
+    images: Array
     """uint8 [10000, height, width, channels], the test set that it takes."""
 
     @property
@@ -41,33 +41,33 @@ class Model:
 
 @dataclass(frozen=True)
 class Workload:
-    """One kind of request: a model, and how many pictures it is asked about at once."""
+    """One kind of request: a model, and how many images are in it."""
 
     model: Model
-    images: int
+    rows: int
 
     @cached_property
-    def pictures(self) -> Array:
-        """uint8 [images, height, width, channels]: the first of the test set."""
-        return self.model.pictures[: self.images]
+    def images(self) -> Array:
+        """uint8 [rows, height, width, channels]: the first of the test set."""
+        return self.model.images[: self.rows]
 
     @cached_property
     def request(self) -> bytes:
         """The serialised ModelInferRequest."""
         message = pb.ModelInferRequest(model_name=self.model.name)
-        message.inputs.add(name=self.model.input_name, datatype="UINT8", shape=self.pictures.shape)
-        message.raw_input_contents.append(self.pictures.tobytes())
+        message.inputs.add(name=self.model.input_name, datatype="UINT8", shape=self.images.shape)
+        message.raw_input_contents.append(self.images.tobytes())
         return message.SerializeToString()
 
     @cached_property
     def outputs(self) -> dict[str, Array]:
-        """What a direct run of the session gives for the pictures."""
+        """What a direct run of the session gives for the images."""
         names = [output.name for output in self.model.session.get_outputs()]
-        arrays = self.model.session.run(names, {self.model.input_name: self.pictures})
+        arrays = self.model.session.run(names, {self.model.input_name: self.images})
         return dict(zip(names, arrays, strict=True))
 
     @cached_property
-    def answer(self) -> bytes:
+    def response(self) -> bytes:
         """The serialised ModelInferResponse that the server must give, floats within ``TOLERANCE``."""
         message = pb.ModelInferResponse(model_name=self.model.name, model_version=self.model.version)
         for output in self.model.session.get_outputs():
@@ -82,7 +82,7 @@ class Workload:
         tensors = dict(zip((output.name for output in message.outputs), message.raw_output_contents, strict=True))
         if set(tensors) != set(self.outputs):
             raise BenchmarkError(
-                f"the server's answer for '{self.model.name}' has the outputs {', '.join(tensors) or 'none'}; "
+                f"the server's response for '{self.model.name}' has the outputs {', '.join(tensors) or 'none'}; "
                 f"expected were {', '.join(self.outputs)}"
             )
         for name, expected in self.outputs.items():
@@ -98,12 +98,12 @@ class Workload:
         if not deviation <= allowed:  # NaN must fail too
             raise BenchmarkError(
                 f"'{name}' of '{self.model.name}' as served is off by {deviation:.3g} from a direct run of "
-                f"the same file ({allowed:.3g} is allowed): there is nothing to measure while answers are wrong"
+                f"the same file ({allowed:.3g} is allowed): there is nothing to measure while responses are wrong"
             )
 
 
 def open_model(models_dir: Path, name: str, data_dir: Path, *, providers: str, threads: int) -> Model:
-    """Opens the highest version and reads its test pictures; raises BenchmarkError."""
+    """Opens the highest version and reads its test images; raises BenchmarkError."""
     versions = [int(path.parent.name) for path in models_dir.glob(f"{name}/*/model.onnx") if path.parent.name.isdigit()]
     if not versions:
         found = sorted({path.parent.parent.name for path in models_dir.glob("*/*/model.onnx")})
@@ -121,11 +121,11 @@ def open_model(models_dir: Path, name: str, data_dir: Path, *, providers: str, t
     shape = tuple(inputs[0].shape[1:])
     if len(inputs) != 1 or inputs[0].type != "tensor(uint8)" or shape not in DATASETS:
         raise BenchmarkError(
-            f"'{name}' takes {inputs[0].type} of shape {inputs[0].shape}; there are pictures for one uint8 input "
+            f"'{name}' takes {inputs[0].type} of shape {inputs[0].shape}; there are images for one uint8 input "
             "of 28 x 28 x 1 (MNIST) or 32 x 32 x 3 (CIFAR-10), behind a batch axis"
         )
     try:
-        pictures = READERS[DATASETS[shape]](data_dir).pictures
+        images = READERS[DATASETS[shape]](data_dir).pictures
     except UnusableDataset as error:
         raise BenchmarkError(f"{error}. The folder is --data-dir, or CONVSERVE_DATA_DIR") from error
-    return Model(name, version, path, session, pictures)
+    return Model(name, version, path, session, images)

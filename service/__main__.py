@@ -1,36 +1,24 @@
-"""``python -m service``: settings → one server, or a supervisor of several."""
+"""``python -m service``: the server's command."""
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
-
-from pydantic import ValidationError
-from pydantic_settings import CliApp
-
-from service import logs
-from service.place import Place
-from service.settings import Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the server. Returns 0 after SIGTERM or SIGINT with all answered, 1 otherwise, 2 for bad settings."""
-    place = Place.given()
-    try:
-        settings = CliApp.run(Settings, cli_args=None if arguments is None else list(arguments))
-    except ValidationError as error:
-        for problem in error.errors():
-            option = "--" + "-".join(str(part) for part in problem["loc"]).replace("_", "-") if problem["loc"] else ""
-            print(f"python -m service: {option} {problem['msg']}".replace("  ", " "), file=sys.stderr)  # noqa: T201 - no log yet
-        return 2
-    logs.configure(settings.log_format, settings.log_level, None if place is None else place.number)
-    if place is None and settings.workers:
-        from service import supervisor
+    # Before the imports, which take a while: a container's process 1 has no other handler.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    from service.process import command
 
-        # A worker is this same command again: the interpreter finds in it what it found for us.
-        command = sys.orig_argv[1:] if arguments is None else ["-m", "service", *arguments]
-        return supervisor.run(settings, [sys.executable, *command])
-    from service import worker  # not above: a supervisor does without ONNX Runtime and all that serves
+    return command.run(arguments)
 
-    return worker.run(settings if place is None else place.take(settings), place)
+
+def _end(_number: int, _frame: object) -> None:
+    os._exit(0)  # nothing is served yet
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ ANY_HOST = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - how the ser
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Asks once. Returns 0 where the answer is SERVING, 1 where it is another or none comes, 2 for bad arguments."""
-    environment = {name.upper(): value for name, value in os.environ.items()}  # as pydantic-settings compares them
+    environment = {name.upper(): value for name, value in os.environ.items()}  # as the server compares them
     args = _parser(environment).parse_args(arguments)
     try:
         serving, answer = _ask(args.address, args.name, args.timeout_s, environment)
@@ -43,7 +43,9 @@ def _ask(target: str, name: str, timeout_s: float, environment: Mapping[str, str
     with _channel(target, timeout_s, environment) as channel:
         try:
             request = health_pb2.HealthCheckRequest(service=name)
-            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_s)
+            token = environment.get("CONVSERVE_TOKEN")
+            metadata = (("authorization", f"Bearer {token}"),) if token else ()
+            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as error:
             return False, f"{error.code().name} {error.details()}".rstrip()
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
@@ -89,7 +91,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         prog="python -m service.health_check",
         description="Ask a server through the gRPC health protocol whether it is serving.",
         epilog="TLS is used where CONVSERVE_TLS_CERTIFICATE_FILE and CONVSERVE_TLS_KEY_FILE are set, as they are for "
-        "the server. Exit codes: 0 serving; 1 not serving, unknown name, or no answer; 2 wrong arguments.",
+        "the server. CONVSERVE_TOKEN is sent as the bearer token. "
+        "Exit codes: 0 serving; 1 not serving, unknown name, or no answer; 2 wrong arguments.",
     )
     parser.add_argument(
         "name",

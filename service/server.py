@@ -1,25 +1,50 @@
 """Puts the parts of one server together: start order is written once, stop order is its reverse."""
 
 import gc
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import structlog
 
-from service import __version__, image_classifier, inference_protocol, providers
-from service.cores import usable_cores
-from service.image_classifier import ImageClassifier
-from service.inference_protocol import InferenceProtocol
-from service.repository import Limits, Repository, open_repository
+from service import __version__
+from service.access.guard import Guard
+from service.access.token_store import TokenStore
+from service.api import image_classifier
+from service.api import open_inference as inference_protocol
+from service.api.image_classifier import ImageClassifier
+from service.api.model_errors import ModelErrors
+from service.api.model_repository import ModelRepository
+from service.api.open_inference import InferenceProtocol
+from service.cpu import usable_cores
+from service.memory import trim_memory
+from service.process.watchdog import Watchdog
+from service.rpc import FlushScope, Methods, NativeTransport, TlsFiles, Transport, TransportOptions
+from service.runtime import providers
+from service.runtime.endpoint import EndpointOpener, ServingOptions
+from service.runtime.model_control import ControlOptions, ModelControl, open_models
+from service.runtime.model_folder import ModelFolder
+from service.runtime.model_loader import ModelLoader
+from service.runtime.repository import Contents, Repository
 from service.settings import Settings, split_names
-from service.transport import Gathering, GrpcioTransport, Methods, NativeTransport, Tls, Transport
+from service.telemetry.telemetry import telemetry
+
+if TYPE_CHECKING:
+    from service.metrics.process import ProcessMetrics
+    from service.rpc.grpc_aio_server import GrpcioTransport
 
 INLINE_US, INLINE_BESIDE_US = 2000, 500
 """The longest runs in the thread that receives: where they leave no core for it, and where there is one beside them."""
 AGE_OF_GRACE = 0.8
 """Where workers use TLS, how old connections grow, in grace periods: all must have gone by the end of one."""
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+LEAVE_S = 2.0
+"""How long clients have, after the drain delay, to take their requests elsewhere."""
 
 log = structlog.get_logger(__name__)
 
@@ -27,36 +52,61 @@ log = structlog.get_logger(__name__)
 class Server:
     """A running server: it listens, and answers until it is drained."""
 
-    def __init__(self, transport: Transport, repository: Repository, readiness: "Readiness") -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        repository: Repository,
+        readiness: "Readiness",
+        control: ModelControl,
+        metrics: "ProcessMetrics | None",
+    ) -> None:
+        """``metrics``: None where nothing reads them."""
+        self.metrics = metrics
         self._transport = transport
         self._repository = repository
         self._readiness = readiness
+        self._told: dict[str, bool] = {}  # what the health protocol knows
+        self.control = control
+        """Changes the models."""
+        repository.on_change(self._announce)
 
     @property
     def port(self) -> int:
         """The TCP port it listens on."""
         return self._transport.port
 
-    def announce(self, ready: bool) -> None:
+    def announce(self, *, ready: bool) -> None:
         """Sets readiness everywhere it is told: ServerReady, ModelReady and the health protocol."""
         self._readiness.ready = ready
-        names = ("", inference_protocol.SERVICE, image_classifier.SERVICE)
-        serving = dict.fromkeys(names, ready)
-        serving |= {f"model/{name}": False for name in self._repository.rejected}
-        serving |= {f"model/{name}": ready for name in self._repository.endpoints}
-        self._transport.set_ready(serving)
+        self._announce()
 
-    def retire(self, *, grace_s: float, hurried: Callable[[], bool]) -> None:
-        """Leaves the port to others without a request lost: its clients go there, within the grace or until hurried."""
-        if not self._transport.retire(grace_s, hurried) and not hurried():
+    def _announce(self) -> None:
+        ready = self._readiness.ready
+        serving = dict.fromkeys(("", inference_protocol.SERVICE, image_classifier.SERVICE), ready)
+        serving |= {f"model/{name}": ready and served for name, served in self._repository.names.items()}
+        serving = dict.fromkeys(self._told, False) | serving
+        # Whoever watches is told of changes only.
+        self._transport.set_ready({name: state for name, state in serving.items() if self._told.get(name) != state})
+        self._told = serving
+
+    def hand_over(self, *, grace_s: float, abort: Callable[[], bool]) -> None:
+        """Leaves the port to others, within the grace and until ``abort``; no request is lost."""
+        if not self._transport.hand_over(grace_s, abort) and not abort():
             log.warning("clients did not go when they were told to", grace_s=grace_s)
 
     def drain(self, *, delay_s: float, grace_s: float) -> bool:
-        """Not ready any more → after the delay, no new requests → those in flight answered, within the grace."""
+        """Not ready any more, and connections asked to go → after the delay no new ones, and after it no new requests.
+
+        Those in flight are answered, within the grace. Clients that come back during the delay are served too: load
+        balancers may still send them here.
+        """
         self.announce(ready=False)
-        time.sleep(delay_s)
-        self._transport.refuse()
-        self._repository.hurry()
+        self._transport.send_goaway()
+        if delay_s:
+            time.sleep(delay_s)
+            self._transport.leave(LEAVE_S)
+        self._transport.stop_admitting()
+        self._repository.stop_delaying()
         return self._transport.drain(grace_s)
 
 
@@ -74,56 +124,63 @@ def longest_inline_us(provider: str, threads: int, cores: int) -> int:
 
 
 @contextmanager
-def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]:
+def running(
+    settings: Settings, *, reuse_port: bool = False, admit: Callable[[Contents], None] | None = None
+) -> Iterator[Server]:
     """A server that listens and is ready; on leaving, it closes. Raises StartError.
 
-    ``reuse_port``: others may serve the port too.
+    ``reuse_port``: others may serve the port too. ``admit`` gets what has been opened, and returns when it may be
+    served.
     """
     cores = usable_cores()
     threads = settings.threads or cores
     chosen = providers.choose(split_names(settings.providers), settings.provider_options)
-    inline_us = settings.max_inline_us
-    if inline_us is None:
-        inline_us = longest_inline_us(chosen[0].name, threads, cores)
-    limits = Limits(
-        max_batch_rows=settings.max_batch_rows,
-        join_rows=settings.join_rows,
-        max_queue_rows=settings.max_queue_rows,
-        max_queue_delay_s=settings.max_queue_delay_us / 1e6,
-        max_inline_s=inline_us / 1e6,
-    )
-    gathering = Gathering()
+    options = _options(settings, chosen[0].name, threads, cores)
+    flush_scope = FlushScope()
+    busy = threading.Event()
     with ExitStack() as stack:
-        repository = stack.enter_context(
-            open_repository(
-                settings.models_dir,
-                chosen,
-                threads=threads,
-                limits=limits,
-                names=split_names(settings.models),
-                gathering=gathering,
+        repository = Repository(settings.default_versions)
+        control = stack.enter_context(
+            open_models(
+                _loader(settings, EndpointOpener(chosen, options, flush_scope, busy, digests=reuse_port), repository),
+                repository,
+                _control(settings),
             )
         )
+        if admit is not None:
+            admit(repository.contents)
         decoders = stack.enter_context(ThreadPoolExecutor(settings.decode_threads or cores, "decoder"))
         stack.callback(decoders.shutdown, wait=True, cancel_futures=True)
         readiness = Readiness()
+        model_errors = ModelErrors(hide=settings.hide_model_errors)
         methods = (
             InferenceProtocol(
                 repository,
                 server_name=settings.server_name,
                 server_version=__version__,
                 is_ready=lambda: readiness.ready,
+                model_errors=model_errors,
             ).methods
             | ImageClassifier(
                 repository,
                 decoders,
                 max_image_pixels=settings.max_image_pixels,
                 max_decoding=settings.max_queue_rows,
+                digit_normalization=settings.digit_normalization == "auto",
+                model_errors=model_errors,
             ).methods
+            | ModelRepository(repository, control).methods
         )
-        transport = _transport(settings, methods, repository, gathering, reuse_port)
+        transport = _transport(settings, methods, repository, flush_scope, stack, reuse_port=reuse_port)
         stack.enter_context(transport)
-        server = Server(transport, repository, readiness)
+        stack.callback(control.stop)  # first of all: what it changes, the transport is told
+        watchdog = stack.enter_context(
+            Watchdog(transport.call_soon, lambda: repository.batchers, busy=busy, limit_s=settings.watchdog_s)
+        )
+        server = Server(
+            *(transport, repository, readiness, control),
+            _metrics(settings, repository, readiness, watchdog, transport.port),
+        )
         server.announce(ready=True)
         log.info(
             "listening",
@@ -132,41 +189,118 @@ def running(settings: Settings, *, reuse_port: bool = False) -> Iterator[Server]
             models=len(list(repository)),
             threads=settings.threads or cores,
         )
+        trim_memory()
         # What was made for the start stays: looking through it for garbage again and again takes 14 ms each time.
         gc.collect()
         gc.freeze()
         yield server
 
 
-def _transport(
-    settings: Settings, methods: Methods, repository: Repository, gathering: Gathering, reuse_port: bool
-) -> NativeTransport | GrpcioTransport:
-    address = f"{settings.host}:{settings.port}"
-    max_message_bytes = settings.max_message_mib * 2**20
-    if settings.transport == "native":
-        return NativeTransport(
-            address,
-            methods,
-            repository.settle,
-            max_message_bytes=max_message_bytes,
-            gathering=gathering,
-            tls=_tls(settings),
-            busy_poll_s=settings.busy_poll_us / 1e6,
-            reuse_port=reuse_port,
+def _guard(settings: Settings, stack: ExitStack) -> Guard | None:
+    """The check of tokens; None where there are none."""
+    if settings.tokens_file is None:
+        if settings.model_control == "explicit":
+            log.warning("whoever reaches the port may load and unload models: --tokens-file says who may")
+        return None
+    if settings.tls_certificate_file is None and settings.host not in LOOPBACK:
+        log.warning("tokens are sent in plain text: use TLS here, or a proxy that has it")
+    tokens = stack.enter_context(TokenStore(settings.tokens_file))
+    return Guard(tokens, protect_health=settings.protect_health)
+
+
+def _metrics(
+    settings: Settings, repository: Repository, readiness: Readiness, watchdog: Watchdog, port: int
+) -> "ProcessMetrics | None":
+    if not settings.metrics_port:
+        return None
+    from service.metrics.process import ProcessMetrics, Sources  # not above: it is for those who want metrics alone
+
+    return ProcessMetrics(
+        Sources(
+            repository,
+            is_ready=lambda: readiness.ready,
+            watchdog=watchdog,
+            port=port,
+            transport=settings.transport,
+            triton_names=settings.metrics_triton_names,
         )
-    tls = _tls(settings)
-    return GrpcioTransport(
-        address,
-        methods,
-        repository.settle,
-        max_message_bytes=max_message_bytes,
-        tls=tls,
-        reuse_port=reuse_port,
-        max_connection_age_s=AGE_OF_GRACE * max(settings.grace_s, 1) if tls and reuse_port else None,
     )
 
 
-def _tls(settings: Settings) -> Tls | None:
+def _options(settings: Settings, provider: str, threads: int, cores: int) -> ServingOptions:
+    inline_us = settings.max_inline_us
+    if inline_us is None:
+        inline_us = longest_inline_us(provider, threads, cores)
+    return ServingOptions(
+        threads=threads,
+        max_batch_rows=settings.max_batch_rows,
+        max_queue_rows=settings.max_queue_rows,
+        preferred_batch_size=settings.preferred_batch_size,
+        max_queue_s=settings.max_queue_ms / 1e3,
+        max_queue_delay_s=settings.max_queue_delay_us / 1e6,
+        max_inline_s=inline_us / 1e6,
+        batching=settings.batching_by_model,
+        require_probe=settings.require_probe,
+    )
+
+
+def _loader(settings: Settings, opener: EndpointOpener, repository: Repository) -> ModelLoader:
+    return ModelLoader(
+        ModelFolder(settings.models_folder, settings.named_models),
+        opener,
+        repository,
+        policies=settings.version_policies,
+        pins=settings.default_versions,
+        must_serve=split_names(settings.models),
+    )
+
+
+def _control(settings: Settings) -> ControlOptions:
+    return ControlOptions(
+        names=split_names(settings.models),
+        mode=settings.model_control,
+        poll_s=settings.model_poll_s if settings.model_control == "poll" and not settings.workers else None,
+        ready_when=settings.ready_when,
+        lossy=settings.reload_lossy,
+    )
+
+
+def _transport(
+    settings: Settings,
+    methods: Methods,
+    repository: Repository,
+    flush_scope: FlushScope,
+    stack: ExitStack,
+    *,
+    reuse_port: bool,
+) -> "NativeTransport | GrpcioTransport":
+    address = f"{settings.host}:{settings.port}"
+    guard = _guard(settings, stack)
+    told = stack.enter_context(telemetry(settings, (lambda _: "") if guard is None else guard.name_of))
+    methods = told.observe(methods if guard is None else guard.limited(methods))
+    options = TransportOptions(
+        max_message_bytes=settings.max_message_mib * 2**20,
+        check=None if guard is None else guard.check,
+        slow_calls=told.slow_calls,
+        on_immediate=told.on_immediate,
+        tls=_tls(settings),
+        reuse_port=reuse_port,
+        busy_poll_s=settings.busy_poll_us / 1e6,
+        connection_idle_s=settings.connection_idle_s,
+        max_connection_age_s=settings.max_connection_age_s,
+        max_connection_age_grace_s=settings.grace_s,
+    )
+    if settings.transport == "native":
+        return NativeTransport(address, methods, repository.dispatch, options, flush_scope)
+    from service.rpc.grpc_aio_server import GrpcioTransport  # not above: grpc.aio and uvloop are for it alone
+
+    if options.tls and reuse_port:  # GOAWAY cannot be written into TLS: ages see to it that all go
+        age_s = AGE_OF_GRACE * max(settings.grace_s, 1)
+        options = replace(options, max_connection_age_s=min(age_s, options.max_connection_age_s or age_s))
+    return GrpcioTransport(address, methods, repository.dispatch, options)
+
+
+def _tls(settings: Settings) -> TlsFiles | None:
     if settings.tls_certificate_file is None or settings.tls_key_file is None:
         return None
-    return Tls(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file)
+    return TlsFiles(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file)

@@ -4,13 +4,15 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InvalidRequest
-from service.pb import open_inference_pb2 as pb
+
+if TYPE_CHECKING:  # the client uses this module, and must not register the messages in protobuf's default pool
+    from service.pb import open_inference_pb2 as pb
 
 Array = NDArray[Any]
 
@@ -61,10 +63,16 @@ class TensorSpec:
     name: str
     datatype: Datatype
     shape: tuple[int, ...]
-    """-1 for an axis of any length; the batch axis, where there is one, comes first."""
+    """-1 for an axis of any length; the batch axis, where there is one, comes first.
+
+    Empty for a scalar or an unknown rank, which ONNX Runtime does not tell apart."""
+    axis_names: tuple[str, ...] = ()
+    """The name of each axis, "" where it has none; axes of one name have one length."""
 
     def accepts(self, shape: Sequence[int]) -> bool:
-        """Whether an array of this shape fits."""
+        """True if an array of this shape fits; without a declared rank, only the model can tell."""
+        if not self.shape:
+            return min(shape, default=0) >= 0
         if len(shape) != len(self.shape):
             return False
         for got, want in zip(shape, self.shape, strict=True):  # noqa: SIM110 - all(…) takes 4 µs of each request more
@@ -73,7 +81,7 @@ class TensorSpec:
         return True
 
 
-def decode(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None, spec: TensorSpec, model: str) -> Array:
+def decode(tensor: "pb.ModelInferRequest.InferInputTensor", raw: bytes | None, spec: TensorSpec, model: str) -> Array:
     """One checked input as an array of ``tensor.shape``; raw numeric bytes are viewed, not copied.
 
     Raises InvalidRequest with the protocol's wording; the shape must have been checked against the spec.
@@ -100,7 +108,7 @@ def encode(array: Array, datatype: Datatype) -> bytes:
     return array.astype(datatype.numpy, copy=False).tobytes()
 
 
-def _from_contents(tensor: pb.ModelInferRequest.InferInputTensor, spec: TensorSpec, model: str, count: int) -> Array:
+def _from_contents(tensor: "pb.ModelInferRequest.InferInputTensor", spec: TensorSpec, model: str, count: int) -> Array:
     field = spec.datatype.contents
     if field is None:
         raise InvalidRequest(

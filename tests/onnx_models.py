@@ -1,8 +1,9 @@
 """Small ONNX files of odd forms, for what the bundled classifiers do not have."""
 
 import base64
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 LABELS = [f"class {index}" for index in range(10)]
 
 
-def save(
+def save(  # noqa: PLR0913, PLR0917 - the parts of an ONNX file
     folder: Path,
     name: str,
     nodes: Sequence[onnx.NodeProto],
@@ -21,25 +22,53 @@ def save(
     outputs: Sequence[onnx.ValueInfoProto],
     weights: Sequence[onnx.TensorProto] = (),
     metadata: dict[str, str] | None = None,
+    *,
     version: int = 1,
+    check: bool = True,
 ) -> Path:
-    """Write ``folder/name/version/model.onnx``."""
+    """Write ``folder/name/version/model.onnx``; ``check``: it must be as the standard wants it."""
     graph = helper.make_graph(list(nodes), name, list(inputs), list(outputs), list(weights))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.checker.check_model(model, full_check=True)
-    helper.set_model_props(model, metadata or {})
+    if check:
+        onnx.checker.check_model(model, full_check=True)
     path = folder / name / str(version) / "model.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.SerializeToString())
+    write(model, metadata or {}, path)
     return path
 
 
-def value(name: str, element: int, shape: Sequence[str | int]) -> onnx.ValueInfoProto:
-    """One input or output; axes that are strings are free."""
-    return helper.make_tensor_value_info(name, element, list(shape))
+def write(model: onnx.ModelProto, metadata: Mapping[str, str], path: Path) -> None:
+    """Write the model with this metadata, and with the hashes of all of it where its format has them."""
+    entries = {key: value for key, value in metadata.items() if key != "convserve.sha256"}
+    del model.metadata_props[:]
+    if entries.get("convserve.format") == "2":
+        entries["convserve.sha256"] = json.dumps(hashes(model, entries, path.parent))
+    helper.set_model_props(model, entries)
+    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def identity(folder: Path, name: str, element: int, shape: Sequence[str | int] = ("batch", 2)) -> Path:
+def hashes(model: onnx.ModelProto, entries: Mapping[str, str], folder: Path) -> dict[str, object]:
+    """SHA-256 of a model without metadata, of its external data in the folder, and of its entries (file-format.md)."""
+    external = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
+    names = {entry.value for entry in external if entry.key == "location"}
+    files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    return {
+        "model": hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(),
+        "files": files,
+        "entries": {
+            key: hashlib.sha256(value.encode()).hexdigest()
+            for key, value in entries.items()
+            if key.startswith("convserve.")
+        },
+    }
+
+
+def value(name: str, element: int, shape: Sequence[str | int] | None) -> onnx.ValueInfoProto:
+    """One input or output; axes that are strings are free, and without a shape any rank is."""
+    return helper.make_tensor_value_info(name, element, None if shape is None else list(shape))
+
+
+def identity(folder: Path, name: str, element: int, shape: Sequence[str | int] | None = ("batch", 2)) -> Path:
     """``y = x`` in any datatype."""
     return save(
         folder,
@@ -47,6 +76,36 @@ def identity(folder: Path, name: str, element: int, shape: Sequence[str | int] =
         [helper.make_node("Identity", ["x"], ["y"])],
         [value("x", element, shape)],
         [value("y", element, shape)],
+        check=shape is not None,
+    )
+
+
+def save_identity(folder: Path, name: str, version: int, offset: float = 0.0) -> Path:
+    """``y = x + offset``, FP32 [batch, 2]."""
+    return save(
+        folder,
+        name,
+        [helper.make_node("Add", ["x", "offset"], ["y"])],
+        [value("x", TensorProto.FLOAT, ("batch", 2))],
+        [value("y", TensorProto.FLOAT, ("batch", 2))],
+        [numpy_helper.from_array(np.array(offset, np.float32), "offset")],
+        version=version,
+    )
+
+
+def allocating(folder: Path, name: str, elements: int) -> Path:
+    """``y = x + max(zeros)``, FP32 [batch, 2], of so many zeros that are made when it is opened."""
+    return save(
+        folder,
+        name,
+        [
+            helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+            helper.make_node("ReduceMax", ["zeros"], ["zero"], keepdims=0),
+            helper.make_node("Add", ["x", "zero"], ["y"]),
+        ],
+        [value("x", TensorProto.FLOAT, ("batch", 2))],
+        [value("y", TensorProto.FLOAT, ("batch", 2))],
+        [numpy_helper.from_array(np.array([elements]), "shape")],
     )
 
 
@@ -61,6 +120,64 @@ def two_inputs(folder: Path, name: str = "sum") -> Path:
         ],
         [value("left", TensorProto.FLOAT, ["batch", 16]), value("right", TensorProto.FLOAT, ["batch", 16])],
         [value("total", TensorProto.FLOAT, ["batch", 16]), value("difference", TensorProto.FLOAT, ["batch", 16])],
+    )
+
+
+def named_axes(folder: Path, name: str = "two-axes") -> Path:
+    """``y = table[ids] * mask`` of a table of ten rows: INT64 [batch, length] both, for an index of 0…9."""
+    return save(
+        folder,
+        name,
+        [
+            helper.make_node("Gather", ["table", "ids"], ["picked"]),
+            helper.make_node("Cast", ["mask"], ["factor"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["picked", "factor"], ["y"]),
+        ],
+        [value(input_, TensorProto.INT64, ["batch", "length"]) for input_ in ("ids", "mask")],
+        [value("y", TensorProto.FLOAT, ["batch", "length"])],
+        [numpy_helper.from_array(np.arange(10, dtype=np.float32), "table")],
+    )
+
+
+def halves(folder: Path, name: str = "halves") -> Path:
+    """``y`` is ``x`` [batch, width] as two rows of half its width: fails for an odd width, and for none."""
+    return save(
+        folder,
+        name,
+        [helper.make_node("Reshape", ["x", "shape"], ["y"], name="in two")],
+        [value("x", TensorProto.FLOAT, ["batch", "width"])],
+        [value("y", TensorProto.FLOAT, [2, "half"])],
+        [numpy_helper.from_array(np.array([2, -1]), "shape")],
+    )
+
+
+def appended(folder: Path, name: str, *, past_needed: bool) -> Path:
+    """``y = past | x``, FP32 [batch, any length]; ``past_needed``: fails where there is no past."""
+    largest = [helper.make_node("TopK", ["past", "one"], ["largest", "place"])] if past_needed else []
+    return save(
+        folder,
+        name,
+        [helper.make_node("Concat", ["past", "x"], ["y"], axis=1), *largest],
+        [value("past", TensorProto.FLOAT, ["batch", "before"]), value("x", TensorProto.FLOAT, ["batch", "length"])],
+        [
+            value("y", TensorProto.FLOAT, ["batch", "all"]),
+            *([value("largest", TensorProto.FLOAT, ["batch", 1])] if past_needed else []),
+        ],
+        [numpy_helper.from_array(np.array([1]), "one")] if past_needed else [],
+    )
+
+
+def channels_first(folder: Path, name: str = "channels-first-classes") -> Path:
+    """A labelled classifier as others make them: FP32 [batch, 3, 8, 8] to ten scores."""
+    weights = np.random.default_rng(0).normal(size=(192, 10)).astype(np.float32)
+    return save(
+        folder,
+        name,
+        [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "weights"], ["y"])],
+        [value("x", TensorProto.FLOAT, ["batch", 3, 8, 8])],
+        [value("y", TensorProto.FLOAT, ["batch", 10])],
+        [numpy_helper.from_array(weights, "weights")],
+        {"convserve.format": "1", "convserve.labels": json.dumps(LABELS)},
     )
 
 
@@ -126,7 +243,7 @@ def laborious(folder: Path, name: str = "laborious") -> Path:
     )
 
 
-def classifier(
+def classifier(  # noqa: PLR0913 - what a classifier may state, each by name
     folder: Path,
     name: str = "linear",
     *,
@@ -143,7 +260,7 @@ def classifier(
     images = generator.integers(0, 256, (4, size, size, channels), dtype=np.uint8)
     logits = (images.reshape(4, -1).astype(np.float32) @ weights).astype(np.float32)
     metadata = {
-        "convserve.format": "1",
+        "convserve.format": "2",
         "convserve.labels": json.dumps(list(labels)),
         "convserve.dataset": "random",
         "convserve.test_accuracy": "0.5",
@@ -169,7 +286,7 @@ def classifier(
             numpy_helper.from_array(np.array([shift], dtype=np.float32), "shift"),
         ],
         metadata,
-        version,
+        version=version,
     )
 
 

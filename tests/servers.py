@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,20 +19,57 @@ START_S = 60
 """Bound on a start; a healthy one takes a second."""
 
 
-class ServerProcess:
-    """``python -m service`` with these options on a free port, started on entry and ended on exit."""
+class Events(list[dict[str, Any]]):
+    """A server's log so far, which can be waited for."""
 
-    def __init__(self, models_dir: Path, *options: str, transport: str = "native", env: dict[str, str] | None = None):
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = threading.Condition()
+
+    def append(self, event: dict[str, Any]) -> None:
+        """Add one event."""
+        with self._changed:
+            super().append(event)
+            self._changed.notify_all()
+
+    def await_one(self, name: str, *, since: int = 0, **fields: Any) -> dict[str, Any]:
+        """Wait for the first event of this name and with these fields, from that place in the log on."""
+
+        def found() -> list[dict[str, Any]]:
+            return [event for event in self[since:] if event["event"] == name and event.items() >= fields.items()]
+
+        with self._changed:
+            assert self._changed.wait_for(found, START_S), f"no {name} in {self[since:]}"
+            return found()[0]
+
+
+class ServerProcess:
+    """``python -m service`` with these options on a free port, started on entry and ended on exit.
+
+    It computes in one thread, unless an option says otherwise: other tests run beside this one.
+    """
+
+    def __init__(
+        self,
+        models_dir: Path,
+        *options: str,
+        transport: str = "native",
+        env: dict[str, str] | None = None,
+        folder: bool = True,
+    ):
+        """Without ``folder``, the server is not told of ``models_dir``."""
         self.transport = transport
-        self.events: list[dict[str, Any]] = []
+        self.events = Events()
         self.address = ""
         if "--providers" not in options:  # what is compared with the CPU must run there, on a machine with a GPU too
             options = ("--providers", "cpu", *options)
         self._command = [
-            *(sys.executable, "-W", "error", "-m", "service", "--models-dir", str(models_dir), "--port", "0"),
+            *(sys.executable, "-W", "error", "-m", "service", "--port", "0"),
+            *(("--models-dir", str(models_dir)) if folder else ()),
             *("--transport", transport, "--log-format", "json", *options),
         ]
-        self._env = os.environ | (env or {})
+        alone = {} if "--workers" in options else {"CONVSERVE_THREADS": "1"}
+        self._env = os.environ | alone | (env or {})
         self._listening = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
 
@@ -82,6 +120,21 @@ class ServerProcess:
                 self.address = event["address"]
                 self._listening.set()
         self._listening.set()
+
+
+class Serve:
+    """Starts servers, one for the same folder, options and transport; the stack ends them."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._started: dict[tuple[Path, tuple[str, ...], str], ServerProcess] = {}
+
+    def __call__(self, models_dir: Path, *options: str, transport: str = "native") -> ServerProcess:
+        """The server, started now or for an earlier test."""
+        key = (models_dir, options, transport)
+        if key not in self._started:
+            self._started[key] = self._stack.enter_context(ServerProcess(models_dir, *options, transport=transport))
+        return self._started[key]
 
 
 def run_until_exit(models_dir: Path, *options: str) -> tuple[int, str]:

@@ -19,7 +19,8 @@ def modules_after(statement: str) -> set[str]:
 
 
 @pytest.mark.parametrize("module", SERVICE)
-def test_nothing_in_service_reaches_torch_or_training(module: str) -> None:
+def test_service_never_imports_torch(module: str) -> None:
+    """Nothing in service reaches torch or training."""
     loaded = {name.partition(".")[0] for name in modules_after(f"import {module}")}
     assert "service" in loaded
     assert not loaded & {"torch", "torchvision", "onnx", "training"}
@@ -37,8 +38,11 @@ def test_nothing_in_training_reaches_service() -> None:
 
 
 @pytest.mark.parametrize("module", [*SERVICE, "training.pipeline"])
-def test_telemetry_is_off_before_onnxruntime_can_be_imported(module: str) -> None:
-    """An import hook looks at the environment at the moment when onnxruntime is first asked for."""
+def test_telemetry_is_off_in_time(module: str) -> None:
+    """Telemetry is off before ONNX Runtime can be imported.
+
+    An import hook looks at the environment at the moment when onnxruntime is first asked for.
+    """
     script = f"""
 import os, sys
 class Witness:

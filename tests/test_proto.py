@@ -52,6 +52,17 @@ def test_generated_code_is_current(tmp_path: Path) -> None:
     assert kept == generated
 
 
+def test_descriptors_are_current(tmp_path: Path) -> None:
+    """`make proto` would not change the descriptors that the client loads into a pool of its own."""
+    made = tmp_path / "open_inference.binpb"
+    command = [
+        *(sys.executable, "-m", "grpc_tools.protoc", "-I", f"service/pb={ROOT / 'proto'}"),
+        *(f"--descriptor_set_out={made}", "service/pb/open_inference.proto"),
+    ]
+    subprocess.run(command, check=True)
+    assert (ROOT / "service" / "pb" / "open_inference.binpb").read_bytes() == made.read_bytes()
+
+
 def test_the_wire_is_the_protocols() -> None:
     for name, fields in WIRE.items():
         message = pb.DESCRIPTOR.message_types_by_name[name.partition(".")[0]]

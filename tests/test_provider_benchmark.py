@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from pydantic_settings import CliApp
 
 from benchmarks.providers import models
+from benchmarks.providers.__main__ import main
 from benchmarks.providers.settings import SETTINGS
 from benchmarks.providers.trial import Result
-from service.providers import PROVIDERS, choose
-from service.session import Session
+from service.runtime.providers import PROVIDERS, choose
+from service.runtime.session import Session
 from service.settings import Settings
 from tests.servers import ROOT
 
@@ -29,7 +29,8 @@ def run(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=env, timeout=240)
 
 
-def test_each_provider_is_measured_or_told_to_be_absent(data_dir: Path, tmp_path: Path) -> None:
+def test_providers_are_measured_or_absent(data_dir: Path, tmp_path: Path) -> None:
+    """Each provider is measured three ways, or the record says that it does not run here."""
     file = tmp_path / "providers.json"
     done = run(data_dir, "--models", "mnist-tiny", *TINY, "--json", str(file))
     assert (done.returncode, done.stderr) == (0, "")
@@ -52,7 +53,8 @@ def test_each_provider_is_measured_or_told_to_be_absent(data_dir: Path, tmp_path
     assert record["machine"]["threads"] == 1
 
 
-def test_settings_that_are_asked_for_by_name_must_run(data_dir: Path) -> None:
+def test_named_settings_must_run(data_dir: Path) -> None:
+    """A setting that was named and does not run here makes the exit status 1."""
     done = run(data_dir, "--models", "mnist-tiny", "--settings", "cpu,cuda", "--no-served", *TINY)
     results = json.loads(done.stdout.splitlines()[-1])["results"]
     assert [result["setting"] for result in results] == ["cpu", "cuda"]
@@ -60,43 +62,61 @@ def test_settings_that_are_asked_for_by_name_must_run(data_dir: Path) -> None:
     assert results[0]["images_per_s"].keys() == {"bare", "session"}
 
 
-def test_a_deviation_beyond_what_is_allowed_or_not_a_number_is_not_exact() -> None:
+def test_exact_within_the_allowed_deviation() -> None:
+    """A deviation beyond what is allowed, or that is no number, is not exact."""
     assert Result("model", "setting", deviation=1e-4, allowed=1e-4).exact
     assert not Result("model", "setting", deviation=2e-4, allowed=1e-4).exact
     assert not Result("model", "setting", deviation=float("nan"), allowed=1e-4).exact
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "words"),
+    ("arguments", "words"),
     [
-        (("--settings", "tpu"), 2, "there is no setting 'tpu'; there are cpu, "),
-        (("--models", "nix"), 1, "nix/1/model.onnx cannot be opened"),
-        (("--models", "mnist-tiny", "--data-dir", "nowhere"), 1, "The folder is --data-dir, or CONVSERVE_DATA_DIR"),
-        (("--batches", "0"), 2, "expected a whole number above zero, not '0'"),
-        (("--json", "no/where.json"), 2, "the folder no does not exist"),
+        (("--settings", "tpu"), "there is no setting 'tpu'; there are cpu, "),
+        (("--batches", "0"), "expected a whole number above zero, not '0'"),
+        (("--json", "no/where.json"), "the folder no does not exist"),
     ],
+    ids=["setting", "batches", "json"],
 )
-def test_mistakes_are_one_sentence(data_dir: Path, arguments: tuple[str, ...], code: int, words: str) -> None:
+def test_wrong_options(arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong option ends the program at once, with one sentence on standard error."""
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--models", "nix"), "there is no model 'nix' in models"),
+        (("--models", "mnist-tiny", "--data-dir", "nowhere"), "The folder is --data-dir, or CONVSERVE_DATA_DIR"),
+    ],
+    ids=["model", "data"],
+)
+def test_missing_files(data_dir: Path, arguments: tuple[str, ...], words: str) -> None:
+    """What cannot be measured is said in one sentence on standard error."""
     done = run(data_dir, *arguments)
-    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
-    assert words in done.stderr
+    assert done.returncode == 1
+    assert words in done.stderr.splitlines()[-1]
 
 
-def test_every_setting_is_one_that_the_server_takes() -> None:
+def test_the_server_takes_every_setting() -> None:
+    """Each setting's words are options of the server's command line."""
     assert {setting.provider for setting in SETTINGS.values()} == set(PROVIDERS)
     for setting in SETTINGS.values():
         options = {setting.provider: dict(setting.options)} if setting.options else {}
-        assert CliApp.run(Settings, setting.arguments).provider_options == options
+        assert Settings.read(setting.arguments).provider_options == options
 
 
-def test_a_float16_file_that_is_made_for_the_occasion_proves_itself(data_dir: Path, tmp_path: Path) -> None:
-    model = models.open_model(ROOT / "models", "mnist-deep", data_dir, images=64, threads=2)
+def test_made_float16_file_proves_itself(data_dir: Path, tmp_path: Path) -> None:
+    """A float16 file made for the occasion holds half-precision weights and a tolerance of its own."""
+    model = models.open_model(ROOT / "models", "mnist-tiny", data_dir, images=64, threads=2)
     path = models.fp16(model, tmp_path)
-    assert path == tmp_path / "mnist-deep-fp16" / "1" / "model.onnx"
+    assert path == tmp_path / "mnist-tiny-fp16" / "1" / "model.onnx"
     held = {numpy_helper.to_array(weight).dtype.name for weight in onnx.load(path).graph.initializer}
     assert "float16" in held
     session = Session(path, choose(["cpu"]), threads=2, max_batch_rows=64)
-    logits = models.logits_of(session, model.pictures[:64])
+    logits = models.logits_of(session, model.images[:64])
     assert 0 < np.abs(logits - model.logits).max() < 0.05
     assert session.probe_tolerance is not None
     assert 1e-4 <= session.probe_tolerance < 0.1

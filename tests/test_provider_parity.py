@@ -3,6 +3,7 @@
 A provider that does not run here must be refused by name: there is no third way.
 """
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from service import providers
 from service.client.dataset import READERS
 from service.errors import ProviderUnavailable
-from service.session import Session
+from service.runtime import providers
+from service.runtime.session import Session
 from tests.training.samples import SHIPPED, classifier_of, shipped
+from tests.wire import Array
 from training.recipes import RECIPES
 from training.reference import forward
 
@@ -44,24 +46,34 @@ def open_on(provider: str, options: dict[str, Any], path: Path) -> Session | Non
     return None
 
 
+@functools.cache
+def compared(name: str, data_dir: Path) -> tuple[Array, Array, Array]:
+    """Images, and what PyTorch and NumPy in float64 compute for them, once for all providers."""
+    images = READERS[RECIPES[name].dataset](data_dir).pictures[:IMAGES].copy()
+    classifier = classifier_of(name)
+    with torch.inference_mode():
+        trained = classifier(torch.from_numpy(images))[0].numpy()
+    weights = {key: value.numpy() for key, value in classifier.network.state_dict().items()}
+    return images, trained, forward(name, weights, images)
+
+
 def test_every_provider_is_compared() -> None:
+    """Each execution provider has a setting here."""
     assert {provider for provider, _ in SETTINGS.values()} == set(providers.PROVIDERS)
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("name", SHIPPED)
-def test_all_three_agree_on_each_provider_or_it_is_refused(name: str, setting: str, data_dir: Path) -> None:
-    """Where factors are rounded, the logits may leave the tolerance by what is stated for that arithmetic."""
+def test_providers_agree_or_are_refused(name: str, setting: str, data_dir: Path) -> None:
+    """All three agree on each provider, or it is refused.
+
+    Where factors are rounded, the logits may leave the tolerance by what is stated for that arithmetic.
+    """
     provider, options = SETTINGS[setting]
     session = open_on(provider, options, shipped(name))
     assert session is not None or provider != "cpu"
     if session is not None:
-        images = READERS[RECIPES[name].dataset](data_dir).pictures[:IMAGES].copy()
-        classifier = classifier_of(name)
-        with torch.inference_mode():
-            trained = classifier(torch.from_numpy(images))[0].numpy()
-        weights = {key: value.numpy() for key, value in classifier.network.state_dict().items()}
-        independent = forward(name, weights, images)
+        images, trained, independent = compared(name, data_dir)
         allowed = max(TOLERANCE, session.arithmetic.tolerance * float(np.abs(trained).max()))
         assert session.provider == provider
         assert session.probe_deviation is not None
@@ -74,8 +86,11 @@ def test_all_three_agree_on_each_provider_or_it_is_refused(name: str, setting: s
             assert np.abs(served - independent[:rows]).max() <= allowed
 
 
-def test_the_weights_compared_are_those_of_the_file() -> None:
-    """PyTorch's own copy would agree with itself: what it computes with is read from the file that is served."""
+def test_weights_are_those_of_the_file() -> None:
+    """The weights compared are those of the file.
+
+    PyTorch's own copy would agree with itself: what it computes with is read from the file that is served.
+    """
     held = [numpy_helper.to_array(weight) for weight in onnx.load(shipped("cifar10-cnn")).graph.initializer]
     for value in classifier_of("cifar10-cnn").network.state_dict().values():
         assert any(weight.shape == value.shape and np.array_equal(weight, value.numpy()) for weight in held)

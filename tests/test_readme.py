@@ -1,5 +1,6 @@
-"""The README does what it says: its examples run against the running server, and its tables are true."""
+"""README and docs do what they say: examples run against a running server, options exist, the table is true."""
 
+import functools
 import os
 import re
 import shlex
@@ -9,54 +10,151 @@ from pathlib import Path
 
 import pytest
 
+from tests import pages
 from tests.interop.test_tritonclient import TRITON_PYTHON
 from tests.servers import ROOT, ServerProcess
-from training.catalog import NOT_KEPT
 
-README = (ROOT / "README.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-TRANSCRIPT = re.findall(r"```console\n(.*?)```", README, re.DOTALL)[0]
-COMMANDS = [part.split("\n", 1) for part in TRANSCRIPT.split("$ .venv/bin/python ")[1:]]
+ADDRESS = "127.0.0.1:8001"
+"""Where the pages' server listens."""
+ELSEWHERE = {"--stop-timeout", "--token"}
+"""An option of docker that the pages name in a sentence, and an environment variable that is no option."""
+PROGRAMS = (
+    "benchmarks",
+    "benchmarks.providers",
+    "benchmarks.training",
+    "service",
+    "service.client classify",
+    "service.client dataset",
+    "service.client infer",
+    "service.client top",
+    "service.client infer",
+    "service.health_check",
+    "service.tokens new",
+    "service.tune",
+    "training.data",
+    "training.export",
+    "training.inspect",
+    "training.report",
+    "training.reproduce",
+)
+
+TRANSCRIPTS = [
+    (page, *step.split("\n", 1))
+    for page in pages.GUIDE
+    for block in pages.blocks(page, "console")
+    for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
+]
+EXAMPLES = [(page, code) for page in pages.GUIDE for code in pages.blocks(page, "python")]
+
+native_only = pytest.mark.parametrize("transport", ["native"], indirect=True)
+"""The pages say the same on both transports, so one server is enough for them."""
 
 
-def run(command: list[str], cwd: Path = ROOT, **environment: str) -> str:
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=os.environ | environment, check=False)
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
+def run(command: list[str], server: ServerProcess, cwd: Path = ROOT) -> str:
+    """What a user sees on a terminal, with the pages' address for the server's own."""
+    host, _, port = server.address.rpartition(":")
+    told = {"CONVSERVE_ADDRESS": server.address, "CONVSERVE_HOST": host, "CONVSERVE_PORT": port}
+    ran = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=cwd,
+        env=os.environ | told,
+        timeout=60,
+        check=False,
+    )
+    return ran.stdout.replace(server.address, ADDRESS)
 
 
-@pytest.mark.parametrize(("command", "output"), COMMANDS, ids=[command for command, _ in COMMANDS])
-def test_the_transcript_is_what_one_sees(server: ServerProcess, command: str, output: str) -> None:
-    assert run([sys.executable, *shlex.split(command)], CONVSERVE_ADDRESS=server.address) == output
+@functools.cache
+def help_of(program: str) -> str:
+    """What ``python -m PROGRAM --help`` prints."""
+    command = [sys.executable, "-m", *program.split(), "--help"]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=60).stdout
 
 
-def test_our_client_works_as_pasted(server: ServerProcess) -> None:
-    script = EXAMPLES[0].replace("127.0.0.1:8001", server.address)
-    best = [line.split("'")[1] for line in run([sys.executable, "-c", script]).splitlines()]
-    assert best == ["ship", "frog"]
+def options_in(text: str) -> set[str]:
+    """The long options in a text."""
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text))
 
 
-def test_tritonclient_works_as_pasted(server: ServerProcess, tmp_path: Path) -> None:
-    script = EXAMPLES[1].replace("127.0.0.1:8001", server.address)
-    assert run([str(TRITON_PYTHON), "-c", script], cwd=tmp_path) == "(4, 10)\n"
+@native_only
+@pytest.mark.parametrize(
+    ("command", "output"),
+    [step[1:] for step in TRANSCRIPTS],
+    ids=[f"{pages.name(page)}: {command}" for page, command, _ in TRANSCRIPTS],
+)
+def test_transcripts_show_what_is_printed(server: ServerProcess, command: str, output: str) -> None:
+    """Each command of a console block prints, against a running server, what stands below it."""
+    python, *arguments = shlex.split(command)
+    assert python == ".venv/bin/python"
+    assert run([sys.executable, *arguments], server) == output
 
 
-def test_the_table_of_models_is_that_of_the_files() -> None:
-    page = (ROOT / "models" / "README.md").read_text()
-    catalogue = dict(re.findall(r"^\| \[(`[\w-]+`)\]\([^)]*\) .*?\| ([\d.]+ %) \|", page, re.M))
+@native_only
+@pytest.mark.parametrize(
+    ("page", "code"), EXAMPLES, ids=[f"{pages.name(page)}-{number}" for number, (page, _) in enumerate(EXAMPLES)]
+)
+def test_python_examples_print_their_output(server: ServerProcess, page: Path, code: str, tmp_path: Path) -> None:
+    """Each Python example, as pasted, prints the text block that follows it."""
+    output = re.match(r"```\n\n```text\n(.*?)```\n", page.read_text("utf-8").partition(code)[2], re.DOTALL)
+    assert output is not None, "a Python example is followed by a text block with its output"
+    foreign = "import tritonclient" in code  # which lives in an environment of its own, without our packages
+    python, folder = (str(TRITON_PYTHON), tmp_path) if foreign else (sys.executable, ROOT)
+    assert run([python, "-c", code.replace(ADDRESS, server.address)], server, folder) == output[1]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_programs_explain_themselves(program: str) -> None:
+    """Each program of the pages is there, and ``--help`` says how it is called."""
+    assert help_of(program).startswith("usage: ")
+
+
+@pytest.mark.parametrize("page", pages.GUIDE, ids=pages.name)
+def test_pages_name_existing_programs(page: Path) -> None:
+    """Each module that a page runs by ``python -m`` is one of the programs, or pytest."""
+    named = set(re.findall(r"python -m ([\w.]+\w)", page.read_text("utf-8")))
+    assert named <= {"pytest", *(program.split()[0] for program in PROGRAMS)}
+
+
+@pytest.mark.parametrize("page", pages.GUIDE, ids=pages.name)
+def test_command_lines_name_existing_options(page: Path) -> None:
+    """Each option in an sh block is one of that program's own."""
+    for line in "".join(pages.blocks(page, "sh")).splitlines():
+        if line.startswith(".venv/bin/python -m "):
+            words = line.split()[2:]
+            program = next(name for name in (" ".join(words[:2]), words[0]) if name in PROGRAMS)
+            assert options_in(line) <= options_in(help_of(program)), line
+
+
+@pytest.mark.parametrize("page", pages.GUIDE, ids=pages.name)
+def test_sentences_name_existing_options(page: Path) -> None:
+    """Each option, environment variable and make target in a page's prose is one that a program has."""
+    text = pages.prose(page)
+    named = options_in(text)
+    named |= {"--" + name.lower().replace("_", "-") for name in re.findall(r"CONVSERVE_(\w+)", text)}
+    if named:
+        assert sorted(named - ELSEWHERE - options_in("".join(map(help_of, PROGRAMS)))) == []
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    assert set(re.findall(r"(?:`|^    )make ([a-z]+)", text, re.MULTILINE)) <= targets
+
+
+def test_model_table_matches_the_catalogue() -> None:
+    """README's table has every model of models/README.md, with the same figures, and no other."""
+    rows = re.findall(r"^\| \[?(`[\w-]+`)(.*)\|$", (ROOT / "models" / "README.md").read_text("utf-8"), re.MULTILINE)
+    catalogue = {}
+    for name, rest in rows:
+        cells = [cell.strip() for cell in rest.split("|")]
+        _, _, data_set, _, parameters, _, size, accuracy, _, rate = cells[:10]
+        if accuracy != "-":
+            catalogue[name] = (data_set, parameters, size, rate, accuracy)
+    table = re.findall(
+        r"^\| (`[\w-]+`) \| (.*?) \| (.*?) \| (.*?) \| (.*?) \| .*? \| (.*?) \|$",
+        (ROOT / "README.md").read_text("utf-8"),
+        re.MULTILINE,
+    )
+    assert {name: tuple(cells) for name, *cells in table} == catalogue
     files = {f"`{path.parts[-3]}`" for path in (ROOT / "models").glob("*/*/model.onnx")}
-    not_kept = {f"`{name}{end}`" for name in NOT_KEPT for end in ("", "-int8")}
-    assert files <= catalogue.keys()
-    assert catalogue.keys() - files <= not_kept
-    assert dict(re.findall(r"^\| (`[\w-]+`) .*\| ([\d.]+ %) \|$", README, re.M)) == catalogue
-
-
-def test_every_file_in_the_tree_exists_and_every_module_is_in_it() -> None:
-    tree = README.partition("## The files")[2]
-    named = {
-        ROOT / path for path in re.findall(r"^    ((?:proto|service|training|benchmarks|tests)\S*?),? ", tree, re.M)
-    }
-    assert all(path.exists() for path in named)
-    for folder in ("service", "training"):
-        for path in (ROOT / folder).glob("[a-z]*.py"):
-            assert path.name in tree, f"{path} has no line in the README's tree"
+    not_kept = {name for name, rest in rows if "(not kept here)" in rest}
+    assert files <= catalogue.keys() <= files | not_kept

@@ -110,3 +110,21 @@ def classify(server: ServerProcess, request: ic.ClassifyRequest) -> ic.ClassifyR
 def refusal(error: Any) -> tuple[grpc.StatusCode, str]:
     """Status code and message of a refused call."""
     return error.code(), error.details() or ""
+
+
+def states(server: ServerProcess, channel: grpc.Channel | None = None) -> dict[tuple[str, str], tuple[str, str]]:
+    """State and reason of each model's versions, as RepositoryIndex has them."""
+    with contextlib.nullcontext(channel) if channel is not None else server.channel() as used:
+        call = used.unary_unary(
+            "/inference.GRPCInferenceService/RepositoryIndex",
+            request_serializer=pb.RepositoryIndexRequest.SerializeToString,
+            response_deserializer=pb.RepositoryIndexResponse.FromString,
+        )
+        models = call(pb.RepositoryIndexRequest(), timeout=TIMEOUT_S).models
+    return {(model.name, model.version): (model.state, model.reason) for model in models}
+
+
+def change(server: ServerProcess, what: str, model: str) -> None:
+    """Has a model loaded (``Load``) or unloaded (``Unload``); raises grpc.RpcError."""
+    request = getattr(pb, f"RepositoryModel{what}Request")(model_name=model)
+    send_bytes(server, f"/inference.GRPCInferenceService/RepositoryModel{what}", request.SerializeToString())

@@ -5,13 +5,14 @@ Imports nothing heavy, so that help and refusals come at once.
 
 import argparse
 import difflib
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from training import foreign_arguments
+from training.command import Parser, add_options, rate
 from training.recipes import RECIPES
 
 PRECISIONS = ("fp32", "int8", "fp16")
@@ -22,9 +23,13 @@ EXAMPLES = """\
 examples:
   python -m training.export mnist-tiny cifar10-cnn          train, prove, and put both into models/
   python -m training.export cifar10-cnn --precision int8    and a quantised file beside it, models/cifar10-cnn-int8
-  python -m training.export --dataset folder --data-dir pictures --network cifar10-cnn --name my-model
-                                                            a network for your own classes, from pictures/CLASS/*.jpg
-                                                            (or pictures/train/CLASS and pictures/test/CLASS)
+  python -m training.export --dataset folder --data-dir images --network cifar10-cnn --name my-model
+                                                            a network for your own classes, from images/CLASS/*.jpg
+                                                            (or images/train/CLASS and images/test/CLASS)
+  python -m training.export --timm resnet18 --weights best.safetensors --labels birds.txt --name birds --test pictures
+                                                            a network of timm's, torchvision's or your own, proved
+  python -m training.export --dataset folder --data-dir images --start-from cifar10 --name my-model
+                                                            the same from the weights of a model, for few images
 """
 
 
@@ -33,8 +38,11 @@ class Own:
     """What `--dataset folder` asks for."""
 
     folder: Path
-    network: str
+    network: str | None
+    """None: that of the model it starts from."""
     name: str
+    start: str | None
+    """A model of the models folder whose weights it starts from."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,11 @@ class Arguments:
     """Recipes to export, each once."""
     own: Own | None
     """Pictures to train on instead; there are no names then."""
+    foreign: foreign_arguments.Foreign | None
+    """A network or file of others to export instead; there are no names then."""
     list: bool
+    renew: bool
+    """Whether files of an older format are written anew; nothing is trained then."""
     precision: tuple[str, ...]
     """What is asked for, each once."""
     epochs: int | None
@@ -66,35 +78,54 @@ def read(arguments: Sequence[str] | None) -> Arguments:
     parser = make_parser()
     given = vars(parser.parse_args(arguments))
     names = tuple(dict.fromkeys(RECIPES if given.pop("all") else given.pop("names")))
-    dataset, network, name = (given.pop(key) for key in ("dataset", "network", "name"))
-    own = None
-    if dataset == "folder":
-        own = _own(parser, names, given["data_dir"], network, name)
-    elif network is not None or name is not None:
-        parser.error("--network and --name are for pictures of your own: add --dataset folder --data-dir FOLDER")
-    elif not names and not given["list"]:
+    dataset, network, name, start = (given.pop(key) for key in ("dataset", "network", "name", "start_from"))
+    own, foreign = None, foreign_arguments.take(parser, given, name)
+    if foreign is not None:
+        _check_name(parser, foreign.name)
+        if names or dataset or network or start:
+            parser.error(f"--{foreign.door} exports one network: give it no NAME, --all, --dataset or --network")
+    elif dataset == "folder":
+        own = _own(parser, names, given["data_dir"], network, name, start)
+    elif network is not None or name is not None or start is not None:
+        parser.error(
+            "--network, --name, --start-from are for images of your own: add --dataset folder --data-dir FOLDER"
+        )
+    elif given["renew"] and names:
+        parser.error("--renew writes all files of an older format anew, and trains nothing: give it no NAME")
+    elif not names and not given["list"] and not given["renew"]:
         parser.error("name one or more networks, or --all; --list shows them")
     for name in names:
         if name not in RECIPES:
             _unknown(parser, name)
     given["precision"] = tuple(dict.fromkeys(given["precision"] or ["fp32"]))
-    return Arguments(names=names, own=own, **given)
+    return Arguments(names=names, own=own, foreign=foreign, **given)
 
 
 def _own(
-    parser: argparse.ArgumentParser, names: Sequence[str], folder: Path | None, network: str | None, name: str | None
+    parser: argparse.ArgumentParser,
+    names: Sequence[str],
+    folder: Path | None,
+    network: str | None,
+    name: str | None,
+    start: str | None,
 ) -> Own:
     """Refuse what does not go with `--dataset folder`."""
     if names:
         parser.error("--dataset folder trains one network: give it by --network, not as NAME or by --all")
     if folder is None:
-        parser.error("--dataset folder needs --data-dir FOLDER, which holds a folder of pictures for each class")
-    if network is None:
-        parser.error(f"--dataset folder needs --network, one of {', '.join(RECIPES)}")
-    if network not in RECIPES:
+        parser.error("--dataset folder needs --data-dir FOLDER, which holds a folder of images for each class")
+    if network is None and start is None:
+        parser.error(f"--dataset folder needs --network, one of {', '.join(RECIPES)}, or --start-from MODEL")
+    if network is not None and network not in RECIPES:
         _unknown(parser, network)
     if name is None:
         parser.error("--dataset folder needs --name, by which the model will be served")
+    _check_name(parser, name)
+    return Own(folder, network, name, start)
+
+
+def _check_name(parser: argparse.ArgumentParser, name: str) -> None:
+    """Refuse what names no model of one's own."""
     if not NAME.fullmatch(name):
         parser.error(
             f"--name {name!r} cannot name a model: up to 64 letters, digits, '.', '_' and '-' can, beginning with a "
@@ -104,7 +135,6 @@ def _own(
         parser.error(f"--name {name} is taken by a network of ours; choose another")
     if name.endswith(tuple(f"-{precision}" for precision in PRECISIONS)):
         parser.error(f"--name {name} ends as the name of a variant made by --precision does; choose another")
-    return Own(folder, network, name)
 
 
 def _unknown(parser: argparse.ArgumentParser, name: str) -> NoReturn:
@@ -114,7 +144,7 @@ def _unknown(parser: argparse.ArgumentParser, name: str) -> NoReturn:
 
 def make_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training.export",
         description="Train networks by their recipes, export each as one self-describing ONNX file, and prove that\n"
         "NumPy, PyTorch and ONNX Runtime agree about it before it is put in place. A training that was\n"
@@ -128,6 +158,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--all", action="store_true", help="export every network")
     parser.add_argument("--list", action="store_true", help="show the networks, and what is in place, and stop")
     parser.add_argument(
+        "--renew",
+        action="store_true",
+        help="write every file of an older format in --models-dir anew, without training: the same graph and figures, "
+        "with the hashes and logits that are proved today",
+    )
+    parser.add_argument(
         "--precision",
         type=precisions,
         action="extend",
@@ -140,11 +176,17 @@ def make_parser() -> argparse.ArgumentParser:
         "--no-report", dest="report", action="store_false", help="write no report beside the files that are made"
     )
 
-    own = parser.add_argument_group("pictures of your own")
-    own.add_argument("--dataset", choices=["folder"], help="train on --data-dir, a folder of pictures for each class")
+    own = parser.add_argument_group("images of your own")
+    own.add_argument("--dataset", choices=["folder"], help="train on --data-dir, a folder of images for each class")
     own.add_argument("--network", metavar="NAME", help="the network that is trained, by its own recipe")
+    own.add_argument(
+        "--start-from",
+        metavar="MODEL",
+        help="start from the weights of a model in --models-dir instead of random ones, by a recipe for few images",
+    )
     own.add_argument("--name", help="the name by which the model is served")
 
+    foreign_arguments.add(parser)
     recipe = parser.add_argument_group("changes to the recipe")
     recipe.add_argument("--epochs", type=positive, metavar="N", help="train N epochs instead of the recipe's number")
     recipe.add_argument("--seed", type=int, metavar="N", help="train from seed N instead of the recipe's")
@@ -157,25 +199,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     places = parser.add_argument_group("where")
-    places.add_argument(
-        "--data-dir",
-        type=Path,
-        metavar="DIR",
-        help="where the data sets, or the pictures, are (default: $CONVSERVE_DATA_DIR, else data)",
-    )
-    places.add_argument(
-        "--models-dir", type=Path, default=Path("models"), metavar="DIR", help="where files go (default: models)"
-    )
-    places.add_argument(
-        "--checkpoints-dir",
-        type=Path,
-        default=Path("checkpoints"),
-        metavar="DIR",
-        help="where unfinished and finished trainings are kept (default: checkpoints)",
-    )
-    places.add_argument(
-        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="what trains (default: auto, CUDA if present)"
-    )
+    add_options(places, "--data-dir", "--models-dir", "--checkpoints-dir", "--device")
     return parser
 
 
@@ -186,17 +210,6 @@ def positive(text: str) -> int:
             f"{text!r} is not a whole number from 1; a network is never exported untrained"
         )
     return int(text)
-
-
-def rate(text: str) -> float:
-    """Read a learning rate; argparse reports what is none."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
 
 
 def precisions(text: str) -> list[str]:

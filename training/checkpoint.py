@@ -34,12 +34,14 @@ class Checkpoint(TypedDict):
     """What a checkpoint file holds."""
 
     recipe: dict[str, object]
-    """`Recipe.numbers` of the training: who compares equal may go on from here."""
+    """`Recipe.to_dict` of the training: an equal one may go on from here."""
     history: list[Epoch]
     """One entry for each finished epoch."""
     network: dict[str, torch.Tensor]
-    average: dict[str, torch.Tensor] | None
+    ema: dict[str, torch.Tensor] | None
     """The moving average of the weights, where the recipe asks for one."""
+    best: dict[str, torch.Tensor] | None
+    """The weights of the epoch with the least validation loss, where the recipe stops early."""
     optimizer: dict[str, object]
     scheduler: dict[str, object]
     arithmetic: Literal["fp32", "bf16"]
@@ -85,8 +87,11 @@ def load(path: Path, recipe: Recipe) -> Checkpoint | None:
     try:
         checkpoint: Checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         found = checkpoint["recipe"]
+        checkpoint.setdefault("best", None)  # those of earlier versions never stop early
     except (RuntimeError, OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path} is not a checkpoint, or is damaged; {remedy}") from error
+    if checkpoint.keys() != Checkpoint.__annotations__.keys():
+        raise CheckpointError(f"{path} was written by another version of this program; {remedy}")
     if found.get("name") != recipe.name:
         raise CheckpointError(f"{path} is a checkpoint of {found.get('name')}, not of {recipe.name}; {remedy}")
     different = recipe.differences(found)

@@ -34,8 +34,9 @@ def multiplies_bfloat16(kind: str) -> bool:
     """
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # PyTorch's own question, before it gives bfloat16 to oneDNN.
-    return hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    # PyTorch's own question, before it gives bfloat16 to oneDNN; older versions have none.
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return supported is not None and bool(supported())
 
 
 def arithmetic_for(precision: Literal["fp32", "bf16"], device: torch.device) -> Literal["fp32", "bf16"]:
@@ -54,7 +55,7 @@ def describe(device: torch.device) -> str:
     return f"{name}, PyTorch {torch.__version__}"
 
 
-def keep_pages() -> None:
+def disable_malloc_trim() -> None:
     """Have glibc keep freed memory for the whole process, instead of giving every large block back to the kernel.
 
     By default each array above 32 MiB at most is mapped afresh, so its pages fault in anew at each step: 88,000 faults

@@ -1,4 +1,4 @@
-"""Answers to a whole set of images, by PyTorch in process and by ONNX Runtime from an exported file."""
+"""Outputs for a whole set of images, by PyTorch in process and by ONNX Runtime from an exported file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,20 +24,26 @@ class Outputs:
     """[N, classes]."""
 
     @property
-    def answers(self) -> NDArray[np.int64]:
+    def predictions(self) -> NDArray[np.int64]:
         """The class of the largest logit, for each image: [N]."""
-        answers: NDArray[np.int64] = self.logits.argmax(1)
-        return answers
+        predictions: NDArray[np.int64] = self.logits.argmax(1)
+        return predictions
+
+    def count_correct(self, labels: torch.Tensor) -> int:
+        """Count the images whose prediction is their label; labels are [N]."""
+        return int((self.predictions == labels.cpu().numpy()).sum())
 
 
 class OnnxFile:
-    """An exported file, opened with ONNX Runtime's CPU provider."""
+    """An exported file, opened with ONNX Runtime's CPU provider; unless optimized, each operator runs as it stands."""
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, *, optimized: bool = True, threads: int | None = None) -> None:
         options = onnxruntime.SessionOptions()
+        if not optimized:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         # PyTorch's number follows OMP_NUM_THREADS and containers' limits.
         options.intra_op_num_threads = threads or torch.get_num_threads()
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # nobody waits for microseconds here
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # microseconds do not matter here
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -60,8 +66,3 @@ def outputs_of_onnx(file: OnnxFile, images: torch.Tensor) -> Outputs:
     parts = [file.run(part.numpy()) for part in torch.split(images, BATCH)]
     logits, probabilities = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
     return Outputs(logits, probabilities)
-
-
-def count_correct(answers: NDArray[np.int64], labels: torch.Tensor) -> int:
-    """How many of the answers [N] are the labels [N]."""
-    return int((answers == labels.cpu().numpy()).sum())

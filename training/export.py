@@ -1,22 +1,72 @@
 """`python -m training.export`: train what has no finished checkpoint, export it, prove it, then put it in place.
 
-The command line is described in `arguments`, the steps for one network are in `pipeline`, and the checks in
-`publication`. Whatever fails, or is interrupted, leaves the models folder as it was.
+The command line is described in `arguments`, the steps for one network are in `pipeline`, and the checks in `publish`.
+`export_module` does the same for any PyTorch module, from Python.
+Whatever fails, or is interrupted, leaves the models folder as it was.
 """
 
-import sys
-from collections.abc import Sequence
+from __future__ import annotations
 
-from training import arguments, interrupt
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from training.export_module import export_module
+
+__all__ = ["export_module", "main"]
 
 
 def main(line: Sequence[str] | None = None) -> int:
     """Run ``python -m training.export``; gives the exit status: 0, 1 (a sentence says why), or 130 (interrupted)."""
-    chosen = arguments.read(line)
-    with interrupt.ends_at_once():  # PyTorch and ONNX Runtime take seconds to import
-        from training import pipeline
-    return pipeline.run(chosen)
+    with interrupt_ends_process():
+        from training import arguments
+
+        args = arguments.read(line)
+        from training import pipeline  # after help and refusals: PyTorch and ONNX Runtime take seconds to import
+    try:
+        return pipeline.run(args)
+    except KeyboardInterrupt:  # before or after the work, which answers it with a sentence of its own
+        os.write(2, b"error: interrupted; what was finished is kept\n")
+        return 130
+
+
+def __getattr__(name: str) -> Any:
+    """Import `export_module` when it is asked for: PyTorch takes seconds, and help is to come at once."""
+    if name != "export_module":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from training.export_module import export_module
+
+    return export_module
+
+
+@contextmanager
+def interrupt_ends_process() -> Iterator[None]:
+    """While the block runs, have Ctrl-C end the process with a sentence and exit status 130, on the spot.
+
+    KeyboardInterrupt would not do: C extensions that are being imported turn it into errors of their own. A process
+    that ignores the signal, as one in a shell's background may, goes on ignoring it.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    os.write(2, b"error: interrupted before anything was begun\n")
+    os._exit(130)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # there is nothing left to interrupt
+    sys.exit(status)

@@ -9,61 +9,92 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
+import torch
 from rich.console import Console
 
-from training import checkpoint, onnx_file, publication, report, tables
-from training.arguments import Arguments
+from training import checkpoint, fine_tune, foreign, onnx_file, publish, tables
+from training.arguments import Arguments, Own
+from training.command import exit_status, make_console
 from training.data import Dataset, default_data_dir, load
+from training.data.folder import load_folder
 from training.device import choose_device
-from training.errors import DataError, TrainingError
-from training.folder import load_folder
-from training.measurement import read_facts
-from training.networks import NETWORKS
+from training.errors import DataError
+from training.files import check_place
+from training.lock import hold, refuse_if_held
+from training.networks import NETWORKS, count_parameters
 from training.recipes import RECIPES, Recipe, teacher_of
+from training.renew import renew_all
+from training.report.measure import parse_metadata
+from training.report.wilson import interval
+from training.report.write import write
 from training.tables import Export, path_of
-from training.train import train
+from training.train import begin, train
 
 Variant = Literal["int8", "fp16"]
+# Bytes that a report, a table of epochs and all metadata stay below.
+SMALL_FILES = 8_000_000
+# Of an accuracy: from about 1,500 test images on it is narrower, wherever it lies.
+WIDE_INTERVAL = 0.05
 VARIANTS: tuple[Variant, ...] = ("int8", "fp16")
 
 
-def run(chosen: Arguments) -> int:
+def run(args: Arguments) -> int:
     """Do what a command line asks for; gives the exit status: 0, 1 (a sentence says why), or 130 (interrupted)."""
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 200  # a log has no edge to wrap at
+    console = make_console()
     exports: list[Export] = []
-    status = 0
-    try:
-        if chosen.list:
-            console.print(tables.of_networks(chosen.models_dir))
-        for recipe, read_data in jobs(chosen, console):
+
+    def work() -> None:
+        if args.list:
+            console.print(tables.of_networks(args.models_dir))
+        if args.renew:
+            renew_all(args.models_dir, args.data_dir or default_data_dir(), console)
+        if args.foreign is not None:
+            foreign.run(args.foreign, args, console)
+        for recipe, read_data in jobs(args, console):
             # One by one, because what was made before a failure is shown too.
-            for export in make(recipe, read_data, chosen, console):
+            for export in make(recipe, read_data, args, console):
                 exports.append(export)  # noqa: PERF402
-    except TrainingError as error:
-        status = fail(str(error))
-    except OSError as error:
-        status = fail(
-            f"{error.filename or 'a file'}: {error.strerror or error}; nothing was left half-written, so mend that "
-            f"(free some space, or name another folder) and run the same command, which goes on from here"
-        )
-    except KeyboardInterrupt:
-        fail("interrupted; epochs that were finished are kept, and the same command goes on from there")
-        status = 130
-    if exports:
-        console.print(tables.of_exports(exports))
-    return status
+
+    status = exit_status(work, "epochs that were finished are kept, and the same command goes on from there")
+
+    def show() -> None:
+        if exports:
+            console.print(tables.of_exports(exports))
+
+    shown = exit_status(show, "files that were made are kept")
+    return status or shown
 
 
-def jobs(chosen: Arguments, console: Console) -> Iterator[tuple[Recipe, Callable[[], Dataset]]]:
+def jobs(args: Arguments, console: Console) -> Iterator[tuple[Recipe, Callable[[], Dataset]]]:
     """Give each recipe that is asked for, with a function that reads its data; an up-to-date file needs none."""
-    if chosen.own is not None:
-        data = load_folder(chosen.own.folder, NETWORKS[chosen.own.network].shape, console)
-        yield customise(recipe_for(data, chosen.own.network, chosen.own.name), chosen), lambda: data
-    for name in chosen.names:
-        recipe = customise(RECIPES[name], chosen)
-        yield recipe, functools.cache(functools.partial(load, recipe.dataset, chosen.data_dir or default_data_dir()))
+    if args.own is not None:
+        yield own_job(args.own, args, console)
+    for name in args.names:
+        recipe = customise(RECIPES[name], args)
+        yield recipe, functools.cache(functools.partial(load, recipe.dataset, args.data_dir or default_data_dir()))
+
+
+def own_job(own: Own, args: Arguments, console: Console) -> tuple[Recipe, Callable[[], Dataset]]:
+    """Give the recipe for images of one's own, which are read here; and where it starts from weights, begin it."""
+    refuse_if_held(lock_of(args.models_dir, own.name), own.name)  # before the images are read
+    if own.start is None:
+        network = own.network or ""
+        data = load_folder(own.folder, NETWORKS[network].shape, console)
+        return customise(recipe_for(data, network, own.name), args), lambda: data
+    start = fine_tune.read_start(path_of(args.models_dir, own.start), own.start, own.network)
+    data = load_folder(own.folder, NETWORKS[start.network].shape, console, validation_from=1)
+    if not len(data.validation_images):
+        raise DataError(
+            f"{own.folder} has {len(data.train_images)} images to train with, too few to hold some out of them, and "
+            f"--start-from stops by those; add some, or train by --network"
+        )
+    recipe = customise(start.fit(recipe_for(data, start.network, own.name)), args)
+
+    def begin_and_read() -> Dataset:
+        begin(recipe, data, start, checkpoint.path_of(args.checkpoints_dir, recipe))
+        return data
+
+    return recipe, begin_and_read
 
 
 def recipe_for(data: Dataset, network: str, name: str) -> Recipe:
@@ -78,90 +109,117 @@ def recipe_for(data: Dataset, network: str, name: str) -> Recipe:
         teacher="",  # it knows other classes
         taught_by="",
         views=0,
-        teaching=0.0,
-        teaching_temperature=0.0,
-        average=min(recipe.average, round(1 - 1 / steps, 4)),  # over the last epoch at most, however short it is
+        distillation_weight=0.0,
+        distillation_temperature=0.0,
+        ema_decay=min(recipe.ema_decay, round(1 - 1 / steps, 4)),  # over the last epoch at most, however short it is
+        hold_out_test_set=True,  # what is seen every epoch is chosen by in the end
         digest=data.digest(),
     )
 
 
-def customise(recipe: Recipe, chosen: Arguments) -> Recipe:
+def customise(recipe: Recipe, args: Arguments) -> Recipe:
     """Give the recipe with the numbers that were asked for."""
     return dataclasses.replace(
-        recipe if chosen.epochs is None else recipe.lasting(chosen.epochs),
-        seed=recipe.seed if chosen.seed is None else chosen.seed,
-        learning_rate=recipe.learning_rate if chosen.learning_rate is None else chosen.learning_rate,
-        flip=recipe.flip and chosen.flip,
+        recipe if args.epochs is None else recipe.with_epochs(args.epochs),
+        seed=recipe.seed if args.seed is None else args.seed,
+        learning_rate=recipe.learning_rate if args.learning_rate is None else args.learning_rate,
+        flip=recipe.flip and args.flip,
     )
 
 
-def make(recipe: Recipe, read_data: Callable[[], Dataset], chosen: Arguments, console: Console) -> Iterator[Export]:
+def make(recipe: Recipe, read_data: Callable[[], Dataset], args: Arguments, console: Console) -> Iterator[Export]:
     """Bring one network's files into being, unless they are there: fp32, then the variants, which are made from it."""
-    fp32 = make_fp32(recipe, read_data, chosen, console)
+    fp32 = make_fp32(recipe, read_data, args, console)
     yield fp32
-    wanted = [precision for precision in VARIANTS if precision in chosen.precision]
-    if json.loads(fp32.facts["recipe"]).get("digest") != recipe.digest:
+    wanted = [precision for precision in VARIANTS if precision in args.precision]
+    if json.loads(fp32.metadata["recipe"]).get("digest") != recipe.digest:
         if wanted:
             raise DataError(
-                f"{fp32.path} was made from other pictures than these, so it cannot be compared with its variants; "
+                f"{fp32.path} was made from other images than these, so it cannot be compared with its variants; "
                 f"--force makes it anew"
             )
         return
-    write_report(fp32, read_data, chosen, console)
+    write_report(fp32, read_data, args, console)
     for precision in VARIANTS:
-        path = path_of(chosen.models_dir, f"{recipe.name}-{precision}")
+        path = path_of(args.models_dir, f"{recipe.name}-{precision}")
         if precision in wanted:
-            variant = make_variant(precision, fp32, path, read_data, chosen, console)
+            variant = make_variant(precision, fp32, path, read_data, args, console)
             yield variant
-            write_report(variant, read_data, chosen, console)
-        elif path.exists() and not is_made_from(onnx_file.read_metadata(path), fp32.facts):
+            write_report(variant, read_data, args, console)
+        elif path.exists() and not is_made_from(onnx_file.read_metadata(path), fp32.metadata):
             console.print(
                 f"{path} was made from an earlier {recipe.name}; --precision {precision} makes it anew", soft_wrap=True
             )
 
 
-def make_fp32(recipe: Recipe, read_data: Callable[[], Dataset], chosen: Arguments, console: Console) -> Export:
+def make_fp32(recipe: Recipe, read_data: Callable[[], Dataset], args: Arguments, console: Console) -> Export:
     """Train and publish, unless a file is in place."""
-    path = path_of(chosen.models_dir, recipe.name)
-    if path.exists() and not chosen.force:
-        facts = onnx_file.read_metadata(path)
-        different = sorted(recipe.differences(json.loads(facts["recipe"])))
+    path = path_of(args.models_dir, recipe.name)
+    if path.exists() and not args.force:
+        metadata = onnx_file.read_metadata(path)
+        different = sorted(recipe.differences(json.loads(metadata["recipe"])))
         if not different:
-            return Export(path, facts, None, "up to date")
-        what = ", ".join("pictures" if key == "digest" else key for key in different)
+            return Export(path, metadata, None, "up to date")
+        what = ", ".join("images" if key == "digest" else key for key in different)
         console.print(
             f"{recipe.name}: kept, though made by another recipe ({what}); --force replaces it", soft_wrap=True
         )
-        return Export(path, facts, None, "kept")
+        return Export(path, metadata, None, "kept")
     started = time.perf_counter()
-    device = choose_device(chosen.device)
-    data = read_data()
-    path_of_checkpoint = checkpoint.path_of(chosen.checkpoints_dir, recipe)
-    teacher = teacher_of(recipe, chosen.models_dir, chosen.epochs)
-    training = train(recipe, data, device, path_of_checkpoint, console, teacher)
-    console.print(f"{recipe.name}: exporting and comparing", soft_wrap=True)
-    facts, differences = publication.publish(recipe, training, data, path)
-    return Export(path, facts, differences, f"{time.perf_counter() - started:.0f} s")
+    device = choose_device(args.device)
+    check_places(recipe, path.parent, args.checkpoints_dir)
+    with hold(lock_of(args.models_dir, recipe.name), recipe.name):
+        data = read_data()
+        path_of_checkpoint = checkpoint.path_of(args.checkpoints_dir, recipe)
+        teacher = teacher_of(recipe, args.models_dir, args.epochs)
+        training = train(recipe, data, device, path_of_checkpoint, console, teacher)
+        console.print(f"{recipe.name}: exporting and comparing", soft_wrap=True)
+        metadata, differences = publish.publish(recipe, training, data, path)
+    if recipe.dataset == "folder":
+        tell_interval(metadata, console)
+    return Export(path, metadata, differences, f"{time.perf_counter() - started:.0f} s")
+
+
+def tell_interval(metadata: dict[str, str], console: Console) -> None:
+    """Say how much the accuracy over a folder's test images tells."""
+    correct, images = int(metadata["test_correct"]), int(metadata["test_images"])
+    low, high = interval(correct, images)
+    line = f"{metadata['name']}: {correct} of {images} test images are right: {correct / images:.1%}, and with 95 % "
+    line += f"certainty {low:.1%} to {high:.1%} of all such images"
+    if high - low > WIDE_INTERVAL:
+        line += "; that is little to go by, and more test images narrow it"
+    console.print(line, soft_wrap=True)
+
+
+def lock_of(models_dir: Path, name: str) -> Path:
+    """Name the file that a process locks while it makes a model; hidden, so that no server takes it for one."""
+    return models_dir / f".{name}.lock"
+
+
+def check_places(recipe: Recipe, folder: Path, checkpoints_dir: Path) -> None:
+    """Raise PlaceError where what a training leaves cannot be put, before it begins."""
+    with torch.device("meta"):
+        weights = 4 * count_parameters(NETWORKS[recipe.network].build())
+    # The weights, their average and two numbers of the optimizer for each, beside the checkpoint of the epoch before.
+    check_place(checkpoints_dir, 8 * weights + SMALL_FILES, "--checkpoints-dir")
+    check_place(folder, weights + SMALL_FILES, "--models-dir")
 
 
 def make_variant(
-    precision: Variant,
-    fp32: Export,
-    path: Path,
-    read_data: Callable[[], Dataset],
-    chosen: Arguments,
-    console: Console,
+    precision: Variant, fp32: Export, path: Path, read_data: Callable[[], Dataset], args: Arguments, console: Console
 ) -> Export:
     """Make a variant of the fp32 file in place, unless there is one that was made from it."""
-    if path.exists() and not chosen.force:
-        facts = onnx_file.read_metadata(path)
-        if is_made_from(facts, fp32.facts):
-            return Export(path, facts, None, "up to date")
+    if path.exists() and not args.force:
+        metadata = onnx_file.read_metadata(path)
+        if is_made_from(metadata, fp32.metadata):
+            return Export(path, metadata, None, "up to date")
     started = time.perf_counter()
-    data = read_data()
-    console.print(f"{fp32.name}: making and comparing {precision}", soft_wrap=True)
-    facts = publication.publish_variant(precision, data, fp32.path, path)
-    return Export(path, facts, None, f"{time.perf_counter() - started:.0f} s")
+    name = f"{fp32.name}-{precision}"
+    with hold(lock_of(args.models_dir, name), name):
+        data = read_data()
+        console.print(f"{fp32.name}: making and comparing {precision}", soft_wrap=True)
+        metadata = publish.publish_variant(precision, data, fp32.path, path)
+    return Export(path, metadata, None, f"{time.perf_counter() - started:.0f} s")
 
 
 def is_made_from(variant: dict[str, str], fp32: dict[str, str]) -> bool:
@@ -169,22 +227,16 @@ def is_made_from(variant: dict[str, str], fp32: dict[str, str]) -> bool:
     return all(variant.get(key) == fp32.get(key) for key in ("recipe", "history"))
 
 
-def write_report(export: Export, read_data: Callable[[], Dataset], chosen: Arguments, console: Console) -> None:
+def write_report(export: Export, read_data: Callable[[], Dataset], args: Arguments, console: Console) -> None:
     """Write a file's report, unless it is not wanted, or there is one of this very file."""
-    if not chosen.report:
+    if not args.report:
         return
     try:
-        told = json.loads(export.path.with_name("report.json").read_text(encoding="utf-8"))
-        if told["facts"] == read_facts(export.path):
+        report = json.loads(export.path.with_name("report.json").read_text(encoding="utf-8"))
+        if report["facts"] == parse_metadata(export.path):
             return
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none, or not one of ours
     data = read_data()
     console.print(f"{export.name}: measuring for its report", soft_wrap=True)
-    report.write(export.path, data)
-
-
-def fail(sentence: str) -> int:
-    """Report an error on stderr; gives the exit status."""
-    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"error: {sentence}")
-    return 1
+    write(export.path, data)

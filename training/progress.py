@@ -18,13 +18,13 @@ class TrainingProgress:
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[metrics]}"),
             TimeRemainingColumn(),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task(name, total=epochs, figures="")
+        self._task = self._bar.add_task(name, total=epochs, metrics="")
 
     def __enter__(self) -> "TrainingProgress":
         self._bar.start()
@@ -36,12 +36,12 @@ class TrainingProgress:
         self._bar.stop()
 
     def advance(self, epoch: int, done: float, loss: float, accuracy: float, images_per_s: float) -> None:
-        """Show the figures of `epoch` (from 0), of which this share is done."""
+        """Show the metrics of `epoch` (from 0), of which this share is done."""
         self._bar.update(
             self._task,
             completed=epoch + done,
             description=f"{self._name} {epoch + 1}/{self._epochs}",
-            figures=f"loss {loss:.4f}  accuracy {accuracy:.2%}  {images_per_s:,.0f} images/s",
+            metrics=f"loss {loss:.4f}  accuracy {accuracy:.2%}  {images_per_s:,.0f} images/s",
         )
 
     def end_epoch(self, epoch: int, done: Epoch, images: int) -> None:
@@ -52,4 +52,9 @@ class TrainingProgress:
             if accuracy is not None:
                 line += f", {part} {accuracy:.2%}"
         line += f"  {images / done['seconds']:,.0f} images/s"
+        self._console.print(line, highlight=False, soft_wrap=True)
+
+    def end_early(self, best: int, epochs: int) -> None:
+        """Print which epoch (from 0) of so many gave the weights, where the one of least validation loss does."""
+        line = f"{self._name}: {epochs} epochs; the weights are of epoch {best + 1}, whose validation loss is the least"
         self._console.print(line, highlight=False, soft_wrap=True)

@@ -7,7 +7,7 @@ networks and their preprocessing in its own words, so that three-way agreement (
 Images and feature maps are [batch, channels, height, width] throughout.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Layers = tuple[tuple[Any, ...], ...]
 
 
 def conv2d(images: Array, kernels: Array, bias: Array | None = None, *, padding: int = 0, stride: int = 1) -> Array:
@@ -68,132 +69,81 @@ def softmax(logits: Array) -> Array:
     return probabilities
 
 
-def cross_entropy(logits: Array, labels: NDArray[np.int64]) -> float:
-    """Mean over the rows of −log(probability of the label)."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    logarithms = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return float(-logarithms[np.arange(len(labels)), labels].mean())
-
-
-def cross_entropy_gradient(logits: Array, labels: NDArray[np.int64]) -> Array:
-    """Gradient of `cross_entropy` at the logits: (probabilities − one-hot) / N (document 003)."""
-    one_hot = np.eye(logits.shape[1])[labels]
-    return (softmax(logits) - one_hot) / len(labels)
-
-
 @dataclass(frozen=True)
 class Description:
     """A network in the reference's own words.
 
-    `layers` are tuples: ("conv", name of its weights, padding) and behind that the stride where it is not 1,
-    ("norm", name), ("relu",), ("max pool", size), ("average pool", size), ("global max pool",), ("flatten",),
-    ("linear", name), ("residual", layers): what the layers give is added to what they are given.
+    `layers` are tuples: ("conv", name of its weights, padding, and stride if it is not 1), ("norm", name), ("relu",),
+    ("max pool", size), ("average pool", size), ("global max pool",), ("flatten",), ("linear", name), ("residual",
+    layers): what the layers give is added to what they are given.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    layers: tuple[tuple[Any, ...], ...]
+    layers: Layers
 
 
 RELU = ("relu",)
 FLATTEN = ("flatten",)
 HALVE = ("max pool", 2)
+HALF = ((0.5,) * 3, (0.5,) * 3)
+MNIST = ((0.1307,), (0.3081,))
+CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 
 
-def _norm_block(number: int, padding: int, stride: int = 1) -> tuple[tuple[Any, ...], ...]:
-    return (("conv", f"conv{number}", padding, stride), ("norm", f"norm{number}"), RELU)
+def _convs(*numbers: int, padding: int = 1) -> Layers:
+    return sum(((("conv", f"conv{number}", padding), RELU) for number in numbers), ())
 
 
-def _widening(number: int, blocks: int) -> tuple[tuple[Any, ...], ...]:
+def _norm_convs(*numbers: int, padding: int = 1) -> Layers:
+    return sum(((("conv", f"conv{n}", padding), ("norm", f"norm{n}"), RELU) for n in numbers), ())
+
+
+def _widening(number: int, blocks: int) -> Layers:
     """Describe a stage of cifar10: a convolution, pooled before its norm, and residual blocks."""
     residual = (_residual_block(f"block{number}_{block}.") for block in range(1, blocks + 1))
     return (("conv", f"conv{number}", 1), HALVE, ("norm", f"norm{number}"), RELU, *sum(residual, ()))
 
 
-def _residual_block(name: str) -> tuple[tuple[Any, ...], ...]:
+def _residual_block(name: str) -> Layers:
     first = (("conv", f"{name}conv1", 1), ("norm", f"{name}norm1"), RELU)
     return (("residual", (*first, ("conv", f"{name}conv2", 1), ("norm", f"{name}norm2"))), RELU)
 
 
+_LINEAR = ("linear", "linear")
+_TWO_LINEAR = (FLATTEN, ("linear", "linear1"), RELU, ("linear", "linear2"))
+_THREE_LINEAR = (*_TWO_LINEAR, RELU, ("linear", "linear3"))
+_NORM_LINEAR = (("linear", "linear1"), ("norm", "norm_linear1"), RELU, ("linear", "linear2"), ("norm", "norm_linear2"))
 # cifar10 and its teacher differ in nothing but how wide their maps are, which the weights tell.
-_RESIDUAL = Description(
-    (0.4914, 0.4822, 0.4465),
-    (0.2470, 0.2435, 0.2616),
-    (
-        *(*_norm_block(1, 1), *_widening(2, 1), *_widening(3, 2), *_widening(4, 2)),
-        *(("global max pool",), ("linear", "linear")),
-    ),
-)
+_RESIDUAL = (*_norm_convs(1), *_widening(2, 1), *_widening(3, 2), *_widening(4, 2), ("global max pool",), _LINEAR)
+# So do mnist-deep and mnist up to their sixth convolution.
+_DEEP = (*_norm_convs(1, 2, 3), HALVE, *_norm_convs(4, 5, 6), HALVE)
+_AVERAGE = (("average pool", 5), FLATTEN, _LINEAR)
 
 DESCRIPTIONS = {
-    "mnist-tiny": Description((0,), (1,), (("conv", "conv", 0), RELU, HALVE, FLATTEN, ("linear", "linear"))),
-    "mnist-deep": Description(
-        (0.1307,),
-        (0.3081,),
-        (
-            *(*_norm_block(1, 1), *_norm_block(2, 1), *_norm_block(3, 1), HALVE),
-            *(*_norm_block(4, 1), *_norm_block(5, 1), *_norm_block(6, 1), HALVE),
-            *(*_norm_block(7, 0), *_norm_block(8, 0), *_norm_block(9, 0)),
-            *(("average pool", 5), FLATTEN, ("linear", "linear")),
-        ),
-    ),
-    "mnist": Description(
-        (0.1307,),
-        (0.3081,),
-        (
-            *(*_norm_block(1, 1), *_norm_block(2, 1), *_norm_block(3, 1), HALVE),
-            *(*_norm_block(4, 1), *_norm_block(5, 1), *_norm_block(6, 1), HALVE),
-            *(*_norm_block(7, 1), *_norm_block(8, 0)),
-            *(("average pool", 5), FLATTEN, ("linear", "linear")),
-        ),
-    ),
+    "mnist-tiny": Description((0,), (1,), (("conv", "conv", 0), RELU, HALVE, FLATTEN, _LINEAR)),
+    "mnist-deep": Description(*MNIST, (*_DEEP, *_norm_convs(7, 8, 9, padding=0), *_AVERAGE)),
+    "mnist": Description(*MNIST, (*_DEEP, *_norm_convs(7), *_norm_convs(8, padding=0), *_AVERAGE)),
     "mnist-small": Description(
-        (0.1307,),
-        (0.3081,),
+        *MNIST,
         (
-            *(*_norm_block(1, 2, 2), *_norm_block(2, 1, 2), *_norm_block(3, 1), *_norm_block(4, 0)),
-            *(("average pool", 5), FLATTEN, ("linear", "linear")),
+            *(("conv", "conv1", 2, 2), ("norm", "norm1"), RELU, ("conv", "conv2", 1, 2), ("norm", "norm2"), RELU),
+            *(*_norm_convs(3), *_norm_convs(4, padding=0), *_AVERAGE),
         ),
     ),
-    "cifar10": _RESIDUAL,
-    "cifar10-wide": _RESIDUAL,
-    "cifar10-tiny": Description(
-        (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (("conv", "conv", 1), RELU, HALVE, FLATTEN, ("linear", "linear"))
-    ),
-    "cifar10-lenet": Description(
-        (0.5, 0.5, 0.5),
-        (0.5, 0.5, 0.5),
-        (
-            *(("conv", "conv1", 0), RELU, HALVE, ("conv", "conv2", 0), RELU, HALVE, FLATTEN),
-            *(("linear", "linear1"), RELU, ("linear", "linear2"), RELU, ("linear", "linear3")),
-        ),
-    ),
-    "cifar10-cnn": Description(
-        (0.4914, 0.4822, 0.4465),
-        (0.2470, 0.2435, 0.2616),
-        (
-            *(("conv", "conv1", 1), RELU, HALVE, ("conv", "conv2", 1), RELU, HALVE, ("conv", "conv3", 1), RELU, HALVE),
-            *(FLATTEN, ("linear", "linear1"), RELU, ("linear", "linear2")),
-        ),
-    ),
+    "cifar10": Description(*CIFAR10, _RESIDUAL),
+    "cifar10-wide": Description(*CIFAR10, _RESIDUAL),
+    "cifar10-tiny": Description(*HALF, (("conv", "conv", 1), RELU, HALVE, FLATTEN, _LINEAR)),
+    "cifar10-lenet": Description(*HALF, (*_convs(1, padding=0), HALVE, *_convs(2, padding=0), HALVE, *_THREE_LINEAR)),
+    "cifar10-cnn": Description(*CIFAR10, (*_convs(1), HALVE, *_convs(2), HALVE, *_convs(3), HALVE, *_TWO_LINEAR)),
     "cifar10-vgg": Description(
-        (0.5, 0.5, 0.5),
-        (0.5, 0.5, 0.5),
-        (
-            *(("conv", "conv1", 1), RELU, ("conv", "conv2", 1), RELU, HALVE),
-            *(("conv", "conv3", 1), RELU, ("conv", "conv4", 1), RELU, HALVE),
-            *(("conv", "conv5", 1), RELU, ("conv", "conv6", 1), RELU, ("conv", "conv7", 1), RELU, HALVE),
-            *(FLATTEN, ("linear", "linear1"), RELU, ("linear", "linear2"), RELU, ("linear", "linear3")),
-        ),
+        *HALF, (*_convs(1, 2), HALVE, *_convs(3, 4), HALVE, *_convs(5, 6, 7), HALVE, *_THREE_LINEAR)
     ),
     "cifar10-vgg-bn": Description(
-        (0.4914, 0.4822, 0.4465),
-        (0.2470, 0.2435, 0.2616),
+        *CIFAR10,
         (
-            *(*_norm_block(1, 1), *_norm_block(2, 1), HALVE, *_norm_block(3, 1), *_norm_block(4, 1), HALVE),
-            *(*_norm_block(5, 1), *_norm_block(6, 1), *_norm_block(7, 1), HALVE, FLATTEN),
-            *(("linear", "linear1"), ("norm", "norm_linear1"), RELU),
-            *(("linear", "linear2"), ("norm", "norm_linear2"), RELU, ("linear", "linear3")),
+            *(*_norm_convs(1, 2), HALVE, *_norm_convs(3, 4), HALVE, *_norm_convs(5, 6, 7), HALVE, FLATTEN),
+            *(*_NORM_LINEAR, RELU, ("linear", "linear3")),
         ),
     ),
 }
@@ -210,36 +160,47 @@ def forward(network: str | Description, weights: Mapping[str, NDArray[Any]], ima
     return _run(description.layers, weights, values)
 
 
-def _run(layers: tuple[tuple[Any, ...], ...], weights: Mapping[str, NDArray[Any]], values: Array) -> Array:
+def _run(layers: Layers, weights: Mapping[str, NDArray[Any]], values: Array) -> Array:
     for kind, *details in layers:
-        if kind in ("conv", "linear", "norm"):
-            name = details[0]
-            weight = weights[f"{name}.weight"].astype(np.float64)
-            bias = weights[f"{name}.bias"].astype(np.float64) if f"{name}.bias" in weights else np.zeros(len(weight))
-        match kind:
-            case "conv":
-                _, padding, *stride = details
-                values = conv2d(values, weight, bias, padding=padding, stride=stride[0] if stride else 1)
-            case "norm":
-                mean, variance = (weights[f"{name}.running_{part}"].astype(np.float64) for part in ("mean", "var"))
-                values = batch_norm(values, mean, variance, weight, bias)
-            case "linear":
-                values = linear(values, weight, bias)
-            case "relu":
-                values = relu(values)
-            case "max pool":
-                values = max_pool(values, details[0])
-            case "average pool":
-                values = average_pool(values, details[0])
-            case "global max pool":
-                values = values.max(axis=(2, 3))
-            case "residual":
-                values = values + _run(details[0], weights, values)
-            case "flatten":
-                values = values.reshape(len(values), -1)
-            case _:
-                raise ValueError(f"the reference knows no layer of kind {kind!r}")
+        if kind == "residual":
+            values = values + _run(details[0], weights, values)
+        elif kind in WEIGHTED:
+            values = WEIGHTED[kind](values, _Weights(weights, details[0]), *details[1:])
+        elif kind in PLAIN:
+            values = PLAIN[kind](values, *details)
+        else:
+            raise ValueError(f"the reference knows no layer of kind {kind!r}")
     return values
+
+
+class _Weights:
+    """The arrays of one layer, in float64."""
+
+    def __init__(self, weights: Mapping[str, NDArray[Any]], layer: str) -> None:
+        self._weights, self._layer = weights, layer
+        self.weight = self["weight"]
+        self.bias = self["bias"] if f"{layer}.bias" in weights else np.zeros(len(self.weight))
+
+    def __getitem__(self, name: str) -> Array:
+        return self._weights[f"{self._layer}.{name}"].astype(np.float64)
+
+
+WEIGHTED: dict[str, Callable[..., Array]] = {
+    "conv": lambda values, layer, padding, stride=1: conv2d(
+        values, layer.weight, layer.bias, padding=padding, stride=stride
+    ),
+    "norm": lambda values, layer: batch_norm(
+        values, layer["running_mean"], layer["running_var"], layer.weight, layer.bias
+    ),
+    "linear": lambda values, layer: linear(values, layer.weight, layer.bias),
+}
+PLAIN: dict[str, Callable[..., Array]] = {
+    "relu": relu,
+    "max pool": max_pool,
+    "average pool": average_pool,
+    "global max pool": lambda values: values.max(axis=(2, 3)),
+    "flatten": lambda values: values.reshape(len(values), -1),
+}
 
 
 def _blocks(images: Array, size: int) -> Array:

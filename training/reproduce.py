@@ -1,29 +1,31 @@
 """`python -m training.reproduce`: train the documents' recipes by several seeds, and set the results beside theirs.
 
-Writes reproduction.json, REPRODUCTION.md and overfitting.png into the models folder. Runs that have a finished
+Writes reproduction.json, REPRODUCTION.md and figures into the models folder. Runs that have a finished
 checkpoint are only measured, and results of networks that are not named stay as they are.
 """
 
 import argparse
-import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from training import checkpoint
 from training.arguments import positive
-from training.comparison import FIRST_BATCHES, Run, accuracy, draw_overfitting, render
+from training.command import Parser, add_options, exit_status
 from training.data import Dataset, default_data_dir, load
 from training.device import choose_device
-from training.errors import ModelFileError, TrainingError
-from training.evaluate import count_correct, outputs_of_torch
+from training.errors import ModelFileError
+from training.evaluate import outputs_of_torch
 from training.files import replacing
 from training.networks import Classifier, Preprocess
-from training.published import PUBLISHED
 from training.recipes import RECIPES, Recipe, teacher_of
+from training.report.comparison import FIRST_BATCHES, Run, accuracy, draw, render
+from training.report.published import PUBLISHED
 from training.train import Training, train
 
 # The small ones by three seeds, as the spread of one run is not known otherwise. The two large ones take over half an
@@ -38,7 +40,7 @@ SEEDS = {
     "cifar10": (0, 1),
 }
 COMPARED = RECIPES | {
-    "cifar10-lenet-bf16": dataclasses.replace(
+    "cifar10-lenet-bf16": replace(
         RECIPES["cifar10-lenet"], name="cifar10-lenet-bf16", precision="bf16", channels_last=True
     )
 }
@@ -54,98 +56,97 @@ def measure(recipe: Recipe, training: Training, data: Dataset) -> Run:
         "test": (data.test_images, data.test_labels),
     }
     counts = {
-        part: {"correct": count_correct(outputs_of_torch(classifier, images).answers, labels), "images": len(images)}
+        part: {"correct": outputs_of_torch(classifier, images).count_correct(labels), "images": len(images)}
         for part, (images, labels) in parts.items()
         if len(images)
     }
     return {"seed": recipe.seed, "epochs": training.rounded_history(), "counts": counts}
 
 
-def first_loss(recipe: Recipe, data: Dataset, chosen: argparse.Namespace, console: Console) -> float:
+def first_loss(recipe: Recipe, data: Dataset, args: argparse.Namespace, console: Console) -> float:
     """Give the mean loss of a training's first 2,000 batches: of an epoch over that many batches' images."""
     part = slice(0, FIRST_BATCHES * recipe.batch)
-    few = dataclasses.replace(data, train_images=data.train_images[part], train_labels=data.train_labels[part])
-    short = dataclasses.replace(recipe, epochs=1)
-    path = chosen.checkpoints_dir / f"{recipe.name}-seed{recipe.seed}-first.pt"
-    return train(short, few, choose_device(chosen.device), path, console).history[0]["loss"]
+    few = replace(data, train_images=data.train_images[part], train_labels=data.train_labels[part])
+    short = replace(recipe, epochs=1)
+    path = args.checkpoints_dir / f"{recipe.name}-seed{recipe.seed}-first.pt"
+    return train(short, few, choose_device(args.device), path, console).history[0]["loss"]
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(line: list[str] | None = None) -> int:
     """Run ``python -m training.reproduce``; gives the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training.reproduce",
-        description="Train the documents' recipes by several seeds, and write a page that sets their figures beside "
+        description="Train the documents' recipes by several seeds, and write a page that sets their numbers beside "
         "ours. What has a finished checkpoint is only measured; what was interrupted goes on.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SEEDS)} (default: all)")
-    parser.add_argument("--data-dir", type=Path, default=default_data_dir(), metavar="DIR", help="the data sets")
-    parser.add_argument("--models-dir", type=Path, default=Path("models"), metavar="DIR", help="default: models")
-    parser.add_argument(
-        "--checkpoints-dir", type=Path, default=Path("checkpoints"), metavar="DIR", help="default: checkpoints"
-    )
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="what trains")
+    add_options(parser, "--data-dir", "--models-dir", "--checkpoints-dir", "--device")
     parser.add_argument(
         "--epochs",
         type=positive,
         metavar="N",
         help="train N epochs instead of the document's number, for a trial that replaces no result",
     )
-    chosen = parser.parse_args(arguments)
-    for name in chosen.names:
+    parser.add_argument("--redraw", action="store_true", help="only write page and figures again from stored results")
+    args = parser.parse_args(line)
+    for name in args.names:
         if name not in SEEDS:
             parser.error(f"{name!r} is none of {', '.join(SEEDS)}")
     console = Console(highlight=False, soft_wrap=True)
-    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    try:
-        run_all(chosen.names or list(SEEDS), chosen, console)
-    except (TrainingError, OSError) as error:
-        errors.print(f"error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        errors.print("error: interrupted; the same command goes on from the last finished epoch")
-        return 130
-    return 0
+    names = [] if args.redraw else args.names or list(SEEDS)
+    work = functools.partial(run_all, names, args, console)
+    return exit_status(work, "the same command goes on from the last finished epoch")
 
 
-def run_all(names: Sequence[str], chosen: argparse.Namespace, console: Console) -> None:
+def run_all(names: Sequence[str], args: argparse.Namespace, console: Console) -> None:
     """Train and measure each named network by each of its seeds, writing the page after every network."""
-    file = chosen.models_dir / "reproduction.json"
+    results = _read(args.models_dir / "reproduction.json")
+    for name in names:
+        recipe = COMPARED[name].with_epochs(args.epochs or COMPARED[name].epochs)
+        found = {len(run["epochs"]) for run in results.get(name, ())}
+        if args.epochs and found - {recipe.epochs}:
+            raise ModelFileError(
+                f"{args.models_dir / 'reproduction.json'} has results of {name} over {max(found)} epochs, which those "
+                f"over {recipe.epochs} would replace; name another --models-dir for a trial"
+            )
+        data = load(recipe.dataset, args.data_dir or default_data_dir())
+        results[name] = [run_seed(replace(recipe, seed=seed), data, args, console) for seed in SEEDS[name]]
+        _write(results, args.models_dir)
+    if not names:
+        _write(results, args.models_dir)
+
+
+def run_seed(recipe: Recipe, data: Dataset, args: argparse.Namespace, console: Console) -> Run:
+    """Train by one seed, or go on where that was interrupted, and measure."""
+    path = checkpoint.path_of(args.checkpoints_dir, recipe)
+    teacher = teacher_of(recipe, args.models_dir, args.epochs)
+    training = train(recipe, data, choose_device(args.device), path, console, teacher)
+    run = measure(recipe, training, data)
+    if recipe.name in PUBLISHED and PUBLISHED[recipe.name].first_loss is not None:
+        run["first_loss"] = round(first_loss(recipe, data, args, console), 4)
+    console.print(f"{recipe.name}, seed {recipe.seed}: test accuracy {accuracy(run, 'test'):.2f} %")
+    return run
+
+
+def _read(path: Path) -> dict[str, list[Run]]:
     try:
-        results: dict[str, list[Run]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        results: dict[str, list[Run]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError as error:
         raise ModelFileError(
-            f"{file} is not JSON ({error}); remove it, and run this again for every network"
+            f"{path} is not JSON ({error}); remove it, and run this again for every network"
         ) from error
-    for name in names:
-        asked = COMPARED[name].lasting(chosen.epochs or COMPARED[name].epochs)
-        found = {len(run["epochs"]) for run in results.get(name, ())}
-        if chosen.epochs and found - {asked.epochs}:
-            raise ModelFileError(
-                f"{file} has results of {name} over {max(found)} epochs, which those over {asked.epochs} would "
-                f"replace; name another --models-dir for a trial"
-            )
-        data = load(asked.dataset, chosen.data_dir)
-        runs = []
-        for seed in SEEDS[name]:
-            recipe = dataclasses.replace(asked, seed=seed)
-            path = checkpoint.path_of(chosen.checkpoints_dir, recipe)
-            teacher = teacher_of(recipe, chosen.models_dir, chosen.epochs)
-            training = train(recipe, data, choose_device(chosen.device), path, console, teacher)
-            run = measure(recipe, training, data)
-            if name in PUBLISHED and PUBLISHED[name].first_loss is not None:
-                run["first_loss"] = round(first_loss(recipe, data, chosen, console), 4)
-            runs.append(run)
-            console.print(f"{name}, seed {seed}: test accuracy {accuracy(run, 'test'):.2f} %")
-        results[name] = runs
-        ordered = {known: results[known] for known in SEEDS if known in results}
-        if {"cifar10-vgg", "cifar10-vgg-bn"} <= ordered.keys():
-            figure = draw_overfitting(ordered["cifar10-vgg"][0], ordered["cifar10-vgg-bn"][0])
-            with replacing(chosen.models_dir / "overfitting.png") as temporary:
-                figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
-        with replacing(chosen.models_dir / "REPRODUCTION.md") as temporary:
-            temporary.write_text(render(ordered), encoding="utf-8")
-        with replacing(file) as temporary:
-            temporary.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
+    return results
+
+
+def _write(results: dict[str, list[Run]], models_dir: Path) -> None:
+    results = {name: results[name] for name in SEEDS if name in results}
+    contents = draw(results) | {
+        "REPRODUCTION.md": render(results).encode(),
+        "reproduction.json": (json.dumps(results, indent=1) + "\n").encode(),
+    }
+    for name, content in contents.items():
+        with replacing(models_dir / name) as temporary:
+            temporary.write_bytes(content)
 
 
 if __name__ == "__main__":

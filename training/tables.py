@@ -17,7 +17,7 @@ class Export:
     """One line of the final table: a file in the models folder, and what was measured on it."""
 
     path: Path
-    facts: dict[str, str]
+    metadata: dict[str, str]
     differences: parity.Differences | None
     """None for a file that was there already, and for a variant."""
     remark: str
@@ -41,15 +41,15 @@ def of_exports(exports: list[Export]) -> Table:
         table.add_column(column, justify="right")
     table.add_column("path", overflow="fold")
     for done in exports:
-        facts, found = done.facts, done.differences
-        figures = (found.torch_numpy, found.onnx_numpy, found.onnx_torch) if found is not None else ()
+        metadata, found = done.metadata, done.differences
+        values = (found.torch_numpy, found.onnx_numpy, found.onnx_torch) if found is not None else ()
         table.add_row(
             done.name,
-            facts["dataset"],
-            f"{int(facts['parameters']):,}",
+            metadata["dataset"],
+            f"{int(metadata['parameters']):,}",
             f"{done.path.stat().st_size / 1e6:.2f} MB",
-            accuracy(facts),
-            *([f"{figure:.1e}" for figure in figures] or ["-"] * 3),
+            accuracy(metadata),
+            *([f"{value:.1e}" for value in values] or ["-"] * 3),
             done.remark,
             str(done.path),
         )
@@ -65,25 +65,29 @@ def of_networks(models_dir: Path) -> Table:
     for path in sorted(models_dir.glob(str(path_of(Path(), "*")))):
         name = path.parent.parent.name
         if name not in RECIPES:
-            facts = _read(path)
-            origin = f"{facts['precision']} of {facts['variant_of']}" if "variant_of" in facts else facts.get("network")
-            table.add_row(name, facts.get("dataset", "-"), origin or "-", "-", _state(path))
+            metadata = _read(path)
+            origin = metadata.get("network")
+            if "variant_of" in metadata:
+                origin = f"{metadata['precision']} of {metadata['variant_of']}"
+            table.add_row(name, metadata.get("dataset", "-"), origin or "-", "-", _state(path))
     return table
 
 
-def accuracy(facts: dict[str, str]) -> str:
+def accuracy(metadata: dict[str, str]) -> str:
     """Give a file's test accuracy in percent; a variant's beside that of the fp32 file it was made from."""
-    own = f"{float(facts['test_accuracy']):.2%}"
-    if "fp32_test_correct" not in facts:
+    if "test_accuracy" not in metadata:
+        return "-"
+    own = f"{float(metadata['test_accuracy']):.2%}"
+    if "fp32_test_correct" not in metadata:
         return own
-    return f"{own} (fp32 {int(facts['fp32_test_correct']) / int(facts['test_images']):.2%})"
+    return f"{own} (fp32 {int(metadata['fp32_test_correct']) / int(metadata['test_images']):.2%})"
 
 
 def _state(path: Path) -> str:
     if not path.exists():
         return "no"
-    facts = _read(path)
-    return accuracy(facts) if facts else "not a file of ours"
+    metadata = _read(path)
+    return accuracy(metadata) if metadata else "not a file of ours"
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from training import augment
+from training.data import augment
 from training.errors import ModelFileError
 from training.evaluate import OnnxFile
 from training.files import replacing
@@ -29,8 +29,8 @@ from training.recipes import Recipe
 BATCH = 50
 # What of a recipe decides its views.
 NUMBERS = (
-    *("dataset", "taught_by", "validation", "shift_pixels", "cutout_pixels", "rotate_degrees", "stretch", "shear"),
-    *("bend_pixels", "colour"),
+    *("dataset", "taught_by", "validation", "translation_pixels", "cutout_pixels"),
+    *("rotation_degrees", "scale", "shear", "elastic_pixels", "color_jitter"),
 )
 
 
@@ -65,7 +65,7 @@ def view_of_epoch(
 
 def draw(recipe: Recipe, shape: tuple[int, ...], number: int, device: torch.device) -> augment.Draws:
     """Draw one view of images of `shape` [N, height, width, channels], the same at each call."""
-    fixed = dataclasses.replace(recipe, flip=False, plain_epochs=0)
+    fixed = dataclasses.replace(recipe, flip=False, unaugmented_epochs=0)
     return augment.draw(fixed, shape, 0, torch.Generator().manual_seed(number), device)
 
 
@@ -96,7 +96,7 @@ def answer(recipe: Recipe, images: torch.Tensor, path: Path, folder: Path, conso
 
 def path_of(folder: Path, recipe: Recipe, teacher: Path, images: torch.Tensor) -> Path:
     """Name the files of a recipe's answers, without their number and ending: by all that decides what they hold."""
-    numbers = recipe.numbers()
+    numbers = recipe.to_dict()
     decides = {key: numbers.get(key) for key in NUMBERS} | {"images": list(images.shape)}
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode() + teacher.read_bytes()).hexdigest()[:12]
     return folder / f"{recipe.taught_by}-answers-{digest}"

@@ -1,10 +1,10 @@
 """Each execution provider that runs here, as it can be set: exact or not, and images per second.
 
-For each model and setting: the largest deviation of a logit, and the answers that differ, from the float32
-file on the CPU's provider, over test images; then images per second for several batch sizes, three times:
-`bare`, ONNX Runtime's session with the same options; `session`, the service's own, with its buckets and
-buffers; `served`, through a server of its own and grpcio's client in this process, several requests at a
-time. With small batches that client is the limit of `served`, not the server.
+For each model and setting: the largest deviation of a logit, and the predictions that differ, from the float32 file on
+the CPU's provider, over test images; then images per second for several batch sizes, three times: `bare`, ONNX
+Runtime's session with the same options; `session`, the service's own, with its buckets and buffers; `served`, through a
+server of its own and grpcio's client in this process, several requests at a time. With small batches that client is the
+limit of `served`, not the server.
 
 Variants in float16 are taken from models/NAME-fp16, or made for the occasion if PyTorch and onnx are there.
 A setting that fails is told, and the others go on.
@@ -12,45 +12,40 @@ A setting that fails is told, and the others go on.
 
 import argparse
 import json
-import os
-import platform
-import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import onnxruntime as ort
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import arguments
+from benchmarks import arguments, machine, report
 from benchmarks.errors import BenchmarkError
 from benchmarks.providers.models import Model, fp16, open_model
 from benchmarks.providers.settings import SETTINGS, Setting
-from benchmarks.providers.trial import Budget, Result, measure
-from service.cores import usable_cores
+from benchmarks.providers.trial import Budget, Result, Trial
+from service.cpu import usable_cores
 from service.errors import ProviderUnavailable
 
 PROGRAM = "python -m benchmarks.providers"
-WIDTH = 120
-"""Columns of a table where the terminal has fewer, or is none."""
+MODELS = ("mnist-tiny", "mnist-deep", "cifar10-tiny", "cifar10-lenet", "cifar10-cnn")
+BATCHES = (1, 8, 64, 256, 1024)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints tables and a JSON line; returns 0, or 1 where a setting failed or is not exact."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves the with blocks: no server stays behind
-    machine, results = _machine(options), list[Result]()
+    budget = {"threads": options.threads, "seconds": options.seconds, "in_flight": options.in_flight}
+    where, results = {**machine.describe(PROGRAM), **budget}, list[Result]()
     try:
         for result in _measure(options):
             results.append(result)
             if options.json is not None:  # at once: time on a machine with a GPU is dear
-                _write(options.json, _record(machine, results))
+                report.write(options.json, _record(where, results) + "\n")
     except BenchmarkError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 1
@@ -58,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{PROGRAM}: interrupted", file=sys.stderr)
         return 130
     _show(results, options.batches)
-    print(_record(machine, results))
+    print(_record(where, results))
     failed = [result for result in results if result.refused and (result.model != "all" or options.settings)]
     inexact = [result for result in results if not result.refused and not result.exact]
     for result in inexact:
@@ -76,19 +71,16 @@ def _measure(options: argparse.Namespace) -> Iterator[Result]:
             )
             for setting in (SETTINGS[name] for name in options.settings or SETTINGS):
                 if setting.provider not in absent:
-                    title = f"{model.name} on {setting.name}: "
-                    result = _try(
-                        model, setting, Path(folder), budget, lambda text, title=title: status.update(title + text)
-                    )
+                    result = _try(model, setting, Path(folder), budget, status.update)
                     if result.model == "all":
                         absent.add(setting.provider)
                     yield result
 
 
-def _try(model: Model, setting: Setting, folder: Path, budget: Budget, note: Any) -> Result:
+def _try(model: Model, setting: Setting, folder: Path, budget: Budget, note: Callable[[str], None]) -> Result:
     try:
         path = fp16(model, folder) if setting.variant == "fp16" else model.path
-        return measure(model, setting, path, budget, note)
+        return Trial(model, setting, path, budget, note).measure()
     except ProviderUnavailable as error:
         return Result("all", setting.name, refused=str(error))
     except Exception as error:
@@ -98,15 +90,15 @@ def _try(model: Model, setting: Setting, folder: Path, budget: Budget, note: Any
 
 def _show(results: Sequence[Result], batches: Sequence[int]) -> None:
     console = Console()
-    console.width = max(console.width, WIDTH)
+    console.width = max(console.width, report.TERMINAL_WIDTH)
     for model in dict.fromkeys(result.model for result in results if not result.refused):
-        table = Table("setting", "off by", "allowed", "answers", "load s", "switch ms", "images/s", title=model)
+        table = Table("setting", "off by", "allowed", "predictions", "load s", "switch ms", "images/s", title=model)
         for batch in batches:
             table.add_column(str(batch), justify="right")
         for result in (result for result in results if result.model == model and not result.refused):
             facts = [
                 *(result.setting, f"{result.deviation:.2g}", f"{result.allowed:.2g}"),
-                *(f"{result.other_answers} of {result.images} differ", f"{result.load_s:.1f}"),
+                *(f"{result.other_predictions} of {result.images} differ", f"{result.load_s:.1f}"),
             ]
             for way, rates in result.images_per_s.items():
                 switch = f"{result.switch_ms[way]:.2f}" if way in result.switch_ms else ""
@@ -118,96 +110,28 @@ def _show(results: Sequence[Result], batches: Sequence[int]) -> None:
             console.print(f"{result.model} on {result.setting}: {result.refused}", markup=False, highlight=False)
 
 
-def _record(machine: dict[str, Any], results: Sequence[Result]) -> str:
-    return json.dumps({"machine": machine, "results": [vars(result) for result in results]})
-
-
-def _machine(options: argparse.Namespace) -> dict[str, Any]:
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    gpus = subprocess.run(query, capture_output=True, text=True, check=False).stdout if shutil.which(query[0]) else ""
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": _processor(),
-        "cores": usable_cores(),
-        "load_average": round(os.getloadavg()[0], 2),
-        "gpus": gpus.strip().splitlines(),
-        "onnxruntime": ort.__version__,
-        "python": platform.python_version(),
-        "threads": options.threads,
-        "seconds": options.seconds,
-        "in_flight": options.in_flight,
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def _write(path: Path, record: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(record + "\n")
-    temporary.replace(path)
+def _record(where: dict[str, Any], results: Sequence[Result]) -> str:
+    return json.dumps({"machine": where, "results": [vars(result) for result in results]})
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    count, seconds = arguments.count, arguments.seconds
+    settings = arguments.chosen("setting", SETTINGS)
     parser.add_argument(
-        "--models",
-        type=_names,
-        default=("mnist-tiny", "mnist-deep", "cifar10-tiny", "cifar10-lenet", "cifar10-cnn"),
-        help="float32 models, separated by commas (default: all in the repository)",
+        "--models", type=arguments.names, default=MODELS, help=f"float32 models (default: {','.join(MODELS)})"
     )
-    parser.add_argument(
-        "--settings",
-        type=_settings,
-        default=(),
-        help=f"of {', '.join(SETTINGS)}; each must run (default: all that do)",
-    )
-    parser.add_argument(
-        "--batches", type=_counts, default=(1, 8, 64, 256, 1024), help="images in a run (default: 1,8,64,256,1024)"
-    )
-    parser.add_argument(
-        "--images", type=arguments.count, default=2000, help="compared for parity (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seconds", type=arguments.seconds, default=0.5, help="of one measurement (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--in-flight", type=arguments.count, default=16, help="requests at a time (default: %(default)s)"
-    )
+    parser.add_argument("--settings", type=settings, default=(), help="each must run (default: all that do)")
+    parser.add_argument("--batches", type=_counts, default=BATCHES, help="images in a run (default: 1,8,64,256,1024)")
+    parser.add_argument("--images", type=count, default=2000, help="compared for parity (default: %(default)s)")
+    parser.add_argument("--seconds", type=seconds, default=0.5, help="of one measurement (default: %(default)s)")
+    parser.add_argument("--in-flight", type=count, default=16, help="requests at a time (default: %(default)s)")
     parser.add_argument("--no-served", action="store_true", help="leave out the servers")
-    parser.add_argument(
-        "--threads", type=arguments.count, default=usable_cores(), help="of the CPU (default: the usable cores)"
-    )
-    parser.add_argument("--models-dir", type=Path, default=Path("models"), help="default: models")
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=Path(os.environ.get("CONVSERVE_DATA_DIR", "data")),
-        help="test images in torchvision's layout (default: CONVSERVE_DATA_DIR, or data)",
-    )
-    parser.add_argument("--json", type=arguments.file, metavar="FILE", help="also write the JSON line to this file")
+    parser.add_argument("--threads", type=count, default=usable_cores(), help="of the CPU (default: the usable cores)")
+    arguments.add_common(parser)
     return parser
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    if not names:
-        raise argparse.ArgumentTypeError("expected at least one name")
-    return names
-
-
-def _settings(text: str) -> tuple[str, ...]:
-    unknown = [name for name in _names(text) if name not in SETTINGS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"there is no setting {unknown[0]!r}; there are {', '.join(SETTINGS)}")
-    return _names(text)
 
 
 def _counts(text: str) -> tuple[int, ...]:

@@ -7,15 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from benchmarks.errors import BenchmarkError
-from service.client.dataset import READERS
-from service.client.errors import UnusableDataset
-from service.errors import ModelRejected
-from service.providers import choose
-from service.session import Session
+from benchmarks import workload
+from service.runtime.session import Session
 from service.tensors import Array
 
-DATASETS: dict[tuple[int, ...], str] = {(28, 28, 1): "mnist", (32, 32, 3): "cifar10"}
 PARITY_ROWS = 64
 """Images in one run of a comparison."""
 
@@ -26,29 +21,22 @@ class Model:
 
     name: str
     path: Path
-    pictures: Array
+    images: Array
     """uint8 [10000, height, width, channels]."""
     logits: Array
     """float32 [images, classes], by the CPU's provider."""
 
     def batch(self, rows: int) -> Array:
         """So many test images, from the first again where they end."""
-        return np.ascontiguousarray(self.pictures[np.arange(rows) % len(self.pictures)])
+        return np.ascontiguousarray(self.images[np.arange(rows) % len(self.images)])
 
 
 def open_model(models_dir: Path, name: str, data_dir: Path, *, images: int, threads: int) -> Model:
-    """Opens version 1 and computes the logits of so many test images; raises BenchmarkError."""
-    path = models_dir / name / "1" / "model.onnx"
-    try:
-        session = Session(path, choose(["cpu"]), threads=threads, max_batch_rows=PARITY_ROWS)
-        pictures = READERS[DATASETS[session.spec.inputs[0].shape[1:]]](data_dir).pictures
-    except ModelRejected as error:
-        raise BenchmarkError(f"the model {path} cannot be opened: {error}; name others with --models") from error
-    except KeyError as error:
-        raise BenchmarkError(f"there are no test images of the shape that {name} takes, {error}") from error
-    except UnusableDataset as error:
-        raise BenchmarkError(f"{error}. The folder is --data-dir, or CONVSERVE_DATA_DIR") from error
-    return Model(name, path, pictures, logits_of(session, pictures[:images]))
+    """Opens the highest version and computes the logits of so many test images; raises BenchmarkError."""
+    model = workload.open_model(models_dir, name, data_dir, providers="cpu", threads=threads)
+    parts = np.array_split(model.images[:images], -(-images // PARITY_ROWS))
+    logits = np.concatenate([model.session.run(["logits"], {"images": part})[0] for part in parts])
+    return Model(name, model.path, model.images, logits)
 
 
 def logits_of(session: Session, images: Array) -> Array:
@@ -69,15 +57,15 @@ def fp16(model: Model, folder: Path) -> Path:
         return exported if exported.exists() else made
     import onnx
 
-    from training.precision import halve
+    from training import onnx_file
+    from training.quantize import halve
 
     variant = halve(onnx.load(model.path))
-    made.parent.mkdir(parents=True)
     session = ort.InferenceSession(variant.SerializeToString(), providers=["CPUExecutionProvider"])
-    (logits,) = session.run(["logits"], {"images": model.pictures[: len(model.logits)]})
+    (logits,) = session.run(["logits"], {"images": model.images[: len(model.logits)]})
     tolerance = max(1e-4, 2 * float(np.abs(logits - model.logits).max()))
-    for fact in variant.metadata_props:
-        if fact.key == "convserve.probe":
-            fact.value = json.dumps(json.loads(fact.value) | {"tolerance": tolerance})
-    onnx.save(variant, made)
+    metadata = onnx_file.read_metadata(model.path)
+    metadata["probe"] = json.dumps(json.loads(metadata["probe"]) | {"tolerance": tolerance})
+    made.parent.mkdir(parents=True)
+    onnx_file.write(variant, metadata, made)
     return made

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.provider import Provider
-from service.providers import choose
+from service.runtime.execution_provider import Provider
+from service.runtime.providers import choose
 
 
 @dataclass(frozen=True)

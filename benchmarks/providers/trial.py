@@ -16,12 +16,12 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.processes import ServerProcess
 from benchmarks.providers.models import Model, logits_of
 from benchmarks.providers.settings import Setting
+from benchmarks.request_payload import MODEL_INFER
 from service.pb import open_inference_pb2 as pb
-from service.providers import open_session
-from service.session import Session
+from service.runtime.providers import open_session
+from service.runtime.session import Session
 from service.tensors import Array
 
-MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 TIMEOUT_S = 60.0
 LEAST_RUNS = 3
 """Of any measurement, however long they take."""
@@ -39,6 +39,11 @@ class Budget:
     threads: int
     """Of the CPU."""
 
+    @property
+    def largest(self) -> int:
+        """Rows that a run must take."""
+        return max(64, *self.batches)
+
 
 @dataclass
 class Result:
@@ -51,7 +56,7 @@ class Result:
     deviation: float = 0.0
     """The largest of a logit from the float32 file's on the CPU."""
     allowed: float = 0.0
-    other_answers: int = 0
+    other_predictions: int = 0
     images: int = 0
     buckets: tuple[int, ...] = ()
     load_s: float = 0.0
@@ -62,44 +67,97 @@ class Result:
 
     @property
     def exact(self) -> bool:
-        """Whether no logit is further off than the file and the arithmetic of the provider allow."""
+        """True where no logit is further off than the file and the arithmetic of the provider allow."""
         return self.deviation <= self.allowed
 
 
-def measure(model: Model, setting: Setting, path: Path, budget: Budget, note: Callable[[str], None]) -> Result:
-    """Raises ProviderUnavailable, ModelRejected, BenchmarkError."""
-    result = Result(model.name, setting.name, images=len(model.logits))
-    note("opening")
-    started = time.perf_counter()
-    session = Session(path, setting.providers, threads=budget.threads, max_batch_rows=max(64, *budget.batches))
-    result.load_s = time.perf_counter() - started
-    result.buckets = session.buckets
-    result.allowed = max(
-        session.card.probe.tolerance if session.card.probe else 0.0,
-        session.arithmetic.tolerance * float(np.abs(model.logits).max()),
-    )
-    note("comparing")
-    logits = logits_of(session, model.pictures[: result.images])
-    result.deviation = float(np.abs(logits - model.logits).max())
-    result.other_answers = int((logits.argmax(1) != model.logits.argmax(1)).sum())
-    bare = open_session(path, setting.providers, budget.threads)
-    ways: dict[str, Callable[[Array], Any]] = {
-        "bare": lambda images: bare.run(None, {"images": images}),
-        "session": lambda images: session.run({"images": images}),
-    }
-    for way, run in ways.items():
-        result.images_per_s[way] = {}
-        for rows in budget.batches:
-            note(f"{way}, batches of {rows}")
-            result.images_per_s[way][rows] = rows / _median_s(lambda: None, run, model.batch(rows), budget.seconds)
-        if len(budget.batches) > 1:
-            one, other = model.batch(budget.batches[0]), model.batch(budget.batches[1])
-            note(f"{way}, batches of {len(one)} and {len(other)} in turns")
-            switched = _median_s(partial(run, one), run, other, budget.seconds)
-            result.switch_ms[way] = (switched - len(other) / result.images_per_s[way][len(other)]) * 1e3
-    if budget.in_flight:
-        result.images_per_s["served"] = _served(model, setting, path, session, budget, note)
-    return result
+@dataclass(frozen=True)
+class Trial:
+    """A model's file, or its float16 form, on a setting."""
+
+    model: Model
+    setting: Setting
+    path: Path
+    budget: Budget
+    note: Callable[[str], None]
+
+    def measure(self) -> Result:
+        """Raises ProviderUnavailable, ModelRejected, BenchmarkError."""
+        model, budget = self.model, self.budget
+        result = Result(model.name, self.setting.name, images=len(model.logits))
+        self._note("comparing")
+        started = time.perf_counter()
+        session = Session(self.path, self.setting.providers, threads=budget.threads, max_batch_rows=budget.largest)
+        result.load_s = time.perf_counter() - started
+        result.buckets = session.buckets
+        result.allowed = max(
+            session.metadata.probe.tolerance if session.metadata.probe else 0.0,
+            session.arithmetic.tolerance * float(np.abs(model.logits).max()),
+        )
+        logits = logits_of(session, model.images[: result.images])
+        result.deviation = float(np.abs(logits - model.logits).max())
+        result.other_predictions = int((logits.argmax(1) != model.logits.argmax(1)).sum())
+        bare = open_session(self.path, self.setting.providers, budget.threads)
+        self._runs(result, "bare", lambda images: bare.run(None, {"images": images}))
+        self._runs(result, "session", lambda images: session.run({"images": images}))
+        if budget.in_flight:
+            result.images_per_s["served"] = self._served(session)
+        return result
+
+    def _note(self, text: str) -> None:
+        self.note(f"{self.model.name} on {self.setting.name}: {text}")
+
+    def _runs(self, result: Result, way: str, run: Callable[[Array], Any]) -> None:
+        """Rates of each batch size, and what it costs to switch between the first two."""
+        seconds, rates = self.budget.seconds, dict[int, float]()
+        for rows in self.budget.batches:
+            self._note(f"{way}, batches of {rows}")
+            rates[rows] = rows / _median_s(lambda: None, run, self.model.batch(rows), seconds)
+        result.images_per_s[way] = rates
+        if len(self.budget.batches) > 1:
+            one, other = (self.model.batch(rows) for rows in self.budget.batches[:2])
+            switched = _median_s(partial(run, one), run, other, seconds)
+            result.switch_ms[way] = (switched - len(other) / rates[len(other)]) * 1e3
+
+    def _served(self, session: Session) -> dict[int, float]:
+        rates: dict[int, float] = {}
+        name, largest = self.path.parents[1].name, self.budget.largest
+        self._note("starting a server")
+        with (
+            ServerProcess(
+                "service",
+                *("--models-dir", str(self.path.parents[2]), "--models", name, "--port", "0", "--log-format", "json"),
+                *("--max-batch-rows", str(largest), "--max-queue-rows", str(largest * (self.budget.in_flight + 1))),
+                *("--threads", str(self.budget.threads), *self.setting.arguments),
+            ) as server,
+            grpc.insecure_channel(server.address, [("grpc.max_receive_message_length", -1)]) as channel,
+        ):
+            method = channel.unary_unary(MODEL_INFER, request_serializer=None, response_deserializer=None)
+            for rows in self.budget.batches:
+                self._note(f"served, requests of {rows}")
+                images = self.model.batch(rows)
+                message = pb.ModelInferRequest(model_name=name)
+                message.inputs.add(name="images", datatype="UINT8", shape=images.shape)
+                message.raw_input_contents.append(images.tobytes())
+                request = message.SerializeToString()
+                try:
+                    self._check(method(request, timeout=TIMEOUT_S), session.run({"images": images})["logits"])
+                    rates[rows] = rows * _requests_per_s(method, request, self.budget)
+                except grpc.RpcError as error:
+                    raise BenchmarkError(f"the server refused a request of {rows} images: {error.details()}") from error
+        return rates
+
+    def _check(self, served: bytes, logits: Array) -> None:
+        """Raises BenchmarkError unless a served response holds the session's logits, but for rounding."""
+        response = pb.ModelInferResponse.FromString(served)
+        place = [output.name for output in response.outputs].index("logits")
+        values = np.frombuffer(response.raw_output_contents[place], np.float32).reshape(logits.shape)
+        allowed = max(1e-4, self.setting.providers[0].arithmetic.tolerance * float(np.abs(logits).max()))
+        deviation = float(np.abs(values - logits).max())
+        if not deviation <= allowed:  # NaN must fail too
+            raise BenchmarkError(
+                f"{self.model.name} as served on {self.setting.name} is off by {deviation:.3g} from its session"
+            )
 
 
 def _median_s(before: Callable[[], Any], run: Callable[[Array], Any], images: Array, seconds: float) -> float:
@@ -115,40 +173,8 @@ def _median_s(before: Callable[[], Any], run: Callable[[Array], Any], images: Ar
     return statistics.median(durations)
 
 
-def _served(
-    model: Model, setting: Setting, path: Path, session: Session, budget: Budget, note: Callable[[str], None]
-) -> dict[int, float]:
-    rates: dict[int, float] = {}
-    name, models_dir = path.parents[1].name, path.parents[2]
-    largest = max(64, *budget.batches)
-    note("starting a server")
-    with (
-        ServerProcess(
-            "service",
-            *("--models-dir", str(models_dir), "--models", name, "--port", "0", "--log-format", "json"),
-            *("--max-batch-rows", str(largest), "--max-queue-rows", str(largest * (budget.in_flight + 1))),
-            *("--threads", str(budget.threads), *setting.arguments),
-        ) as server,
-        grpc.insecure_channel(server.address, [("grpc.max_receive_message_length", -1)]) as channel,
-    ):
-        method = channel.unary_unary(MODEL_INFER, request_serializer=None, response_deserializer=None)
-        for rows in budget.batches:
-            note(f"served, requests of {rows}")
-            images = model.batch(rows)
-            message = pb.ModelInferRequest(model_name=name)
-            message.inputs.add(name="images", datatype="UINT8", shape=images.shape)
-            message.raw_input_contents.append(images.tobytes())
-            request = message.SerializeToString()
-            try:
-                _compare(model, setting, method(request, timeout=TIMEOUT_S), session.run({"images": images})["logits"])
-                rates[rows] = rows * _requests_per_s(method, request, budget)
-            except grpc.RpcError as error:
-                raise BenchmarkError(f"the server refused a request of {rows} images: {error.details()}") from error
-    return rates
-
-
 def _requests_per_s(method: Any, request: bytes, budget: Budget) -> float:
-    """Of a closed loop: so many on their way, and for each that is answered the next."""
+    """Of a closed loop: so many on their way, and after each response the next request."""
     waiting = deque(method.future(request, timeout=TIMEOUT_S) for _ in range(budget.in_flight))
 
     def turn() -> None:
@@ -157,23 +183,11 @@ def _requests_per_s(method: Any, request: bytes, budget: Budget) -> float:
 
     for _ in range(budget.in_flight):
         turn()
-    started, answered = time.perf_counter(), 0
-    while answered < LEAST_RUNS or time.perf_counter() - started < budget.seconds:
+    started, count = time.perf_counter(), 0
+    while count < LEAST_RUNS or time.perf_counter() - started < budget.seconds:
         turn()
-        answered += 1
-    rate = answered / (time.perf_counter() - started)
+        count += 1
+    rate = count / (time.perf_counter() - started)
     for call in waiting:
         call.result()
     return rate
-
-
-def _compare(model: Model, setting: Setting, answer: bytes, logits: Array) -> None:
-    """Raises BenchmarkError unless a served answer holds the session's logits, but for rounding."""
-    response = pb.ModelInferResponse.FromString(answer)
-    (place,) = [place for place, output in enumerate(response.outputs) if output.name == "logits"]
-    served = np.frombuffer(response.raw_output_contents[place], np.float32).reshape(logits.shape)
-    largest = float(np.abs(logits).max())
-    allowed = max(1e-4, setting.providers[0].arithmetic.tolerance * largest)
-    deviation = float(np.abs(served - logits).max())
-    if not deviation <= allowed:  # NaN must fail too
-        raise BenchmarkError(f"{model.name} as served on {setting.name} is off by {deviation:.3g} from its session")

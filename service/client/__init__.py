@@ -1,8 +1,9 @@
-"""The client: pictures in, labels with probabilities out.
+"""The client: images in, labels with probabilities out; or tensors in, tensors out.
 
     with Client("127.0.0.1:8001") as client:
         for result in client.classify(["seven.png", "three.png"], model="mnist"):
             print(result)
+        print(client.infer("mnist", {"images": np.zeros((1, 28, 28, 1), np.uint8)})["probabilities"])
 
 ``python -m service.client`` offers the same on the command line. Needs neither torch nor ONNX Runtime.
 """
@@ -13,14 +14,27 @@ from service.client.errors import (
     ClientError,
     LimitReached,
     ModelNotFound,
+    ModelRefused,
     RequestRefused,
     ServerFailure,
     ServerUnavailable,
     UnusableDataset,
     UnusablePicture,
+    UnusableTensor,
 )
 from service.client.pictures import Picture, Pictures
-from service.client.results import Classification, ImageError, ModelSummary, Prediction, Result
+from service.client.results import (
+    Classification,
+    ImageError,
+    ModelList,
+    ModelSummary,
+    Prediction,
+    Result,
+    TensorInfo,
+    TensorModel,
+    TensorOutputs,
+    UnservedModel,
+)
 from service.client.sync import Client
 
 __all__ = [
@@ -31,7 +45,9 @@ __all__ = [
     "ClientError",
     "ImageError",
     "LimitReached",
+    "ModelList",
     "ModelNotFound",
+    "ModelRefused",
     "ModelSummary",
     "Picture",
     "Pictures",
@@ -40,6 +56,11 @@ __all__ = [
     "Result",
     "ServerFailure",
     "ServerUnavailable",
+    "TensorInfo",
+    "TensorModel",
+    "TensorOutputs",
+    "UnservedModel",
     "UnusableDataset",
     "UnusablePicture",
+    "UnusableTensor",
 ]

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.client import commands
+from service.client import commands, inference, listing, top
 from service.client.connection import DEFAULT_TARGET, checked_target
 from service.client.dataset import READERS
 from service.client.errors import ClientError
@@ -18,7 +18,7 @@ EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell would report it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
-_MAX_BATCH = 1024  # of CIFAR-10's pictures that is 3 MiB
+_MAX_BATCH = 1024  # of CIFAR-10's images that is 3 MiB
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _tell("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
-        return _tell("whoever read the output went away before its end", EXIT_BROKEN_PIPE)
+        return _tell("the reader of the output went away before its end", EXIT_BROKEN_PIPE)
     return code
 
 
@@ -46,9 +46,10 @@ def _tell(sentences: str, code: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="convserve-client",
-        description="Classify pictures with the models of a convserve server.",
-        epilog="Exit codes: 0 done; 1 something failed, or a picture could not be used; 2 wrong arguments; "
-        "130 interrupted; 141 broken pipe.",
+        description="Classify images, and run tensors, with the models of a convserve server.",
+        epilog="Exit codes: 0 done; 1 something failed, or an image could not be used; 2 wrong arguments; "
+        "130 interrupted; 141 broken pipe. Where the environment has CONVSERVE_TOKEN, calls carry it as their bearer "
+        "token.",
     )
     _connection_arguments(parser, defaults=True)
     # The same arguments are taken before a command and after it; unset there, they leave the others alone.
@@ -59,28 +60,64 @@ def _parser() -> argparse.ArgumentParser:
     classify = subparsers.add_parser(
         "classify",
         parents=[shared],
-        help="tell what pictures show",
-        description="Tell what pictures show: PNG, JPEG, WebP, BMP or GIF files of any size.",
+        help="tell what images show",
+        description="Tell what images show: PNG, JPEG, WebP, BMP, GIF, TIFF or PPM files of any size.",
     )
-    classify.add_argument("pictures", nargs="+", metavar="PICTURE", help="an image file; - is standard input")
+    classify.add_argument("pictures", nargs="+", metavar="IMAGE", help="an image file; - is standard input")
     classify.add_argument(
         "--model", type=_text, required=True, metavar="NAME", help="model to ask; `list` shows the names"
     )
+    _version_argument(classify)
     classify.add_argument(
-        "--version", type=_text, default="", metavar="N", help="version of the model (default: the highest)"
-    )
-    classify.add_argument(
-        "--top-k", type=_count, default=3, metavar="K", help="classes for each picture (default: %(default)s)"
+        "--top-k", type=_count, default=3, metavar="K", help="classes for each image (default: %(default)s)"
     )
     classify.add_argument("--logits", action="store_true", help="give the logits too; in JSON those of all classes")
+    classify.add_argument(
+        "--no-shrink",
+        dest="shrink",
+        action="store_false",
+        help="send every file as it is (default: a JPEG of more than 4 MiB is decoded here, at a reduced size as the "
+        "server would)",
+    )
     _json_argument(classify)
     classify.set_defaults(run=commands.classify)
 
-    listing = subparsers.add_parser(
-        "list", parents=[shared], help="show the models", description="Show the models that can be asked."
+    models = subparsers.add_parser(
+        "list",
+        parents=[shared],
+        help="show the models",
+        description="Show every model: those that classify images, those of tensors with their inputs and outputs, and "
+        "those that are not served with the reason.",
     )
-    _json_argument(listing)
-    listing.set_defaults(run=commands.list_models)
+    _json_argument(models)
+    models.set_defaults(run=listing.list_models)
+
+    infer = subparsers.add_parser(
+        "infer",
+        parents=[shared],
+        help="run a model on tensors",
+        description="Run any served model on tensors from .npy files; `list` shows the inputs of tensor models.",
+    )
+    infer.add_argument("model", type=_text, metavar="MODEL", help="model to ask")
+    infer.add_argument(
+        "--input",
+        type=_named_file,
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="an input, and the .npy file with its tensor; once for each input",
+    )
+    infer.add_argument(
+        "--output",
+        type=_name_and_file,
+        action="append",
+        default=[],
+        metavar="NAME[=FILE]",
+        help="an output that is wanted, and the .npy file to write it to (default: all outputs, shown)",
+    )
+    _version_argument(infer)
+    _json_argument(infer)
+    infer.set_defaults(run=inference.infer)
 
     dataset = subparsers.add_parser(
         "dataset",
@@ -89,14 +126,28 @@ def _parser() -> argparse.ArgumentParser:
         description="Send a test set through the server as raw pixels; measure accuracy, throughput and latency.",
     )
     dataset.add_argument("dataset", choices=sorted(READERS), help="which test set")
-    dataset.add_argument("--model", metavar="NAME", help="model to ask (default: the most accurate for the data set)")
-    dataset.add_argument("--limit", type=_count, metavar="N", help="only the first N pictures (default: all)")
+    dataset.add_argument(
+        "--model",
+        metavar="NAME",
+        help="model to ask (default: the one named as the data set, or the only one trained on it)",
+    )
+    dataset.add_argument("--limit", type=_count, metavar="N", help="only the first N images (default: all)")
     dataset.add_argument(
         "--data-dir",
         type=Path,
         default=Path(os.environ.get("CONVSERVE_DATA_DIR", "data")),
         metavar="DIR",
         help="folder with the data sets, as torchvision lays them out (env CONVSERVE_DATA_DIR, now: %(default)s)",
+    )
+    dataset.add_argument(
+        "--no-download", action="store_true", help="fetch no test set that is missing (default: it is fetched)"
+    )
+    dataset.add_argument(
+        "--data-mirror",
+        type=_url,
+        default=os.environ.get("CONVSERVE_DATA_MIRROR"),
+        metavar="URL",
+        help="folder with the test sets' archives (env CONVSERVE_DATA_MIRROR; default: where they are published)",
     )
     dataset.add_argument(
         "--batch",
@@ -110,6 +161,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     _json_argument(dataset)
     dataset.set_defaults(run=commands.dataset)
+
+    live = subparsers.add_parser(
+        "top",
+        parents=[shared],
+        help="show what the models do now",
+        description="Show rates, latencies, batch sizes and errors of each model, from ModelStatistics: "
+        "with --workers, of the one process that answers.",
+    )
+    live.add_argument(
+        "--metrics",
+        type=_text,
+        metavar="URL",
+        help="read /metrics there instead, or at HOST:PORT: all workers, percentiles, queue and refusals too",
+    )
+    live.add_argument(
+        "--interval-s", type=_seconds, default=2.0, metavar="S", help="time between two readings (default: %(default)s)"
+    )
+    live.add_argument("--once", action="store_true", help="write one interval, and end")
+    _json_argument(live)
+    live.set_defaults(run=top.run)
     return parser
 
 
@@ -132,7 +203,7 @@ def _connection_arguments(parser: argparse.ArgumentParser, *, defaults: bool) ->
     )
     tls = group.add_mutually_exclusive_group()
     tls.add_argument(
-        "--tls", action="store_true", default=default(False), help="encrypt, and trust the system's authorities"
+        "--tls", action="store_true", default=default(value=False), help="encrypt, and trust the system's authorities"
     )
     tls.add_argument(
         "--tls-ca", dest="tls", metavar="FILE", default=argparse.SUPPRESS, help="encrypt, and trust those in a PEM file"
@@ -141,6 +212,12 @@ def _connection_arguments(parser: argparse.ArgumentParser, *, defaults: bool) ->
 
 def _json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="write one JSON document instead of a table")
+
+
+def _version_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--version", type=_text, default="", metavar="N", help="version of the model (default: the highest)"
+    )
 
 
 def _positive(number: Callable[[str], float], what: str) -> Callable[[str], float]:
@@ -174,6 +251,25 @@ def _text(argument: str) -> str:
     if not argument.isprintable():
         raise argparse.ArgumentTypeError(f"expected text, not {argument!a}")
     return argument
+
+
+def _named_file(argument: str) -> tuple[str, str]:
+    """Split ``NAME=FILE``."""
+    name, _, file = argument.partition("=")
+    if not name or not file:
+        raise argparse.ArgumentTypeError(f"expected NAME=FILE, not {argument!a}")
+    return _text(name), file
+
+
+def _name_and_file(argument: str) -> tuple[str, str]:
+    """Split ``NAME=FILE`` or take ``NAME``, whose file is empty then."""
+    return _named_file(argument) if "=" in argument else (_text(argument), "")
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"expected the URL of a folder, https://…, not '{text}'")
+    return text
 
 
 def _batch(text: str) -> float:

@@ -1,22 +1,24 @@
 """The client for asyncio; ``sync`` has its twin for ordinary code."""
 
-from collections.abc import Generator
-from functools import cached_property, partial
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
 import grpc.aio
+import numpy.typing as npt
 
-from service.client.connection import SERVICE, Connection
+from service.client.calls import Call, Calls, Conversation, Pause
 from service.client.pictures import Pictures
-from service.client.results import ModelSummary, Result
-from service.pb import image_classifier_pb2 as pb
+from service.client.results import ModelList, ModelSummary, Result, TensorOutputs
+from service.client.rpcs import Rpc
 
 T = TypeVar("T")
 
 
-class AsyncClient(Connection):
+class AsyncClient(Calls):
     """As ``Client``, with the same arguments, for asyncio: `async with`, and methods to await.
 
     It belongs to the event loop in which it is first used. Files are read on that loop.
@@ -29,34 +31,60 @@ class AsyncClient(Connection):
         return grpc.aio.secure_channel(self.target, self._credentials, self._options)
 
     async def classify(
-        self, images: Pictures, *, model: str, top_k: int = 1, logits: bool = False, version: str = ""
+        self,
+        images: Pictures,
+        *,
+        model: str,
+        top_k: int = 1,
+        logits: bool = False,
+        version: str | int = "",
+        shrink: bool = True,
     ) -> list[Result]:
         """As ``Client.classify``."""
-        method = self._channel.unary_unary(
-            f"/{SERVICE}/Classify", pb.ClassifyRequest.SerializeToString, pb.ClassifyResponse.FromString
-        )
-        send = partial(method, timeout=self._timeout_s)
         return await self._hold(
-            self._classification(send, images, model=model, top_k=top_k, logits=logits, version=version)
+            self._classification(images, model=model, top_k=top_k, logits=logits, version=version, shrink_photos=shrink)
         )
+
+    async def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, npt.ArrayLike],
+        *,
+        outputs: Sequence[str] = (),
+        version: str | int = "",
+    ) -> TensorOutputs:
+        """As ``Client.infer``."""
+        return await self._hold(self._inference(model, inputs, outputs, version))
 
     async def list_models(self) -> list[ModelSummary]:
         """As ``Client.list_models``."""
-        method = self._channel.unary_unary(
-            f"/{SERVICE}/ListModels", pb.ListModelsRequest.SerializeToString, pb.ListModelsResponse.FromString
-        )
-        return await self._hold(self._listing(partial(method, timeout=self._timeout_s)))
+        return await self._hold(self._listing())
 
-    async def _hold(self, conversation: Generator[Any, Any, T]) -> T:
+    async def list_all_models(self) -> ModelList:
+        """As ``Client.list_all_models``."""
+        return await self._hold(self._catalogue())
+
+    def _send(self, rpc: Rpc, request: Any, timeout_s: float, *, wait_for_ready: bool = False) -> Call:
+        method = self._channel.unary_unary(rpc.path, rpc.request.SerializeToString, rpc.response.FromString)
+        return method(request, timeout=timeout_s, wait_for_ready=wait_for_ready, metadata=self._metadata)
+
+    async def _hold(self, conversation: Conversation[T]) -> T:
         try:
-            call = next(conversation)
+            step = next(conversation)
             while True:
-                call = conversation.send(await call)
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                    step = conversation.send(None)
+                    continue
+                try:
+                    answer = await step
+                except grpc.RpcError as error:
+                    step = conversation.throw(error)
+                else:
+                    step = conversation.send(answer)
         except StopIteration as end:
             result: T = end.value
             return result
-        except grpc.RpcError as error:
-            raise self._error(error) from error
         finally:
             conversation.close()
 

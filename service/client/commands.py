@@ -2,13 +2,14 @@
 
 import argparse
 import asyncio
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from service.client.aio import AsyncClient
+from service.client.connection import environment_token
 from service.client.dataset import READERS
+from service.client.download import fetch, missing
 from service.client.errors import UnusablePicture
 from service.client.evaluation import Evaluation, choose_model, evaluate
 from service.client.results import Classification, ModelSummary, Result
@@ -16,22 +17,22 @@ from service.client.sync import Client
 from service.client.tables import Cell, Output, Share
 
 FROM_INPUT = "-"
-"""Stands for a picture on standard input."""
+"""Stands for an image on standard input."""
 
 
 def classify(args: argparse.Namespace, output: Output) -> int:
-    """Write what each picture shows; 1 where one of them could not be used."""
+    """Write what each image shows; 1 where one of them could not be used."""
     names: list[str] = args.pictures
     if names.count(FROM_INPUT) > 1:
-        raise UnusablePicture("standard input, '-', holds one picture: name it once")
+        raise UnusablePicture("standard input, '-', holds one image: name it once")
     pictures = [sys.stdin.buffer.read() if name == FROM_INPUT else Path(name) for name in names]
-    with Client(args.address, timeout_s=args.timeout_s, tls=args.tls) as client:
+    with Client(args.address, timeout_s=args.timeout_s, tls=args.tls, token=environment_token()) as client:
         results = client.classify(
-            pictures, model=args.model, version=args.version, top_k=args.top_k, logits=args.logits
+            pictures, model=args.model, version=args.version, top_k=args.top_k, logits=args.logits, shrink=args.shrink
         )
     if args.json:
         entries = [_picture_entry(name, result) for name, result in zip(names, results, strict=True)]
-        _write_json(output, {"model": args.model, "pictures": entries})
+        output.json({"model": args.model, "pictures": entries})
     else:
         versions = sorted({result.model_version for result in results if isinstance(result, Classification)})
         output.table(
@@ -70,56 +71,24 @@ def _picture_entry(name: str, result: Result) -> dict[str, object]:
     return entry
 
 
-def list_models(args: argparse.Namespace, output: Output) -> int:
-    """Write the models that can be asked."""
-    with Client(args.address, timeout_s=args.timeout_s, tls=args.tls) as client:
-        models = client.list_models()
-    if args.json:
-        _write_json(output, {"models": [_model_entry(model) for model in models]})
-    else:
-        heads = ("model", "version", "data set", "accuracy", "parameters", "input", "type", "provider")
-        output.table(heads, [[_model_row(model)] for model in models])
-    return 0
-
-
-def _model_row(model: ModelSummary) -> tuple[Cell, ...]:
-    return (
-        model.name,
-        model.version,
-        model.dataset or "unknown",
-        "unknown" if model.test_accuracy is None else f"{model.test_accuracy:.2%}",
-        model.parameters,
-        f"{model.image_height}x{model.image_width}x{model.image_channels}",
-        model.precision,
-        model.provider,
-    )
-
-
-def _model_entry(model: ModelSummary) -> dict[str, object]:
-    return {
-        "name": model.name,
-        "version": model.version,
-        "dataset": model.dataset or None,
-        "labels": list(model.labels),
-        "test_accuracy": model.test_accuracy,
-        "parameters": model.parameters,
-        "input": {"height": model.image_height, "width": model.image_width, "channels": model.image_channels},
-        "precision": model.precision,
-        "provider": model.provider,
-    }
-
-
 def dataset(args: argparse.Namespace, output: Output) -> int:
     """Send a test set through the server and write how it did."""
-    evaluation = asyncio.run(_evaluate(args))
+    with Client(args.address, timeout_s=args.timeout_s, tls=args.tls, token=environment_token()) as client:
+        model = choose_model(client.list_models(), dataset=args.dataset, name=args.model, target=args.address)
+    if not args.no_download:
+        _fetch_missing(args)
+    evaluation = asyncio.run(_evaluate(args, model))
     p50_ms, p99_ms = evaluation.latency_ms(50), evaluation.latency_ms(99)
     if args.json:
-        _write_json(output, _evaluation_entry(args, evaluation, p50_ms, p99_ms))
+        output.json(_evaluation_entry(args, evaluation, p50_ms, p99_ms))
         return 0
     output.table(("class", "accuracy", "correct", "of"), [[row] for row in _class_rows(evaluation)])
-    model = evaluation.model
     output.line(f"{args.dataset} test set, {model.name} version {model.version} ({model.precision}, {model.provider})")
-    output.line(f"accuracy    {evaluation.accuracy:.2%} ({evaluation.correct:,} of {evaluation.total:,})")
+    low, high = evaluation.interval
+    output.line(
+        f"accuracy    {evaluation.accuracy:.2%} ({evaluation.correct:,} of {evaluation.total:,}; "
+        f"95% interval {low:.2%} to {high:.2%})"
+    )
     output.line(f"throughput  {evaluation.images_per_second:,.0f} images/s in {evaluation.seconds:.2f} s")
     output.line(
         f"latency     p50 {p50_ms:.2f} ms, p99 {p99_ms:.2f} ms a call "
@@ -128,17 +97,25 @@ def dataset(args: argparse.Namespace, output: Output) -> int:
     return 0
 
 
-async def _evaluate(args: argparse.Namespace) -> Evaluation:
-    pictures = READERS[args.dataset](args.data_dir).first(args.limit)
-    bar = Output(stderr=True).progress(args.dataset, len(pictures.labels))
-    async with AsyncClient(args.address, timeout_s=args.timeout_s, tls=args.tls, max_call_images=args.batch) as client:
-        models = await client.list_models()
-        model = choose_model(models, dataset=args.dataset, name=args.model, target=args.address)
+def _fetch_missing(args: argparse.Namespace) -> None:
+    console = Output(stderr=True)
+    for file in missing(args.dataset, args.data_dir):
+        console.line(f"convserve-client: {args.data_dir / file.path} is missing and is fetched ({file.archive})")
+        with console.progress(file.archive, None, in_bytes=True) as bar:
+            fetch(args.dataset, file, args.data_dir, mirror=args.data_mirror, bar=bar)
+
+
+async def _evaluate(args: argparse.Namespace, model: ModelSummary) -> Evaluation:
+    images = READERS[args.dataset](args.data_dir).first(args.limit)
+    bar = Output(stderr=True).progress(args.dataset, len(images.labels))
+    async with AsyncClient(
+        args.address, timeout_s=args.timeout_s, tls=args.tls, max_call_images=args.batch, token=environment_token()
+    ) as client:
         with bar:
             return await evaluate(
                 client,
                 model,
-                pictures,
+                images,
                 batch=args.batch,
                 concurrency=args.concurrency,
                 advance=lambda count: bar.advance(bar.task_ids[0], count),
@@ -159,6 +136,7 @@ def _evaluation_entry(
         "correct": evaluation.correct,
         "total": evaluation.total,
         "accuracy": evaluation.accuracy,
+        "accuracy_interval": list(evaluation.interval),
         "seconds": evaluation.seconds,
         "images_per_second": evaluation.images_per_second,
         "latency_ms": {"p50": p50_ms, "p99": p99_ms},
@@ -169,7 +147,3 @@ def _evaluation_entry(
             for each in evaluation.classes
         ],
     }
-
-
-def _write_json(output: Output, document: dict[str, object]) -> None:
-    output.line(json.dumps(document, indent=2, ensure_ascii=False))

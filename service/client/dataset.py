@@ -86,7 +86,7 @@ def _idx(path: Path, shape: tuple[int, ...], name: str, data_dir: Path) -> npt.N
     return elements.reshape(shape)
 
 
-class _ArraysOnly(pickle.Unpickler):
+class _ArraysOnly(pickle.Unpickler):  # noqa: S301 - it calls nothing that a pickle names
     """Builds arrays out of a pickle, and refuses to call anything else: a pickle can name any function."""
 
     _ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
@@ -115,10 +115,10 @@ def _checked(dataset: Dataset, path: Path) -> Dataset:
 
 def _missing(path: Path, name: str, data_dir: Path, error: OSError) -> UnusableDataset:
     return UnusableDataset(
-        f"{path} cannot be read: {error.strerror}; "
-        f"`python -m training.data {name} --data-dir {data_dir}` downloads it, or name the folder that has it"
+        f"{path} cannot be read: {error.strerror}; `python -m service.client dataset {name} --data-dir {data_dir}` "
+        "fetches it, without --no-download, or name the folder that has it"
     )
 
 
 def _damaged(path: Path, what: str) -> UnusableDataset:
-    return UnusableDataset(f"{path} is damaged: {what}; remove it and download it again")
+    return UnusableDataset(f"{path} is damaged: {what}; remove it, and it is fetched again")

@@ -1,12 +1,14 @@
 """What can go wrong for a user of the client, and the sentence that says so.
 
     ClientError              everything below; its text is fit for a user's eyes
-    ├── UnusablePicture      a picture cannot be read on this side; nothing has been sent
+    ├── UnusablePicture      an image cannot be read on this side; nothing has been sent
+    ├── UnusableTensor       an array or its file cannot be sent, or a result cannot be written
     ├── UnusableDataset      a test set is missing, damaged or not the model's
-    ├── ServerUnavailable    nobody answers, or the server is stopping
+    ├── ServerUnavailable    no server answers, or it is stopping
     ├── AnswerLate           the time limit of a call has passed
     ├── LimitReached         the server's queue is full, or a message is larger than it takes
     ├── ModelNotFound        the server has no such model or version
+    ├── ModelRefused         the server does not serve the model's file, and says why
     ├── RequestRefused       the server understood the request and declines it
     └── ServerFailure        the server failed, or answered what the protocol does not allow
 
@@ -21,7 +23,11 @@ class ClientError(Exception):
 
 
 class UnusablePicture(ClientError):
-    """A picture cannot be read on this side; nothing has been sent."""
+    """An image cannot be read on this side; nothing has been sent."""
+
+
+class UnusableTensor(ClientError):
+    """An array or its file cannot be sent, or a result cannot be written."""
 
 
 class UnusableDataset(ClientError):
@@ -29,7 +35,7 @@ class UnusableDataset(ClientError):
 
 
 class ServerUnavailable(ClientError):
-    """Nobody answers at the address, or the server is stopping; attempts have been repeated."""
+    """No server answers at the address, or it is stopping; attempts have been repeated."""
 
 
 class AnswerLate(ClientError):
@@ -42,6 +48,10 @@ class LimitReached(ClientError):
 
 class ModelNotFound(ClientError):
     """The server has no model of that name, or not that version of it."""
+
+
+class ModelRefused(ClientError):
+    """The server has the model's file and does not serve it; the text says why."""
 
 
 class RequestRefused(ClientError):
@@ -74,7 +84,7 @@ _BY_CODE: dict[grpc.StatusCode, tuple[type[ClientError], str]] = {
     ),
     grpc.StatusCode.UNIMPLEMENTED: (
         RequestRefused,
-        "{target} does not know the call ({details}): is it a server that classifies images?",
+        "{target} does not know the call ({details}): is it a convserve server?",
     ),
     grpc.StatusCode.INVALID_ARGUMENT: _REFUSED,
     grpc.StatusCode.FAILED_PRECONDITION: _REFUSED,

@@ -1,6 +1,7 @@
 """A whole test set through a server: accuracy, throughput, latency."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,15 @@ class Evaluation:
         return self.correct / self.total
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the accuracy: E. B. Wilson, "Probable Inference" (1927)."""
+        quantile = 1.959964
+        squared = quantile**2 / self.total
+        middle = self.accuracy + squared / 2
+        reach = quantile * math.sqrt((self.accuracy * (1 - self.accuracy) + squared / 4) / self.total)
+        return max(0.0, (middle - reach) / (1 + squared)), min(1.0, (middle + reach) / (1 + squared))
+
+    @property
     def images_per_second(self) -> float:
         """Throughput of the whole run."""
         return self.total / self.seconds
@@ -64,22 +74,30 @@ class Evaluation:
 
 
 def choose_model(models: Sequence[ModelSummary], *, dataset: str, name: str | None, target: str) -> ModelSummary:
-    """Pick the model of that name, or the most accurate one for the data set; of several versions the highest.
+    """Pick the model of that name, else the data set's namesake or its only model; of several versions the highest.
 
-    Raises ModelNotFound where there is none, UnusableDataset where the named one is for other data.
+    No model is picked by its accuracy, which is of this very test set. Raises ModelNotFound where there is none or a
+    name is needed, UnusableDataset where the model is for other data.
     """
-    wanted = [model for model in models if (model.name == name if name else model.dataset == dataset)]
-    if not wanted:
+    fitting = {model.name for model in models if model.dataset == dataset}
+    if name is None and dataset not in fitting and len(fitting) > 1:
+        raise ModelNotFound(
+            f"{target} has {len(fitting)} models for {dataset}, none of that name: "
+            f"name one with --model, of {', '.join(sorted(fitting))}"
+        )
+    wanted = name or (dataset if dataset in fitting else next(iter(fitting), None))
+    versions = [model for model in models if model.name == wanted]
+    if not versions:
         there = ", ".join(sorted({model.name for model in models})) or "none"
         what = f"model '{name}'" if name else f"model for {dataset}"
         raise ModelNotFound(f"{target} has no {what}; its models are: {there}")
-    best = max(wanted, key=lambda model: (0 if name else model.test_accuracy or 0.0, int(model.version)))
-    if best.dataset not in ("", dataset) or len(best.labels) != CLASSES:
+    found = max(versions, key=lambda model: int(model.version))
+    if found.dataset not in ("", dataset) or len(found.labels) != CLASSES:
         raise UnusableDataset(
-            f"model '{best.name}' tells {len(best.labels)} classes of '{best.dataset}' apart, "
+            f"model '{found.name}' tells {len(found.labels)} classes of '{found.dataset}' apart, "
             f"which the test set of {dataset} cannot measure: name another model or data set"
         )
-    return best
+    return found
 
 
 async def evaluate(

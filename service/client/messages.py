@@ -1,23 +1,32 @@
-"""Requests from pictures, results from responses; the only module that knows the messages' fields."""
+"""Requests from images, results from responses: the fields of ``convserve.v1``, and what a listing needs of others."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 
 from service.client.errors import ServerFailure
 from service.client.pictures import Source
-from service.client.results import Classification, ImageError, ModelSummary, Prediction, Result
+from service.client.results import (
+    Classification,
+    ImageError,
+    ModelSummary,
+    Prediction,
+    Result,
+    TensorInfo,
+    TensorModel,
+)
 from service.pb import image_classifier_pb2 as pb
 
-_FIELDS_BYTES = 32  # at most, beside the bytes of a picture: tags, lengths, height, width and channels
+_FIELDS_BYTES = 32  # at most, beside the bytes of an image: tags, lengths, height, width and channels
 _ALL_CLASSES = 2**32 - 1  # the field holds no more, and more than there are means all
 _CODE_NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked about every picture of a list."""
+    """What is asked about every image of a list."""
 
     model: str
     version: str
@@ -25,7 +34,7 @@ class Question:
     logits: bool
 
     def request(self, pictures: Sequence[Source]) -> pb.ClassifyRequest:
-        """One call's message; the pictures are read now."""
+        """One call's message; the images are read now."""
         return pb.ClassifyRequest(
             model_name=self.model,
             model_version=self.version,
@@ -38,7 +47,7 @@ class Question:
 def requests(
     question: Question, pictures: Sequence[Source], *, max_images: int, max_bytes: int
 ) -> Iterator[pb.ClassifyRequest]:
-    """As few calls as the two limits allow, in order; a picture above ``max_bytes`` gets a call of its own."""
+    """As few calls as the two limits allow, in order; an image above ``max_bytes`` gets a call of its own."""
     together: list[Source] = []
     size = 0
     for picture in pictures:
@@ -87,3 +96,14 @@ def summaries(response: pb.ListModelsResponse) -> list[ModelSummary]:
         )
         for model in response.models
     ]
+
+
+def tensor_model(response: Any, version: str) -> TensorModel:
+    """Take a model's inputs and outputs from a ModelMetadataResponse."""
+    return TensorModel(
+        response.name, version, tuple(map(_tensor_info, response.inputs)), tuple(map(_tensor_info, response.outputs))
+    )
+
+
+def _tensor_info(tensor: Any) -> TensorInfo:
+    return TensorInfo(tensor.name, tensor.datatype, tuple(tensor.shape))

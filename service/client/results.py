@@ -1,11 +1,14 @@
 """What the client returns: plain values that know neither gRPC nor protobuf."""
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class that a picture may belong to."""
+    """One class that an image may belong to."""
 
     label: str
     index: int
@@ -16,7 +19,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Classification:
-    """The answer for one picture."""
+    """The answer for one image."""
 
     classes: tuple[Prediction, ...]
     """The ``top_k`` best, highest probability first."""
@@ -28,7 +31,7 @@ class Classification:
 
 @dataclass(frozen=True)
 class ImageError:
-    """Stands in the place of a picture that the server could not use."""
+    """Stands in the place of an image that the server could not use."""
 
     code: str
     """A gRPC status code by name, "INVALID_ARGUMENT" say."""
@@ -56,3 +59,56 @@ class ModelSummary:
     image_width: int
     image_channels: int
     parameters: int
+
+
+class TensorOutputs(dict[str, npt.NDArray[Any]]):
+    """The outputs of one inference by name, and which version of the model computed them."""
+
+    def __init__(self, *, model_version: str = "") -> None:
+        super().__init__()
+        self.model_version = model_version
+
+    def __reduce__(self) -> tuple[Any, ...]:  # a dict's own would call the constructor without its keyword
+        return type(self), (), {"model_version": self.model_version}, None, iter(self.items())
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of a model."""
+
+    name: str
+    datatype: str
+    """The protocol's name, "FP32" say."""
+    shape: tuple[int, ...]
+    """-1 for an axis of any length."""
+
+
+@dataclass(frozen=True)
+class TensorModel:
+    """A model that takes and returns tensors, and does not classify images."""
+
+    name: str
+    version: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+
+@dataclass(frozen=True)
+class UnservedModel:
+    """A model that the server knows and does not serve now."""
+
+    name: str
+    version: str
+    state: str
+    """"UNAVAILABLE", or "LOADING"."""
+    reason: str
+    """Why; may be empty while it loads."""
+
+
+@dataclass(frozen=True)
+class ModelList:
+    """Every model that a server knows."""
+
+    classifiers: tuple[ModelSummary, ...] = ()
+    tensor_models: tuple[TensorModel, ...] = ()
+    unserved: tuple[UnservedModel, ...] = ()

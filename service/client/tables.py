@@ -1,10 +1,15 @@
 """Tables: with bars and colours on a terminal; anywhere else plain aligned columns that are never cut."""
 
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.live import Live
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -18,12 +23,26 @@ class Share(float):
         return f"{float(self):.2%}"
 
 
+class Figure(float):
+    """A number of any size, written with one decimal; NaN stands for one that is not known."""
+
+    def __str__(self) -> str:
+        return "-" if math.isnan(self) else f"{float(self):,.1f}"
+
+
 Cell = str | float
 """Numbers stand on the right."""
 Row = Sequence[Cell]
 """As many cells as there are heads; in a shorter row the last cell is a remark, as wide as it likes."""
 Group = Sequence[Row]
 """Rows about one thing, which their first cells name."""
+
+
+class ShowTable(Protocol):
+    """Writes a table, as ``Output.table`` does."""
+
+    def __call__(self, heads: Sequence[str], groups: Sequence[Group], *, caption: str = "") -> None:
+        """Writes it."""
 
 
 class Output:
@@ -37,6 +56,10 @@ class Output:
         self._console.file.write(f"{text}\n")
         self._console.file.flush()
 
+    def json(self, document: dict[str, object]) -> None:
+        """Write one JSON document. Raises BrokenPipeError."""
+        self.line(json.dumps(document, indent=2, ensure_ascii=False))
+
     def table(self, heads: Sequence[str], groups: Sequence[Group], *, caption: str = "") -> None:
         """Write a table; the caption is for a terminal only."""
         if self._console.is_terminal:
@@ -49,12 +72,25 @@ class Output:
             for line in _plain(heads, groups):
                 self.line(line)
 
-    def progress(self, title: str, total: int) -> Progress:
+    @contextmanager
+    def live(self) -> Iterator["ShowTable"]:
+        """Give a function that writes a table over the one before; off a terminal below it."""
+        if not self._console.is_terminal:
+            yield self.table
+            return
+        with Live(console=self._console, auto_refresh=False) as live:
+
+            def show(heads: Sequence[str], groups: Sequence[Group], *, caption: str = "") -> None:
+                live.update(_drawn(heads, groups, caption, "#", gap=1), refresh=True)
+
+            yield show
+
+    def progress(self, title: str, total: int | None, *, in_bytes: bool = False) -> Progress:
         """Make a bar with its one task added, to be used in a ``with`` block; nothing shows off a terminal."""
         progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            MofNCompleteColumn(),
+            DownloadColumn() if in_bytes else MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=self._console,
             transient=True,

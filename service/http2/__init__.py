@@ -1,14 +1,11 @@
-"""gRPC over HTTP/2, the server's side, from bytes to messages and back.
+"""gRPC over HTTP/2, the server's side, without I/O: bytes in, events out; messages in, bytes out.
 
-Written for speed where calls are alike, and held to the standards (RFC 9113, RFC 7541, and
-gRPC's own on top of them). Knows sockets' bytes, and nothing of methods' meaning, threads that serve, or models.
+Written in the words of RFC 9113, RFC 7541 and gRPC's protocol document. It knows no socket, no thread, no lock and no
+clock: the loop that owns these feeds it (`service.rpc.event_loop`), and tests do so with lists of bytes.
 
     frames.py       the numbers and bytes of frames
-    table.py        header blocks, decoded
-    fields.py       what a request's says, and the few that we send
-    messages.py     messages in a stream's data: prefixes, limits, compression
-    requests.py     what a connection hands its requests to
-    incoming.py     the receiving half of a connection
-    outgoing.py     its sending half, for any thread
-    tls.py          encryption below both
+    hpack.py        header blocks, decoded
+    headers.py      gRPC's header fields in and out
+    deframer.py     length-prefixed messages: limits, decompression
+    connection.py   one connection: streams, flow control, events
 """

@@ -5,75 +5,99 @@ from enum import IntEnum
 from functools import lru_cache
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-"""What a client sends first."""
+"""The client's connection preface (section 3.4)."""
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
-END_STREAM, ACK, END_HEADERS, PADDED, PRIORITISED = 0x1, 0x1, 0x4, 0x8, 0x20
+END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY_FLAG = 0x1, 0x1, 0x4, 0x8, 0x20
 """Flags; the first two are one bit of different frames."""
-MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = 0x3, 0x4, 0x5, 0x6
+HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = (
+    *(0x1, 0x2, 0x3),
+    *(0x4, 0x5, 0x6),
+)
 """Settings."""
-FRAME_BYTES = 16_384
-"""The largest payload of a frame before anybody has set another limit, and the least that may be set."""
-MOST_FRAME_BYTES = 2**24 - 1
-WINDOW, MOST_WINDOW = 65_535, 2**31 - 1
-"""Octets that may be sent at the start, and at most, before the receiver allows more."""
-STREAM = 0x7FFF_FFFF
-"""The bits of a stream's number; the highest of the 32 means nothing."""
+DEFAULT_FRAME_SIZE, LARGEST_FRAME_SIZE = 16_384, 2**24 - 1
+"""SETTINGS_MAX_FRAME_SIZE before a peer has set another, and the largest that may be set."""
+DEFAULT_WINDOW, LARGEST_WINDOW = 65_535, 2**31 - 1
+"""Flow-control windows: the initial size, and the largest."""
+STREAM_ID_MASK = LAST_STREAM_ID = 0x7FFF_FFFF
+"""The 31 bits of a stream identifier, and the highest of them."""
 
-HEAD = struct.Struct(">HBBBL")
-"""A frame's first 9 octets: its payload's length in 24 bits, kind, flags, stream."""
+FRAME_HEADER = struct.Struct(">HBBBL")
+"""A frame's first 9 octets: length in 24 bits, type, flags, stream identifier."""
 NUMBER = struct.Struct(">L")
 SETTING = struct.Struct(">HL")
 
 
-class Code(IntEnum):
-    """Why a stream or a connection ends."""
+class ErrorCode(IntEnum):
+    """Why a stream or a connection ends (section 7)."""
 
     NO_ERROR = 0
     PROTOCOL_ERROR = 1
     INTERNAL_ERROR = 2
     FLOW_CONTROL_ERROR = 3
+    SETTINGS_TIMEOUT = 4
     STREAM_CLOSED = 5
     FRAME_SIZE_ERROR = 6
     REFUSED_STREAM = 7
     CANCEL = 8
     COMPRESSION_ERROR = 9
+    CONNECT_ERROR = 10
     ENHANCE_YOUR_CALM = 11
+    INADEQUATE_SECURITY = 12
+    HTTP_1_1_REQUIRED = 13
 
 
-class Fault(Exception):
-    """The peer broke the protocol in a way that ends its connection."""
+class ProtocolError(Exception):
+    """A connection error (section 5.4.1): GOAWAY is sent and the connection ends."""
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
         self.code = code
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """A whole frame."""
-    return HEAD.pack(len(payload) >> 8, len(payload) & 0xFF, kind, flags, stream) + payload
+class StreamError(Exception):
+    """A stream error (section 5.4.2): RST_STREAM is sent and the connection lives on."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
+    """Returns a whole frame."""
+    return FRAME_HEADER.pack(len(payload) >> 8, len(payload) & 0xFF, kind, flags, stream_id) + payload
 
 
 def settings(values: dict[int, int]) -> bytes:
-    """A SETTINGS frame."""
+    """Returns a SETTINGS frame."""
     return frame(SETTINGS, 0, 0, b"".join(SETTING.pack(key, value) for key, value in values.items()))
 
 
-def window_update(stream: int, octets: int) -> bytes:
-    """Allows the peer to send so many octets more, on a stream or (0) on all of them together."""
-    return frame(WINDOW_UPDATE, 0, stream, NUMBER.pack(octets))
+def window_update(stream_id: int, increment: int) -> bytes:
+    """Returns a WINDOW_UPDATE frame for a stream or (0) for the connection."""
+    return frame(WINDOW_UPDATE, 0, stream_id, NUMBER.pack(increment))
 
 
-def reset(stream: int, code: Code) -> bytes:
-    """Ends a stream at once, both ways."""
-    return frame(RST_STREAM, 0, stream, NUMBER.pack(code))
+def rst_stream(stream_id: int, code: ErrorCode) -> bytes:
+    """Returns a RST_STREAM frame."""
+    return frame(RST_STREAM, 0, stream_id, NUMBER.pack(code))
 
 
-def go_away(last_stream: int, code: Code = Code.NO_ERROR, reason: str = "") -> bytes:
-    """Tells the client to open no streams beyond the last one."""
-    return frame(GOAWAY, 0, 0, NUMBER.pack(last_stream) + NUMBER.pack(code) + reason.encode())
+def goaway(last_stream_id: int, code: ErrorCode = ErrorCode.NO_ERROR, reason: str = "") -> bytes:
+    """Returns a GOAWAY frame."""
+    return frame(GOAWAY, 0, 0, NUMBER.pack(last_stream_id) + NUMBER.pack(code) + reason.encode())
 
 
 @lru_cache(maxsize=1024)
-def beginning(kind: int, flags: int, payload_bytes: int) -> bytes:
-    """A frame's head without the stream's number, with which it goes on."""
-    return HEAD.pack(payload_bytes >> 8, payload_bytes & 0xFF, kind, flags, 0)[:5]
+def frame_start(kind: int, flags: int, length: int) -> bytes:
+    """Returns a frame header without the stream identifier, which follows it."""
+    return FRAME_HEADER.pack(length >> 8, length & 0xFF, kind, flags, 0)[:5]
+
+
+def header_frames(stream_id: int, block: bytes, flags: int, max_frame_size: int) -> bytes:
+    """Returns a header block as HEADERS and, where it is longer than a frame may be, CONTINUATION frames."""
+    if len(block) <= max_frame_size:
+        return frame(HEADERS, flags | END_HEADERS, stream_id, block)
+    parts = [block[at : at + max_frame_size] for at in range(0, len(block), max_frame_size)]
+    frames = [frame(HEADERS, flags, stream_id, parts[0])]
+    frames += [frame(CONTINUATION, 0, stream_id, part) for part in parts[1:-1]]
+    return b"".join([*frames, frame(CONTINUATION, END_HEADERS, stream_id, parts[-1])])

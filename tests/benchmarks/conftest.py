@@ -1,11 +1,11 @@
-"""What the tests of the benchmarks share: one kind of request, and its right answer."""
+"""What the tests of the benchmarks share: one kind of request, and its right response."""
 
 from pathlib import Path
 
 import pytest
 
 from benchmarks import calls
-from benchmarks.exchange import Exchange
+from benchmarks.request_payload import RequestPayload
 from benchmarks.workload import Model, Workload, open_model
 from tests.servers import ServerProcess
 
@@ -17,6 +17,6 @@ def model(models_dir: Path, data_dir: Path) -> Model:
 
 
 @pytest.fixture(scope="session")
-def exchange(model: Model, server: ServerProcess) -> Exchange:
-    """One picture a request, checked against the server."""
+def payload(model: Model, server: ServerProcess) -> RequestPayload:
+    """One image a request, checked against the server."""
     return calls.infer(server.address, Workload(model, 1))

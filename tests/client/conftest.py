@@ -1,4 +1,4 @@
-"""What the client's tests share: the pictures, the command line, and a small server that does as it is told."""
+"""What the client's tests share: the images, the command line, and a small server that does as it is told."""
 
 import os
 import socket
@@ -13,12 +13,14 @@ from typing import Any
 import grpc
 import pytest
 
+from service.client import open_inference as oip
+from service.client.connection import INFERENCE_SERVICE
 from service.pb import image_classifier_pb2 as pb
-from tests.servers import ROOT
+from tests.servers import ROOT, Serve, ServerProcess
 
 PICTURES = ROOT / "tests" / "pictures"
 SHOWN = {"seven.png": "7", "ship.png": "ship", "cat.png": "cat", "frog.png": "frog"}
-"""What the pictures show."""
+"""What the images show."""
 
 
 class ScriptedServer:
@@ -29,6 +31,7 @@ class ScriptedServer:
         self.arrived = threading.Event()
         """Set once a request has come."""
         self.classify: Callable[[pb.ClassifyRequest, Any], pb.ClassifyResponse] = echo
+        self.infer: Callable[[Any], Any] = lambda _request: oip.ModelInferResponse()
         self.models: list[pb.ModelSummary] = []
         self.address = ""
 
@@ -37,6 +40,15 @@ class ScriptedServer:
         self.requests.append(request)
         self.arrived.set()
         return self.classify(request, context)
+
+    def infer_handlers(self) -> "grpc.GenericRpcHandler[Any, Any]":
+        """ModelInfer alone of the Open Inference Protocol."""
+        method = grpc.unary_unary_rpc_method_handler(
+            lambda request, _context: self.infer(request),
+            oip.ModelInferRequest.FromString,
+            oip.ModelInferResponse.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(INFERENCE_SERVICE, {"ModelInfer": method})
 
     def handlers(self) -> "grpc.GenericRpcHandler[Any, Any]":  # a generic class in the stubs only
         """Both methods of the service."""
@@ -56,7 +68,7 @@ class ScriptedServer:
 
 
 def echo(request: pb.ClassifyRequest, _context: Any) -> pb.ClassifyResponse:
-    """Answer each picture with the number of its bytes as the class."""
+    """Answer each image with the number of its bytes as the class."""
     sizes = [len(image.encoded) + len(image.pixels.data) for image in request.images]
     return pb.ClassifyResponse(
         model_name=request.model_name,
@@ -68,13 +80,25 @@ def echo(request: pb.ClassifyRequest, _context: Any) -> pb.ClassifyResponse:
     )
 
 
+@pytest.fixture(scope="session")
+def server(native_server: ServerProcess) -> ServerProcess:
+    """The bundled models; a client does not see by which transport."""
+    return native_server
+
+
+@pytest.fixture(scope="session")
+def odd(serve: Serve, odd_models_dir: Path) -> ServerProcess:
+    """Models of tensors, small classifiers, and files that are refused."""
+    return serve(odd_models_dir)
+
+
 @pytest.fixture
 def scripted() -> Iterator[ScriptedServer]:
     """A scripted server, listening."""
     script = ScriptedServer()
     with ThreadPoolExecutor(8) as threads:
         server = grpc.server(threads, options=[("grpc.max_receive_message_length", 64 * 2**20)])
-        server.add_generic_rpc_handlers((script.handlers(),))
+        server.add_generic_rpc_handlers((script.handlers(), script.infer_handlers()))
         script.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         server.start()
         yield script
@@ -87,6 +111,12 @@ def nobody() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def summary(name: str) -> pb.ModelSummary:
+    """A model of ten classes, trained on CIFAR-10 if it is named so and on MNIST otherwise."""
+    data = "cifar10" if name.startswith("cifar10") else "mnist"
+    return pb.ModelSummary(name=name, version="1", dataset=data, labels=list("0123456789"))
 
 
 def environment(**changes: str) -> dict[str, str]:

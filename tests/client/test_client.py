@@ -36,8 +36,11 @@ def test_a_picture_is_recognised(server: ServerProcess) -> None:
     assert label(result) == SHOWN["seven.png"]
 
 
-def test_every_way_to_hand_over_a_picture_gives_the_same_answer(server: ServerProcess) -> None:
-    """Path, str, bytes, array, array with a channel axis, Pillow picture, and one array of many."""
+def test_forms_of_pictures_are_equal(server: ServerProcess) -> None:
+    """Every way to hand over a picture gives the same answer.
+
+    Path, str, bytes, array, array with a channel axis, Pillow picture, and one array of many.
+    """
     path = PICTURES / "ship.png"
     picture = Image.open(path).convert("RGB")
     pixels = np.asarray(picture)
@@ -49,7 +52,8 @@ def test_every_way_to_hand_over_a_picture_gives_the_same_answer(server: ServerPr
     assert [*results, *stacked] == [results[0]] * 8
 
 
-def test_a_grey_array_needs_no_channel_axis(server: ServerProcess) -> None:
+def test_grey_arrays_need_no_channels(server: ServerProcess) -> None:
+    """A grey array needs no channel axis."""
     pixels = np.asarray(Image.open(PICTURES / "seven.png").convert("L"))
     with Client(server.address) as client:
         flat, deep = client.classify([pixels, pixels[..., np.newaxis]], model=MNIST, top_k=10)
@@ -57,8 +61,11 @@ def test_a_grey_array_needs_no_channel_axis(server: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr", "I", "I;16"])
-def test_pillow_pictures_of_any_mode_are_taken(server: ServerProcess, mode: str) -> None:
-    """Each is converted on its way to what a viewer would show: the same digit, but for a grey level of rounding."""
+def test_pillow_pictures_of_any_mode(server: ServerProcess, mode: str) -> None:
+    """Pillow pictures of any mode are taken.
+
+    Each is converted on its way to what a viewer would show: the same digit, but for a grey level of rounding.
+    """
     digit = Image.open(PICTURES / "seven.png").convert("L")
     if mode.startswith("I"):
         picture = Image.fromarray(np.asarray(digit).astype(np.uint16) * 257).convert(mode)
@@ -77,8 +84,11 @@ def test_pillow_pictures_of_any_mode_are_taken(server: ServerProcess, mode: str)
         assert result.logits == pytest.approx(plain.logits, abs=0.1)
 
 
-def test_transparency_of_a_pillow_picture_is_kept(server: ServerProcess) -> None:
-    """A palette picture with a transparent colour and its file are the same picture."""
+def test_transparency_of_pillow_pictures(server: ServerProcess) -> None:
+    """Transparency of a Pillow picture is kept.
+
+    A palette picture with a transparent colour and its file are the same picture.
+    """
     opaque = Image.open(PICTURES / "ship.png").convert("P")
     picture = opaque.copy()
     picture.info["transparency"] = picture.getpixel((picture.width // 2, picture.height // 2))
@@ -90,8 +100,11 @@ def test_transparency_of_a_pillow_picture_is_kept(server: ServerProcess) -> None
     assert direct != without
 
 
-def test_a_photo_that_lies_on_its_side_is_turned_as_its_file_is(server: ServerProcess) -> None:
-    """EXIF orientation 6: the picture must be turned by 90 degrees to stand upright."""
+def test_rotated_photos_are_turned_upright(server: ServerProcess) -> None:
+    """A photo that lies on its side is turned as its file is.
+
+    EXIF orientation 6: the picture must be turned by 90 degrees to stand upright.
+    """
     exif = Image.Exif()
     exif[0x0112] = 6
     file = io.BytesIO()
@@ -104,8 +117,11 @@ def test_a_photo_that_lies_on_its_side_is_turned_as_its_file_is(server: ServerPr
     assert label(direct) == SHOWN["seven.png"]
 
 
-def test_a_long_list_keeps_its_order_over_many_calls(server: ServerProcess, data_dir: Path) -> None:
-    """Sent seven at a time, three calls at once, each picture has the answer that it has alone."""
+def test_long_lists_keep_their_order(server: ServerProcess, data_dir: Path) -> None:
+    """A long list keeps its order over many calls.
+
+    Sent seven at a time, three calls at once, each picture has the answer that it has alone.
+    """
     digits = read_mnist(data_dir).first(100)
     with Client(server.address, max_call_images=7, calls_in_flight=3) as client:
         split = client.classify(digits.pictures, model=MNIST)
@@ -116,7 +132,8 @@ def test_a_long_list_keeps_its_order_over_many_calls(server: ServerProcess, data
     assert right > 0.9
 
 
-def test_a_broken_picture_has_its_error_in_its_place(server: ServerProcess) -> None:
+def test_broken_pictures_have_their_errors(server: ServerProcess) -> None:
+    """A broken picture has its error in its place."""
     ship = PICTURES / "ship.png"
     with Client(server.address, max_call_images=2) as client:
         results = client.classify([ship, b"no picture", ship, b"", ship], model=CIFAR10)
@@ -127,8 +144,8 @@ def test_a_broken_picture_has_its_error_in_its_place(server: ServerProcess) -> N
     assert "PNG" in broken.message
 
 
-def test_top_k_and_logits_are_returned_when_asked_for(server: ServerProcess) -> None:
-    """The probabilities are the softmax of the logits, best first."""
+def test_top_k_and_logits(server: ServerProcess) -> None:
+    """Classes and logits are returned as asked for. The probabilities are the softmax of the logits, best first."""
     with Client(server.address) as client:
         (plain,) = client.classify(PICTURES / "frog.png", model=CIFAR10)
         (full,) = client.classify(PICTURES / "frog.png", model=CIFAR10, top_k=2**40, logits=True)
@@ -157,7 +174,8 @@ def test_no_pictures_are_no_answers(server: ServerProcess) -> None:
         assert client.classify([], model=MNIST) == []
 
 
-def test_models_are_listed_with_what_their_files_tell(server: ServerProcess) -> None:
+def test_models_are_listed(server: ServerProcess) -> None:
+    """Models are listed with what their files tell."""
     with Client(server.address) as client:
         models = {model.name: model for model in client.list_models()}
     model = models[MNIST]
@@ -180,13 +198,17 @@ def test_an_unknown_model_is_named(server: ServerProcess) -> None:
     assert caught.value.__cause__ is not None
 
 
-def test_what_the_server_cannot_read_is_refused(server: ServerProcess) -> None:
+def test_malformed_versions_are_refused(server: ServerProcess) -> None:
+    """What the server cannot read is refused."""
     with Client(server.address) as client, pytest.raises(RequestRefused, match="newest"):
         client.classify(PICTURES / "seven.png", model=MNIST, version="newest")
 
 
-def test_the_asynchronous_client_answers_as_the_other_does(server: ServerProcess, data_dir: Path) -> None:
-    """Many conversations at once on one event loop, errors included."""
+def test_asynchronous_client_answers_the_same(server: ServerProcess, data_dir: Path) -> None:
+    """The asynchronous client answers as the other does.
+
+    Many conversations at once on one event loop, errors included.
+    """
     digits = read_mnist(data_dir).first(60).pictures
 
     async def ask() -> tuple[list[list[Result]], int]:

@@ -1,6 +1,7 @@
 """The command line, as a process: what it writes, where, and how it ends."""
 
 import json
+import math
 import os
 import pty
 import signal
@@ -10,12 +11,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from service.client import Client
+from service.client.__main__ import main
 from service.pb import image_classifier_pb2 as pb
-from tests.client.conftest import PICTURES, SHOWN, ScriptedServer, command, echo, environment, run
+from tests.client.conftest import PICTURES, SHOWN, ScriptedServer, command, echo, environment, run, summary
 from tests.servers import ROOT, ServerProcess
 
 MNIST = "mnist-tiny"
@@ -53,7 +56,8 @@ def test_pictures_are_classified_in_a_table(server: ServerProcess) -> None:
     assert shares == sorted(shares, reverse=True)
 
 
-def test_json_has_the_same_keys_for_every_picture(server: ServerProcess, tmp_path: Path) -> None:
+def test_json_keys_are_the_same(server: ServerProcess, tmp_path: Path) -> None:
+    """JSON has the same keys for every picture."""
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     done = run(
@@ -73,7 +77,8 @@ def test_json_has_the_same_keys_for_every_picture(server: ServerProcess, tmp_pat
     assert done.returncode == 1
 
 
-def test_a_broken_picture_has_its_row_and_the_exit_code_tells(server: ServerProcess, tmp_path: Path) -> None:
+def test_broken_pictures_have_their_rows(server: ServerProcess, tmp_path: Path) -> None:
+    """A broken picture has its row, and the exit code is 1."""
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     done = run("classify", PICTURES / "seven.png", broken, "--model", MNIST, "--address", server.address)
@@ -97,11 +102,14 @@ def test_a_picture_comes_from_standard_input(server: ServerProcess) -> None:
 def test_standard_input_holds_one_picture(nobody: str) -> None:
     done = run("classify", "-", "-", "--model", MNIST, "--address", nobody)
     assert done.returncode == 1
-    assert "holds one picture" in done.stderr
+    assert "holds one image" in done.stderr
 
 
-def test_long_names_and_odd_ones_are_written_whole(server: ServerProcess, tmp_path: Path) -> None:
-    """Neither cut at 80 columns nor read as markup; bytes that are no text are shown as escapes."""
+def test_odd_names_are_written_whole(server: ServerProcess, tmp_path: Path) -> None:
+    """Long names and odd ones are written whole.
+
+    Neither cut at 80 columns nor read as markup; bytes that are no text are shown as escapes.
+    """
     folder = tmp_path / ("long" * 50)
     folder.mkdir()
     long, markup, odd = (
@@ -131,7 +139,8 @@ def test_a_terminal_gets_bars(server: ServerProcess) -> None:
     assert f"{MNIST}, version 1" in written
 
 
-def test_a_terminal_without_unicode_gets_bars_too(server: ServerProcess) -> None:
+def test_terminals_without_unicode_get_bars(server: ServerProcess) -> None:
+    """A terminal without Unicode gets bars too."""
     written = on_a_terminal(
         *("classify", PICTURES / "seven.png", "--model", MNIST, "--address", server.address),
         PYTHONIOENCODING="ascii",
@@ -140,8 +149,8 @@ def test_a_terminal_without_unicode_gets_bars_too(server: ServerProcess) -> None
     assert "\\u" not in written
 
 
-def test_the_list_fits_a_terminal_of_eighty_columns(server: ServerProcess) -> None:
-    """No name is broken over two lines."""
+def test_lists_fit_eighty_columns(server: ServerProcess) -> None:
+    """The list fits a terminal of eighty columns. No name is broken over two lines."""
     with Client(server.address) as client:
         names = {model.name for model in client.list_models()}
     written = on_a_terminal("list", "--address", server.address)
@@ -163,27 +172,143 @@ def test_the_models_are_listed(server: ServerProcess) -> None:
     assert done.returncode == 0
 
 
+def test_every_kind_has_its_table(odd: ServerProcess) -> None:
+    """Below the classifiers, models of tensors have a row for each tensor, and refused ones their reason."""
+    done = run("list", "--address", odd.address)
+    classifiers, tensors, refused = done.stdout.split("\n\n")
+    assert classifiers.splitlines()[0].split()[0] == "model"
+    heads, *rows = [line.split(maxsplit=5) for line in tensors.splitlines()]
+    assert " ".join(" ".join(heads).split()) == "tensor model version side name datatype shape"
+    assert ["sum", "1", "input", "left", "FP32", "[-1, 16]"] in rows
+    assert ["sum", "1", "output", "difference", "FP32", "[-1, 16]"] in rows
+    heads, *rows = [line.split(maxsplit=2) for line in refused.splitlines()]
+    assert heads[:2] == ["not", "served"]
+    assert next(row for row in rows if row[0] == "broken")[1] == "1"
+    document = json.loads(run("list", "--json", "--address", odd.address).stdout)
+    assert document.keys() == {"models", "tensor_models", "not_served"}
+    total = next(model for model in document["tensor_models"] if model["name"] == "sum")
+    assert total["inputs"][1] == {"name": "right", "datatype": "FP32", "shape": [-1, 16]}
+    broken = next(each for each in document["not_served"] if each["name"] == "broken")
+    assert broken.keys() == {"name", "version", "state", "reason"}
+
+
+def saved(path: Path, array: Any) -> Path:
+    """A .npy file."""
+    np.save(path, array)
+    return path
+
+
+def test_tensors_are_read_and_written(odd: ServerProcess, tmp_path: Path) -> None:
+    """Inputs come from .npy files, an output goes to one where a file is named, and the table says so."""
+    left = np.array([[1.25] * 16, [np.nan] * 16], np.float32)
+    inputs = [f"left={saved(tmp_path / 'left.npy', left)}", f"right={saved(tmp_path / 'r=1.npy', left)}"]
+    line = ("infer", "sum", "--input", inputs[0], "--input", inputs[1], "--address", odd.address)
+    out = tmp_path / "total"
+    done = run(*line, "--output", f"total={out}", "--output", "difference")
+    heads, *rows = [row.split(maxsplit=4) for row in done.stdout.splitlines()]
+    assert done.returncode == 0, done.stderr
+    assert heads == ["output", "datatype", "shape", "elements"]
+    assert rows == [
+        ["total", "float32", "[2,", "16]", str(out)],
+        ["difference", "float32", "[2,", "16]", "0 0 0 0 0 0 …"],
+    ]
+    assert np.array_equal(np.load(out), left + left, equal_nan=True)
+    document = json.loads(run(*line, "--json", "--version", "1").stdout)
+    assert (document["model"], document["version"], list(document["outputs"])) == ("sum", "1", ["total", "difference"])
+    total = document["outputs"]["total"]
+    assert (total["datatype"], total["shape"], total["file"]) == ("float32", [2, 16], None)
+    assert total["data"] == [[2.5] * 16, ["NaN"] * 16]
+
+
+def test_text_is_read_and_written(odd: ServerProcess, tmp_path: Path) -> None:
+    texts = np.array([["a", "béc"]])
+    given, out = saved(tmp_path / "texts.npy", texts), tmp_path / "out.npy"
+    done = run("infer", "identity-bytes", "--input", f"x={given}", "--output", f"y={out}", "--address", odd.address)
+    assert done.returncode == 0, done.stderr
+    assert np.load(out).tolist() == texts.tolist()
+
+
+def test_unusable_tensor_files_are_named(nobody: str, tmp_path: Path) -> None:
+    """A file that is missing, no array, an archive, or an input given twice is one sentence, and nothing is sent."""
+    text, archive = tmp_path / "text.npy", tmp_path / "many.npz"
+    text.write_text("no array")
+    np.savez(archive, x=np.zeros(1))
+    objects = tmp_path / "objects.npy"
+    np.save(objects, np.array([{}], object), allow_pickle=True)
+    for given, sentence in (
+        ((f"x={tmp_path}/gone.npy",), "gone.npy' cannot be read: No such file"),
+        ((f"x={text}",), "text.npy' is no .npy file of numbers or text"),
+        ((f"x={objects}",), "objects.npy' is no .npy file of numbers or text"),
+        ((f"x={archive}",), "many.npz' is an .npz archive"),
+        ((f"x={archive}", f"x={archive}"), "input 'x' is given twice"),
+    ):
+        done = run("infer", "any", *(part for each in given for part in ("--input", each)), "--address", nobody)
+        assert done.returncode == 1
+        assert sentence in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_unwritable_outputs_are_told(odd: ServerProcess, tmp_path: Path) -> None:
+    given = saved(tmp_path / "x.npy", np.zeros((1, 2), np.float32))
+    line = ("infer", "identity-fp32", "--input", f"x={given}", "--output", f"y={tmp_path}", "--address", odd.address)
+    done = run(*line)
+    assert done.returncode == 1
+    assert done.stderr == f"convserve-client: '{tmp_path}' cannot be written: Is a directory\n"
+
+
+def test_refused_models_are_one_sentence(odd: ServerProcess) -> None:
+    done = run("classify", PICTURES / "seven.png", "--model", "broken", "--address", odd.address)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"convserve-client: {odd.address} does not serve model 'broken' version 1: ")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
-def test_a_test_set_scores_what_the_file_promises(server: ServerProcess, data_dir: Path, dataset: str) -> None:
-    """Of all models for the data set, the most accurate is asked; its accuracy is that in its file."""
+def test_test_sets_score_as_promised(server: ServerProcess, data_dir: Path, dataset: str) -> None:
+    """A whole test set gives the accuracy that the file promises, and its Wilson interval."""
     models = json.loads(run("list", "--json", "--address", server.address).stdout)["models"]
     promised = {each["name"]: each["test_accuracy"] for each in models if each["dataset"] == dataset}
     tiny = min(promised, key=lambda name: next(each["parameters"] for each in models if each["name"] == name))
     arguments = ("dataset", dataset, "--data-dir", data_dir, "--json", "--address", server.address)
     whole = json.loads(run(*arguments, "--model", tiny).stdout)
-    chosen = json.loads(run(*arguments, "--limit", "100", "--batch", "32", "--concurrency", "3").stdout)
+    part = json.loads(run(*arguments, "--model", tiny, "--limit", "100", "--batch", "32", "--concurrency", "3").stdout)
     # On other hardware one picture of ten thousand may fall on the other side of a tie.
     assert whole["accuracy"] == pytest.approx(promised[tiny], abs=2e-4)
     assert whole["total"] == sum(each["total"] for each in whole["classes"]) == 10_000
     assert whole["correct"] == sum(each["correct"] for each in whole["classes"])
     assert 0 < whole["latency_ms"]["p50"] <= whole["latency_ms"]["p99"]
     assert whole["images_per_second"] == pytest.approx(10_000 / whole["seconds"])
-    assert promised[chosen["model"]] == max(promised.values())
-    assert (chosen["total"], chosen["batch"], chosen["concurrency"]) == (100, 32, 3)
+    for end in whole["accuracy_interval"]:  # where the share lies 1.96 of the end's standard deviations away
+        assert abs(end - whole["accuracy"]) == pytest.approx(1.96 * math.sqrt(end * (1 - end) / 10_000), rel=1e-4)
+    assert (part["total"], part["batch"], part["concurrency"]) == (100, 32, 3)
 
 
-def test_a_test_set_is_reported_for_people(server: ServerProcess, data_dir: Path) -> None:
-    """A row for each class, then the sums; the progress bar is for terminals only."""
+@pytest.mark.parametrize(
+    ("names", "chosen"), [(("mnist-a", "mnist"), "mnist"), (("only", "cifar10-b"), "only")], ids=["namesake", "only"]
+)
+def test_dataset_picks_its_model(scripted: ScriptedServer, data_dir: Path, names: tuple[str, ...], chosen: str) -> None:
+    """The model named as the data set is asked, or the only one trained on it, however accurate others are."""
+    scripted.models = [summary(name) for name in names]
+    line = ("dataset", "mnist", "--limit", "5", "--json", "--data-dir", data_dir, "--address", scripted.address)
+    assert json.loads(run(*line).stdout)["model"] == chosen
+
+
+def test_dataset_with_many_models_needs_name(scripted: ScriptedServer, data_dir: Path) -> None:
+    """Without a namesake the models for the data set are listed, so that the user chooses, not the test accuracy."""
+    scripted.models = [summary("b"), summary("a"), summary("cifar10-c")]
+    done = run("dataset", "mnist", "--data-dir", data_dir, "--address", scripted.address)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"convserve-client: {scripted.address} has 2 models for mnist, none of that name: "
+        "name one with --model, of a, b\n"
+    )
+
+
+def test_test_sets_are_reported(server: ServerProcess, data_dir: Path) -> None:
+    """A test set is reported for people.
+
+    A row for each class, then the sums; the progress bar is for terminals only.
+    """
     done = run(
         *("dataset", "cifar10", "--limit", "500", "--model", CIFAR10, "--data-dir", data_dir),
         *("--address", server.address),
@@ -194,22 +319,25 @@ def test_a_test_set_is_reported_for_people(server: ServerProcess, data_dir: Path
     assert lines[0].split() == ["class", "accuracy", "correct", "of"]
     assert sum(int(line.split()[3]) for line in lines[1:11]) == 500
     correct = sum(int(line.split()[2]) for line in lines[1:11])
-    assert f"accuracy    {correct / 500:.2%} ({correct} of 500)" in lines
+    assert any(line.startswith(f"accuracy    {correct / 500:.2%} ({correct} of 500; 95% interval ") for line in lines)
     assert lines[-1].endswith("(64 images a call, 4 calls at once)")
 
 
 def test_a_terminal_gets_a_progress_bar(server: ServerProcess, data_dir: Path) -> None:
-    written = on_a_terminal("dataset", "mnist", "--data-dir", data_dir, "--address", server.address)
-    assert "10000/10000" in written
+    """On a terminal, a measurement shows how far it is."""
+    arguments = ("dataset", "mnist", "--model", MNIST, "--limit", "300", "--data-dir", data_dir)
+    assert "300/300" in on_a_terminal(*arguments, "--address", server.address)
 
 
-def test_a_model_for_other_data_is_not_measured(server: ServerProcess, data_dir: Path) -> None:
+def test_models_for_other_data(server: ServerProcess, data_dir: Path) -> None:
+    """A model for other data is not measured."""
     done = run("dataset", "mnist", "--model", CIFAR10, "--data-dir", data_dir, "--address", server.address)
     assert done.returncode == 1
     assert f"model '{CIFAR10}' tells 10 classes of 'cifar10' apart" in done.stderr
 
 
-def test_a_model_that_is_not_there_is_named_with_those_that_are(server: ServerProcess, data_dir: Path) -> None:
+def test_missing_models_are_named(server: ServerProcess, data_dir: Path) -> None:
+    """A model that is not there is named with those that are."""
     done = run("dataset", "mnist", "--model", "nonesuch", "--data-dir", data_dir, "--address", server.address)
     assert done.returncode == 1
     assert "has no model 'nonesuch'" in done.stderr
@@ -223,7 +351,7 @@ def test_no_model_for_the_data_set(scripted: ScriptedServer, data_dir: Path) -> 
 
 
 def test_a_refused_picture_ends_the_measurement(scripted: ScriptedServer, data_dir: Path) -> None:
-    scripted.models = [pb.ModelSummary(name="any", version="1", dataset="mnist", labels=list("0123456789"))]
+    scripted.models = [summary("any")]
     scripted.classify = lambda request, _context: pb.ClassifyResponse(
         results=[pb.ImageResult(error=pb.ImageError(code=3, message="too grey"))] * len(request.images)
     )
@@ -232,15 +360,21 @@ def test_a_refused_picture_ends_the_measurement(scripted: ScriptedServer, data_d
     assert done.stderr == "convserve-client: picture 0 of mnist is refused: INVALID_ARGUMENT: too grey\n"
 
 
-def test_missing_data_comes_with_its_remedy(nobody: str, tmp_path: Path) -> None:
-    done = run("dataset", "mnist", "--address", nobody, CONVSERVE_DATA_DIR=str(tmp_path))
+def test_missing_data_comes_with_its_remedy(scripted: ScriptedServer, tmp_path: Path) -> None:
+    """Without a download, a missing test set is named with what fetches it."""
+    scripted.models = [summary("any")]
+    line = ("dataset", "mnist", "--no-download", "--address", scripted.address)
+    done = run(*line, CONVSERVE_DATA_DIR=str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.startswith(f"convserve-client: {tmp_path}/MNIST/raw/t10k-images-idx3-ubyte cannot be read")
-    assert f"`python -m training.data mnist --data-dir {tmp_path}` downloads it" in done.stderr
+    assert f"`python -m service.client dataset mnist --data-dir {tmp_path}` fetches it" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [("list",), ("classify", PICTURES / "seven.png", "--model", MNIST)])
-def test_a_server_that_is_away_is_one_sentence(nobody: str, arguments: tuple[str | Path, ...]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [("list",), ("classify", PICTURES / "seven.png", "--model", MNIST)], ids=["list", "classify"]
+)
+def test_absent_servers_are_one_sentence(nobody: str, arguments: tuple[str | Path, ...]) -> None:
+    """A server that is away is one sentence."""
     done = run(*arguments, "--address", nobody)
     assert done.returncode == 1
     assert done.stdout == ""
@@ -248,8 +382,8 @@ def test_a_server_that_is_away_is_one_sentence(nobody: str, arguments: tuple[str
     assert done.stderr.count("\n") == 1
 
 
-def test_missing_files_are_all_named_before_anything_is_sent(nobody: str, tmp_path: Path) -> None:
-    """The server is away, and it does not matter."""
+def test_missing_files_are_named_first(nobody: str, tmp_path: Path) -> None:
+    """Missing files are all named before anything is sent. The server is away, and it does not matter."""
     done = run("classify", tmp_path / "a.png", tmp_path, tmp_path / "b.png", "--model", MNIST, "--address", nobody)
     first, second, third = done.stderr.splitlines()
     assert done.returncode == 1
@@ -277,18 +411,36 @@ def test_an_unknown_model_is_one_sentence(server: ServerProcess) -> None:
             ("list", "--address", "localhost"),
             "expected an address such as 127.0.0.1:8001, host and port, not 'localhost'",
         ),
+        (("infer", "m", "--input", "x"), "expected NAME=FILE, not 'x'"),
+        (("dataset", "mnist", "--data-mirror", "file:///etc"), "expected the URL of a folder, https://…, not 'file:"),
         (("classify", "a.png", "--model", "\udcff"), r"expected text, not '\udcff'"),
         (("--timeout-s", "nan", "list"), "expected a number above 0, not 'nan'"),
         (("list", "--timeout-s", "inf"), "expected a number above 0, not 'inf'"),
     ],
+    ids=[
+        "command",
+        "model",
+        "top-k",
+        "batch",
+        "data set",
+        "address",
+        "no file",
+        "no web",
+        "no text",
+        "no number",
+        "infinite",
+    ],
 )
-def test_wrong_arguments_are_explained(arguments: tuple[str, ...], sentence: str) -> None:
-    done = run(*arguments)
-    assert done.returncode == 2
-    assert sentence in done.stderr
+def test_wrong_arguments_are_explained(
+    arguments: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong argument ends the program at once with exit code 2."""
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert sentence in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["classify", "list", "dataset"])
+@pytest.mark.parametrize("name", ["classify", "list", "infer", "dataset"])
 def test_every_command_has_help(name: str) -> None:
     done = run(name, "--help", CONVSERVE_ADDRESS="[fe80::1%eth0]:7")
     assert done.returncode == 0
@@ -296,8 +448,11 @@ def test_every_command_has_help(name: str) -> None:
     assert "[fe80::1%eth0]:7" in done.stdout
 
 
-def test_the_address_is_taken_before_the_command_and_after_it(scripted: ScriptedServer, nobody: str) -> None:
-    """The later one counts, and both count for more than the environment."""
+def test_addresses_before_and_after_the_command(scripted: ScriptedServer, nobody: str) -> None:
+    """The address is taken before the command and after it.
+
+    The later one counts, and both count for more than the environment.
+    """
     assert run("--address", scripted.address, "list", CONVSERVE_ADDRESS=nobody).returncode == 0
     assert run("--address", nobody, "list", "--address", scripted.address).returncode == 0
     assert run("--address", scripted.address, "list", "--address", nobody).returncode == 1
@@ -317,7 +472,11 @@ def test_the_time_limit_holds(scripted: ScriptedServer) -> None:
     assert "gave no answer within 0.5 s" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [("classify", str(ROOT / "LICENSE"), "--model", "any"), ("dataset", "mnist")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("classify", str(ROOT / "LICENSE"), "--model", "any"), ("dataset", "mnist")],
+    ids=["classify", "dataset"],
+)
 def test_ctrl_c_ends_it_at_once(scripted: ScriptedServer, data_dir: Path, arguments: tuple[str, ...]) -> None:
     """In the middle of a call that does not end, with one word and the code of an interrupted program."""
     released = threading.Event()
@@ -327,7 +486,7 @@ def test_ctrl_c_ends_it_at_once(scripted: ScriptedServer, data_dir: Path, argume
         return echo(request, context)
 
     scripted.classify = wait
-    scripted.models = [pb.ModelSummary(name="any", version="1", dataset="mnist", labels=list("0123456789"))]
+    scripted.models = [summary("any")]
     env = environment(CONVSERVE_DATA_DIR=str(data_dir), CONVSERVE_ADDRESS=scripted.address)
     with subprocess.Popen(
         command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=env
@@ -339,8 +498,9 @@ def test_ctrl_c_ends_it_at_once(scripted: ScriptedServer, data_dir: Path, argume
     assert (process.returncode, output, errors) == (130, b"", b"convserve-client: interrupted\n")
 
 
-@pytest.mark.parametrize("form", [(), ("--json",)])
-def test_a_broken_pipe_ends_it_with_a_sentence(scripted: ScriptedServer, form: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["table", "json"])
+def test_broken_pipes_end_it(scripted: ScriptedServer, form: tuple[str, ...]) -> None:
+    """A broken pipe ends it with a sentence."""
     reading, writing = os.pipe()
     os.close(reading)
     with subprocess.Popen(
@@ -353,14 +513,15 @@ def test_a_broken_pipe_ends_it_with_a_sentence(scripted: ScriptedServer, form: t
         os.close(writing)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 141
-    assert errors == b"convserve-client: whoever read the output went away before its end\n"
+    assert errors == b"convserve-client: the reader of the output went away before its end\n"
 
 
-def test_neither_torch_nor_onnx_runtime_is_needed() -> None:
-    """Nothing that the client or its command line imports brings them in."""
+def test_client_imports_no_runtime() -> None:
+    """Neither torch nor ONNX Runtime is needed, nor messages that tritonclient registers. Nothing imports them."""
     program = (
         "import sys, service.client, service.client.__main__\n"
-        "print([name for name in ('torch', 'onnxruntime', 'onnx', 'training') if name in sys.modules])"
+        "absent = ('torch', 'onnxruntime', 'onnx', 'training', 'service.pb.open_inference_pb2')\n"
+        "print([name for name in absent if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, cwd=ROOT, check=True

@@ -24,6 +24,7 @@ CIFAR10_BATCH = "cifar-10-batches-py/test_batch"
         ("mnist", (10_000, 28, 28, 1), [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]),
         ("cifar10", (10_000, 32, 32, 3), [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]),
     ],
+    ids=["mnist", "cifar10"],
 )
 def test_the_real_test_sets_are_read(data_dir: Path, name: str, shape: tuple[int, ...], first: list[int]) -> None:
     """Ten thousand pictures, channels last; the first labels are those everybody knows."""
@@ -35,8 +36,8 @@ def test_the_real_test_sets_are_read(data_dir: Path, name: str, shape: tuple[int
     assert set(dataset.labels.tolist()) == set(range(10))
 
 
-def test_the_pictures_are_those_that_torchvision_reads(data_dir: Path) -> None:
-    """Independent readers of the same files agree on every pixel."""
+def test_torchvision_reads_the_same(data_dir: Path) -> None:
+    """The pictures are those that torchvision reads. Independent readers of the same files agree on every pixel."""
     mnist = datasets.MNIST(data_dir, train=False, download=False)
     cifar10 = datasets.CIFAR10(data_dir, train=False, download=False)
     ours = read_mnist(data_dir), read_cifar10(data_dir)
@@ -63,17 +64,18 @@ def copy(data_dir: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("file", [MNIST_IMAGES, MNIST_LABELS, CIFAR10_BATCH])
-def test_a_missing_file_comes_with_the_command_that_fetches_it(copy: Path, file: str) -> None:
+@pytest.mark.parametrize("file", [MNIST_IMAGES, MNIST_LABELS, CIFAR10_BATCH], ids=["images", "labels", "batch"])
+def test_missing_files_come_with_a_command(copy: Path, file: str) -> None:
+    """A missing file comes with the command that fetches it."""
     (copy / file).unlink()
     name = "mnist" if "MNIST" in file else "cifar10"
     with pytest.raises(UnusableDataset) as caught:
         READERS[name](copy)
     assert f"{file} cannot be read: No such file or directory" in str(caught.value)
-    assert f"`python -m training.data {name} --data-dir {copy}`" in str(caught.value)
+    assert f"`python -m service.client dataset {name} --data-dir {copy}`" in str(caught.value)
 
 
-@pytest.mark.parametrize("file", [MNIST_IMAGES, MNIST_LABELS, CIFAR10_BATCH])
+@pytest.mark.parametrize("file", [MNIST_IMAGES, MNIST_LABELS, CIFAR10_BATCH], ids=["images", "labels", "batch"])
 @pytest.mark.parametrize("kept", [0, 3, 12, 5000])
 def test_a_cut_file_is_damaged(copy: Path, file: str, kept: int) -> None:
     os.truncate(copy / file, kept)
@@ -81,15 +83,17 @@ def test_a_cut_file_is_damaged(copy: Path, file: str, kept: int) -> None:
         READERS["mnist" if "MNIST" in file else "cifar10"](copy)
 
 
-@pytest.mark.parametrize("file", [MNIST_IMAGES, MNIST_LABELS])
-def test_an_idx_file_must_end_where_its_header_says(copy: Path, file: str) -> None:
+@pytest.mark.parametrize("file", [MNIST_IMAGES, MNIST_LABELS], ids=["images", "labels"])
+def test_idx_files_have_their_length(copy: Path, file: str) -> None:
+    """An IDX file must end where its header says."""
     with (copy / file).open("ab") as end:
         end.write(b"!")
     with pytest.raises(UnusableDataset, match=r"it holds \d+ bytes of data, not \d+"):
         read_mnist(copy)
 
 
-def test_the_training_images_are_not_the_test_set(copy: Path, data_dir: Path) -> None:
+def test_training_images_are_refused(copy: Path, data_dir: Path) -> None:
+    """The training images are not the test set."""
     shutil.copyfile(data_dir / "MNIST/raw/train-images-idx3-ubyte", copy / MNIST_IMAGES)
     with pytest.raises(UnusableDataset, match="does not begin as an IDX file of 10000x28x28 bytes"):
         read_mnist(copy)
@@ -130,8 +134,10 @@ def test_a_pickle_cannot_run_anything(copy: Path) -> None:
         ({b"data": [[1, 2]], b"labels": [1]}, r"its data is int64 \[1, 2\], not uint8 \[10000, 3072\]"),
         ({b"data": None, b"labels": [1]}, r"its data is object \[\]"),
     ],
+    ids=["keys", "type", "shape", "no data"],
 )
-def test_a_batch_must_hold_ten_thousand_pictures_and_labels(copy: Path, batch: Any, fault: str) -> None:
+def test_batches_of_another_form(copy: Path, batch: Any, fault: str) -> None:
+    """A batch must hold ten thousand pictures and labels."""
     (copy / CIFAR10_BATCH).write_bytes(pickle.dumps(batch))
     with pytest.raises(UnusableDataset, match=fault):
         read_cifar10(copy)
@@ -145,8 +151,10 @@ def test_a_batch_must_hold_ten_thousand_pictures_and_labels(copy: Path, batch: A
         ([-1] * 10_000, "a label is not between 0 and 9"),
         ([300] * 10_000, "a label is not between 0 and 9"),
     ],
+    ids=["two", "fractions", "negative", "large"],
 )
-def test_the_labels_of_a_batch_are_checked(copy: Path, labels: list[Any], fault: str) -> None:
+def test_labels_of_batches_are_checked(copy: Path, labels: list[Any], fault: str) -> None:
+    """Labels that are no ten thousand numbers of classes are refused."""
     batch = {b"data": np.zeros((10_000, 3072), np.uint8), b"labels": labels}
     (copy / CIFAR10_BATCH).write_bytes(pickle.dumps(batch, protocol=4))
     with pytest.raises(UnusableDataset, match=fault):

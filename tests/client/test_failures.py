@@ -32,12 +32,14 @@ from tests.client.conftest import ScriptedServer, echo
 Answer = Callable[[pb.ClassifyRequest, Any], pb.ClassifyResponse]
 
 
-def failing(code: grpc.StatusCode, times: int) -> Answer:
-    """Fail the first calls with this code, then answer."""
+def failing(code: grpc.StatusCode, times: int, pushback_ms: int | None = None) -> Answer:
+    """Fail the first calls with this code, then answer; ``pushback_ms`` is when they may come again."""
     left = iter(range(times))
 
     def classify(request: pb.ClassifyRequest, context: Any) -> pb.ClassifyResponse:
         if next(left, None) is not None:
+            if pushback_ms is not None:
+                context.set_trailing_metadata((("grpc-retry-pushback-ms", str(pushback_ms)),))
             context.abort(code, "as the test says.")
         return echo(request, context)
 
@@ -50,11 +52,27 @@ def sizes(results: list[Any]) -> list[int]:
 
 
 def test_an_unavailable_server_is_asked_again(scripted: ScriptedServer) -> None:
-    """Three refusals, and the fourth attempt of the one call is answered."""
-    scripted.classify = failing(grpc.StatusCode.UNAVAILABLE, 3)
+    """Four refusals, and the fifth attempt of the one call is answered."""
+    scripted.classify = failing(grpc.StatusCode.UNAVAILABLE, 4)
     with Client(scripted.address) as client:
         assert sizes(client.classify(b"12345", model="any")) == [5]
-    assert len(scripted.requests) == 4
+    assert len(scripted.requests) == 5
+
+
+def test_full_queue_is_asked_again(scripted: ScriptedServer) -> None:
+    """A call that is told when the queue has room is repeated then."""
+    scripted.classify = failing(grpc.StatusCode.RESOURCE_EXHAUSTED, 4, pushback_ms=20)
+    with Client(scripted.address) as client:
+        assert sizes(client.classify(b"12345", model="any")) == [5]
+    assert len(scripted.requests) == 5
+
+
+def test_exceeded_limit_is_not_asked_again(scripted: ScriptedServer) -> None:
+    """A call that is told never to come again is not repeated."""
+    scripted.classify = failing(grpc.StatusCode.RESOURCE_EXHAUSTED, 1, pushback_ms=-1)
+    with Client(scripted.address) as client, pytest.raises(LimitReached, match="as the test says"):
+        client.classify(b"12345", model="any")
+    assert len(scripted.requests) == 1
 
 
 def test_a_large_call_is_repeated_too(scripted: ScriptedServer) -> None:
@@ -69,11 +87,14 @@ def test_attempts_end(scripted: ScriptedServer) -> None:
     scripted.classify = failing(grpc.StatusCode.UNAVAILABLE, 99)
     with Client(scripted.address) as client, pytest.raises(ServerUnavailable, match="as the test says"):
         client.classify(b"12345", model="any")
-    assert len(scripted.requests) == 4
+    assert len(scripted.requests) == 5
 
 
-def test_a_server_that_starts_again_is_found() -> None:
-    """It hangs up on the first attempt, and its successor on the same port answers the call."""
+def test_restarted_servers_are_found() -> None:
+    """A server that starts again is found.
+
+    It hangs up on the first attempt, and its successor on the same port answers the call.
+    """
     script = ScriptedServer()
     with ThreadPoolExecutor(4) as threads, socket.create_server(("127.0.0.1", 0)) as leaving:
         address = f"127.0.0.1:{leaving.getsockname()[1]}"
@@ -102,7 +123,6 @@ def test_nobody_at_the_address(nobody: str) -> None:
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, LimitReached),
         (grpc.StatusCode.NOT_FOUND, ModelNotFound),
         (grpc.StatusCode.INVALID_ARGUMENT, RequestRefused),
         (grpc.StatusCode.FAILED_PRECONDITION, RequestRefused),
@@ -110,6 +130,7 @@ def test_nobody_at_the_address(nobody: str) -> None:
         (grpc.StatusCode.INTERNAL, ServerFailure),
         (grpc.StatusCode.DATA_LOSS, ServerFailure),
     ],
+    ids=lambda value: value.name if isinstance(value, grpc.StatusCode) else value.__name__,
 )
 def test_no_other_failure_is_asked_again(
     scripted: ScriptedServer, code: grpc.StatusCode, kind: type[ClientError]
@@ -122,7 +143,8 @@ def test_no_other_failure_is_asked_again(
     assert len(scripted.requests) == 1
 
 
-def test_an_answer_that_does_not_come_in_time(scripted: ScriptedServer) -> None:
+def test_late_answers_are_given_up(scripted: ScriptedServer) -> None:
+    """An answer that does not come in time is given up."""
     released = threading.Event()
 
     def wait(request: pb.ClassifyRequest, context: Any) -> pb.ClassifyResponse:
@@ -145,13 +167,15 @@ def test_a_server_of_another_kind() -> None:
         server.stop(0).wait()
 
 
-def test_answers_that_do_not_fit_the_question_are_a_failure_of_the_server(scripted: ScriptedServer) -> None:
+def test_answers_of_another_length(scripted: ScriptedServer) -> None:
+    """Answers that do not fit the question are a failure of the server."""
     scripted.classify = lambda _request, _context: pb.ClassifyResponse(results=[pb.ImageResult()])
     with Client(scripted.address) as client, pytest.raises(ServerFailure, match="1 results for 2 images"):
         client.classify([b"1", b"2"], model="any")
 
 
-def test_an_unknown_code_of_a_picture_counts_as_unknown(scripted: ScriptedServer) -> None:
+def test_unknown_codes_of_pictures(scripted: ScriptedServer) -> None:
+    """A code of a picture that is not known counts as UNKNOWN."""
     scripted.classify = lambda _request, _context: pb.ClassifyResponse(
         results=[pb.ImageResult(error=pb.ImageError(code=77, message="new"))]
     )
@@ -159,8 +183,11 @@ def test_an_unknown_code_of_a_picture_counts_as_unknown(scripted: ScriptedServer
         assert client.classify(b"1", model="any") == [ImageError("UNKNOWN", "new")]
 
 
-def test_calls_are_bounded_in_images_and_in_bytes(scripted: ScriptedServer) -> None:
-    """Eight MiB a call; a picture above that goes alone; nothing is reordered."""
+def test_calls_are_bounded(scripted: ScriptedServer) -> None:
+    """Calls are bounded in images and in bytes.
+
+    Eight MiB a call; a picture above that goes alone; nothing is reordered.
+    """
     mib = 2**20
     pictures = [bytes(size) for size in (1, 2, 3, 4, 5 * mib, 4 * mib, 9 * mib, 6, 7)]
     with Client(scripted.address, max_call_images=3, calls_in_flight=1) as client:
@@ -175,8 +202,8 @@ def test_calls_are_bounded_in_images_and_in_bytes(scripted: ScriptedServer) -> N
     ]
 
 
-def test_many_small_pictures_fit_a_small_message(scripted: ScriptedServer) -> None:
-    """What a message holds beside the bytes of its pictures is counted."""
+def test_small_pictures_fit_small_messages(scripted: ScriptedServer) -> None:
+    """Many small pictures fit a small message. What a message holds beside the bytes of its pictures is counted."""
     with Client(scripted.address, max_message_mib=1, max_call_images=10**6) as client:
         results = client.classify([np.zeros((3, 3), np.uint8)] * 50_000, model="any")
     assert sizes(results) == [9] * 50_000
@@ -184,8 +211,11 @@ def test_many_small_pictures_fit_a_small_message(scripted: ScriptedServer) -> No
     assert len(scripted.requests) == 2
 
 
-def test_messages_of_more_than_grpcs_four_mib_are_taken(scripted: ScriptedServer) -> None:
-    """In both directions: sixty MiB there, eight MiB of logits back."""
+def test_large_messages_are_taken(scripted: ScriptedServer) -> None:
+    """Messages of more than gRPC's four MiB are taken.
+
+    In both directions: sixty MiB there, eight MiB of logits back.
+    """
     logits = [1.0] * (2 * 2**20)
     scripted.classify = lambda request, _context: pb.ClassifyResponse(
         results=[pb.ImageResult(classification=pb.Classification(logits=logits)) for _ in request.images]
@@ -208,7 +238,8 @@ def meeting(scripted: ScriptedServer, parties: int) -> threading.Barrier:
     return barrier
 
 
-def test_several_calls_are_under_way_at_once(scripted: ScriptedServer) -> None:
+def test_several_calls_at_once(scripted: ScriptedServer) -> None:
+    """Several calls are under way at once."""
     barrier = meeting(scripted, 4)
     with Client(scripted.address, max_call_images=1, calls_in_flight=4) as client:
         results = client.classify([bytes(size) for size in range(1, 9)], model="any")
@@ -216,7 +247,8 @@ def test_several_calls_are_under_way_at_once(scripted: ScriptedServer) -> None:
     assert not barrier.broken
 
 
-def test_several_calls_of_the_asynchronous_client_are_under_way_at_once(scripted: ScriptedServer) -> None:
+def test_several_asynchronous_calls_at_once(scripted: ScriptedServer) -> None:
+    """Several calls of the asynchronous client are under way at once."""
     meeting(scripted, 4)
 
     async def ask() -> list[Any]:
@@ -243,28 +275,30 @@ def abandoned(scripted: ScriptedServer) -> threading.Event:
     return given_up
 
 
-def test_one_failed_call_gives_up_the_others(scripted: ScriptedServer) -> None:
-    """The server learns at once that nobody waits for the second call."""
+def test_failed_calls_end_the_others(scripted: ScriptedServer) -> None:
+    """One failed call gives up the others. The server learns at once that nobody waits for the second call."""
     given_up = abandoned(scripted)
     with Client(scripted.address, max_call_images=1) as client:
         with pytest.raises(RequestRefused, match="the first is wrong"):
             client.classify([b"1", b"22"], model="any")
-        assert given_up.wait(10)
+        assert given_up.wait(30)
 
 
-def test_one_failed_call_of_the_asynchronous_client_gives_up_the_others(scripted: ScriptedServer) -> None:
+def test_failed_asynchronous_calls_end_the_others(scripted: ScriptedServer) -> None:
+    """One failed call of the asynchronous client gives up the others."""
     given_up = abandoned(scripted)
 
     async def ask() -> None:
         async with AsyncClient(scripted.address, max_call_images=1) as client:
             with pytest.raises(RequestRefused, match="the first is wrong"):
                 await client.classify([b"1", b"22"], model="any")
-            assert await asyncio.to_thread(given_up.wait, 10)
+            assert await asyncio.to_thread(given_up.wait, 30)
 
     asyncio.run(ask())
 
 
-def test_a_cancelled_task_gives_up_its_calls(scripted: ScriptedServer) -> None:
+def test_cancelled_tasks_end_their_calls(scripted: ScriptedServer) -> None:
+    """A cancelled task gives up its calls."""
     given_up = threading.Event()
 
     def classify(request: pb.ClassifyRequest, context: Any) -> pb.ClassifyResponse:
@@ -281,7 +315,7 @@ def test_a_cancelled_task_gives_up_its_calls(scripted: ScriptedServer) -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert await asyncio.to_thread(given_up.wait, 10)
+            assert await asyncio.to_thread(given_up.wait, 30)
 
     asyncio.run(ask())
 
@@ -302,7 +336,8 @@ def test_an_address_names_host_and_port(target: str) -> None:
         Client(target)
 
 
-def test_a_server_behind_a_unix_socket_is_reached(tmp_path: Path) -> None:
+def test_unix_sockets_are_reached(tmp_path: Path) -> None:
+    """A server behind a Unix socket is reached."""
     script = ScriptedServer()
     with ThreadPoolExecutor(2) as threads:
         server = grpc.server(threads)
@@ -314,12 +349,14 @@ def test_a_server_behind_a_unix_socket_is_reached(tmp_path: Path) -> None:
         server.stop(0).wait()
 
 
-def test_top_k_must_be_one_or_more(scripted: ScriptedServer) -> None:
+def test_top_k_is_positive(scripted: ScriptedServer) -> None:
+    """The number of classes asked for must be one or more."""
     with Client(scripted.address) as client, pytest.raises(ValueError, match="top_k must be 1 or more, not 0"):
         client.classify(b"1", model="any", top_k=0)
 
 
-def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+def test_unreadable_certificates_are_named(tmp_path: Path) -> None:
+    """Certificates that cannot be read are named."""
     with pytest.raises(ClientError, match=r"gone\.pem' cannot be read: No such file"):
         Client(tls=tmp_path / "gone.pem")
     other = tmp_path / "other.pem"
@@ -328,8 +365,11 @@ def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         Client(tls=other)
 
 
-def test_tls_with_an_authority_of_ones_own(scripted: ScriptedServer, tmp_path: Path) -> None:
-    """The server proves itself with a certificate for 127.0.0.1; without trust in it there is no answer."""
+def test_tls_with_an_own_authority(scripted: ScriptedServer, tmp_path: Path) -> None:
+    """TLS works with an authority of one's own.
+
+    The server proves itself with a certificate for 127.0.0.1; without trust in it there is no answer.
+    """
     authority = trustme.CA()
     certificate = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(certificate)

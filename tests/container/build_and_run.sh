@@ -7,7 +7,7 @@ usage() {
 Usage: tests/container/build_and_run.sh [OPTION...]
 
 Builds the Dockerfile with buildah, runs the image with podman (root file system read-only and no tmpfs, no
-capabilities, 1 GiB, 1.5 cores), and checks what the Dockerfile promises. Needs root, buildah, podman, runc,
+capabilities, 256 MiB, 1.5 cores), and checks what the Dockerfile promises. Needs root, buildah, podman, runc,
 debootstrap, and a Python with pip and this project's dependencies for the client.
 
   --base IMAGE     base image (default: a Debian made with debootstrap, once)
@@ -147,8 +147,8 @@ start() {
     limit=$(ulimit -Hn)
     [[ $limit != unlimited ]] && ((limit < 65536)) || limit=65536
     container=$(podman create --read-only --read-only-tmpfs=false --cap-drop all --security-opt no-new-privileges \
-        --memory 1g --cpus 1.5 --ulimit "nofile=$limit:$limit" --ulimit nproc=4096:4096 \
-        --publish 127.0.0.1::8001 "$@" "$image")
+        --memory 256m --memory-swap 256m --cpus 1.5 --ulimit "nofile=$limit:$limit" --ulimit nproc=4096:4096 \
+        --publish 127.0.0.1::8001 --publish 127.0.0.1::8002 "$@" "$image")
     containers+=("$container")
     before=$(date +%s%3N)
     # Without systemd, podman complains that it cannot repeat the health check by itself; we ask for it below.
@@ -192,6 +192,23 @@ stop_and_check() {
     check "it drained before it stopped" grep --quiet '"event": "stopped"' <(podman logs "$container" 2>&1)
 }
 
+# The metrics, read from outside.
+metrics() {
+    local where
+    where=$(podman port "$container" 8002/tcp)
+    python3 -c 'import sys, urllib.request; print(urllib.request.urlopen(f"http://{sys.argv[1]}/metrics").read().decode())' "$where"
+}
+
+# SIGTERM so many tenths of a second after the start, when its handler may be all there is yet.
+stop_early() {
+    container=$(podman create --read-only --read-only-tmpfs=false --cap-drop all --memory 256m "$image")
+    containers+=("$container")
+    podman start "$container" >/dev/null 2>&1
+    sleep "0.$1"
+    podman stop --time 10 "$container" >/dev/null
+    equal "$(podman inspect --format '{{.State.ExitCode}}' "$container")" 0
+}
+
 image=localhost/convserve:$extra
 [[ -n $base ]] || make_base
 say "building $image from $base ..."
@@ -203,6 +220,9 @@ check "its user is a number, and not root" equal "$(configured .Config.User)" 10
 check "it stops by SIGTERM" equal "$(configured .Config.StopSignal)" SIGTERM
 check "it has a health check" grep --quiet service.health_check <(configured .Config.Healthcheck.Test)
 tell_sizes
+if [[ $extra == cpu ]]; then
+    check "it has no more than 460 MB" test "$(megabytes "$image")" -le 460
+fi
 if $build_only; then
     exit 0
 fi
@@ -225,14 +245,31 @@ check "every module it loads is there as bytecode" inside python -c '
 import pathlib, sys, service.server
 cached = [module.__spec__.cached for module in sys.modules.values() if getattr(module, "__spec__", None)]
 sys.exit(not all(pathlib.Path(file).exists() for file in cached if file))'
+check "its bill of materials names what is installed" inside python -c '
+import importlib.metadata, json
+told = json.load(open("/usr/share/doc/convserve/sbom.json"))
+names = {(part["name"], part["version"]) for part in told["components"]}
+for each in importlib.metadata.distributions(path=["/opt/convserve/lib/python%d.%d/site-packages" % __import__("sys").version_info[:2]]):
+    name = each.name.lower().replace("_", "-").replace(".", "-")
+    assert name == "convserve" or (name, each.version) in names, name
+assert ("mnist-tiny", "1") in names'
 check "the health check passes" podman healthcheck run "$container"
 check "the health check fails for a model that is not there" not inside python -m service.health_check model/nothing
 for file in "$root"/models/*/*/model.onnx; do # large models have a page here and no file
     model=$(basename "$(dirname "$(dirname "$file")")")
     check "the model $model is listed" lists "$model"
+    check "the model $model answers" top_label "$model" seven.png
 done
 check "mnist-tiny takes seven.png for a 7" equal "$(top_label mnist-tiny seven.png)" 7
+check "metrics are told on port 8002" grep --quiet '^convserve_requests_total{' <(metrics)
+# The limit itself holds only where the kernel has a memory controller.
+peak_kb=$(inside sed -n "s/^VmHWM:[^0-9]*\([0-9]*\) kB/\1/p" /proc/1/status)
+say "most memory of the server, after a request of each model: $peak_kb kB"
+check "256 MiB are enough" test "$peak_kb" -le 262144
 stop_and_check
+for tenths in 0 1 3 5 8; do
+    check "SIGTERM after 0.$tenths s ends it with 0" stop_early "$tenths"
+done
 
 say "starting it with other models on /models ..."
 mkdir "$scratch/models"

@@ -35,7 +35,8 @@ def test_services_are_listed(server: ServerProcess) -> None:
     }
 
 
-def test_both_services_can_be_called_from_what_reflection_tells(server: ServerProcess) -> None:
+def test_services_are_called_by_reflection(server: ServerProcess) -> None:
+    """Both services can be called from what reflection tells."""
     with server.channel() as channel:
         ready = call_by_json(channel, "inference.GRPCInferenceService", "ModelReady", '{"name": "mnist-tiny"}')
         assert ready == {"ready": True}

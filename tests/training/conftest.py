@@ -1,7 +1,8 @@
-"""The real data sets, and small parts of them."""
+"""The real data sets, small parts of them, and one trained model that many tests share."""
 
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from rich.console import Console
 
 from training.data import Dataset, load
+from training.report import cost
 
-from .test_folder import save_pictures
+from .test_folder import save_images
+from .trained import Trained, make
 
 
 @pytest.fixture(scope="session")
@@ -32,11 +35,17 @@ def cifar10(data_dir: Path) -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def pictures(cifar10: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of sixty pictures of three classes."""
-    folder = tmp_path_factory.mktemp("pictures")
-    save_pictures(folder, cifar10, {"cat": 20, "frog": 20, "ship": 20})
+def image_folder(cifar10: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of sixty images of three classes."""
+    folder = tmp_path_factory.mktemp("images")
+    save_images(folder, cifar10, {"cat": 20, "frog": 20, "ship": 20})
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained(mnist: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """One model, trained, published and reported."""
+    return make(mnist, tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture
@@ -46,6 +55,14 @@ def console() -> Console:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _two_threads() -> None:
-    """Bit-for-bit claims hold for one number of threads, so it is fixed for all tests."""
-    torch.set_num_threads(2)
+def _fixed_threads() -> None:
+    """Bit-for-bit claims hold for one number of threads, so it is fixed: one in each of several worker processes."""
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _short_timing() -> Iterator[None]:
+    """No test asks how fast a file is, so the runs that a report times are few."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "REPEAT_S", 0.002)
+        yield

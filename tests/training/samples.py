@@ -3,18 +3,15 @@
 import dataclasses
 import io
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-import onnx
 import torch
-from onnx import numpy_helper
 from rich.console import Console
-from torch import nn
 
 from training.data import Dataset
+from training.fine_tune import read_start
 from training.networks import NETWORKS, Classifier, Preprocess
 from training.onnx_file import read_metadata
 from training.recipes import RECIPES
@@ -39,24 +36,9 @@ def shipped(name: str) -> Path:
 
 
 def classifier_of(name: str) -> Classifier:
-    """Build the PyTorch network anew, with the weights and the temperature that the shipped file holds.
-
-    The exporter folds batch norm into the convolution right before it, so there the file has no weights for it, and a
-    batch norm that changes nothing takes its place: mean 0, variance 1 − ε, weight 1, bias 0. Where the convolution has
-    no bias of its own, the exporter gives it one, which here is that batch norm's.
-    """
+    """Build the PyTorch network anew, with the weights and the temperature that the shipped file holds."""
     network = NETWORKS[name].build()
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
-            layer.get_buffer("running_var").fill_(1 - layer.eps)
-            nn.init.ones_(layer.weight)
-    held = {}
-    for tensor in onnx.load(shipped(name)).graph.initializer:
-        key = re.sub(r"\bconv(\d+)\.weight_bias$", r"norm\1.bias", tensor.name.removeprefix("network."))
-        held[key] = torch.from_numpy(numpy_helper.to_array(tensor).copy())
-    missing = {key for key in network.state_dict() if key not in held}
-    assert all(re.match(r"(block\d_\d\.)?norm", key) for key in missing)
-    network.load_state_dict({key: held.get(key, value) for key, value in network.state_dict().items()})
+    network.load_state_dict(read_start(shipped(name), name, name).weights)
     temperature = float(read_metadata(shipped(name))["temperature"])
     network = network.to(memory_format=torch.channels_last)  # a third faster
     return Classifier(Preprocess(RECIPES[name].mean, RECIPES[name].std), network, temperature).eval()
@@ -92,14 +74,20 @@ def command(module: str, *arguments: str | Path) -> list[str]:
     return [sys.executable, "-W", "error", "-m", module, *map(str, arguments)]
 
 
-def run(module: str, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def environment() -> dict[str, str]:
+    """Give a process as many threads as are used here: bit-for-bit claims hold for one number of them."""
+    return os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+
+def run(module: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a module from the repository's root, and give what it printed."""
-    return subprocess.run(
-        command(module, *arguments),
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
+    line = command(module, *arguments)
+    return subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False, timeout=240)
+
+
+def start(module: str, *arguments: str | Path) -> subprocess.Popen[str]:
+    """Start a module from the repository's root, with pipes to read what it prints."""
+    line = command(module, *arguments)
+    return subprocess.Popen(
+        line, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -4,40 +4,44 @@ import dataclasses
 
 import torch
 
-from training import augment
+from training.data import augment
 from training.recipes import RECIPES
 
 
-def test_shifts_move_each_image_by_its_own_offset_and_zeros_come_in() -> None:
+def test_translation_moves_each_image_by_itself() -> None:
+    """Translation moves each image by its own offset, and zeros come in."""
     images = torch.arange(1, 19, dtype=torch.uint8).view(2, 3, 3, 1)
-    moved = augment.shift(images, torch.tensor([[1, 0], [-1, 2]]), 2)[..., 0]
+    moved = augment.translate(images, torch.tensor([[1, 0], [-1, 2]]), 2)[..., 0]
     assert moved[0].tolist() == [[0, 0, 0], [1, 2, 3], [4, 5, 6]]
     assert moved[1].tolist() == [[0, 0, 13], [0, 0, 16], [0, 0, 0]]
 
 
 def test_flips_mirror_only_the_chosen_images() -> None:
+    """Flips mirror only the chosen images."""
     images = torch.arange(12, dtype=torch.uint8).view(2, 1, 3, 2)
     flipped = augment.flip(images, torch.tensor([True, False]))
     assert flipped[0].tolist() == [[[4, 5], [2, 3], [0, 1]]]
     assert torch.equal(flipped[1], images[1])
 
 
-def test_alternating_flips_mirror_every_image_in_every_second_epoch() -> None:
-    recipe = dataclasses.replace(RECIPES["cifar10-cnn"], alternate=True)
+def test_alternating_flips_mirror_every_second_epoch() -> None:
+    """Alternating flips mirror every image in every second epoch."""
+    recipe = dataclasses.replace(RECIPES["cifar10-cnn"], alternating_flip=True)
     generator = torch.Generator().manual_seed(7)
     epochs = [augment.draw(recipe, (1000, 4, 4, 3), epoch, generator, torch.device("cpu")).flips for epoch in range(3)]
     first, second, third = (flips for flips in epochs if flips is not None)
     assert torch.equal(second, ~first)
     assert torch.equal(third, first)
     assert 400 < int(first.sum()) < 600
-    drawn = dataclasses.replace(recipe, alternate=False)
+    drawn = dataclasses.replace(recipe, alternating_flip=False)
     again = [augment.draw(drawn, (1000, 4, 4, 3), epoch, generator, torch.device("cpu")).flips for epoch in range(2)]
     assert again[0] is not None
     assert again[1] is not None
     assert 400 < int((again[0] ^ again[1]).sum()) < 600
 
 
-def test_a_warp_of_nothing_changes_nothing_and_a_quarter_turn_is_one() -> None:
+def test_warp_by_identity_and_quarter_turn() -> None:
+    """A warp of nothing changes nothing and a quarter turn is one."""
     images = torch.randint(0, 256, (2, 5, 5, 3), dtype=torch.uint8)
     same = torch.eye(2).expand(2, 2, 2)
     assert torch.equal(augment.warp(images, same), images)
@@ -45,15 +49,17 @@ def test_a_warp_of_nothing_changes_nothing_and_a_quarter_turn_is_one() -> None:
     assert torch.equal(augment.warp(images, quarter), images.rot90(1, (1, 2)))
 
 
-def test_a_cutout_zeroes_one_square_and_may_reach_over_the_edge() -> None:
+def test_cutout_zeroes_one_square() -> None:
+    """A cutout zeroes one square and may reach over the edge."""
     images = torch.ones(2, 4, 4, 1, dtype=torch.uint8)
     cut = augment.cut_out(images, torch.tensor([[1, 2], [-1, -1]]), 2)[..., 0]
     assert cut[0].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]]
     assert cut[1].tolist() == [[0, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
 
 
-def test_draws_keep_within_what_the_recipe_allows() -> None:
-    recipe = dataclasses.replace(RECIPES["mnist"], rotate_degrees=10, stretch=0.1, shear=0.0, cutout_pixels=6)
+def test_draws_keep_within_the_recipe() -> None:
+    """Draws keep within what the recipe allows."""
+    recipe = dataclasses.replace(RECIPES["mnist"], rotation_degrees=10, scale=0.1, shear=0.0, cutout_pixels=6)
     draws = augment.draw(recipe, (10_000, 28, 28, 1), 0, torch.Generator().manual_seed(0), torch.device("cpu"))
     assert draws.flips is None
     assert draws.offsets is not None
@@ -70,31 +76,33 @@ def test_draws_keep_within_what_the_recipe_allows() -> None:
     assert none == augment.Draws(None, None, None, None, None, None)
 
 
-def test_the_last_plain_epochs_are_without_turns_bends_and_colours() -> None:
+def test_last_epochs_are_not_augmented() -> None:
+    """The last unaugmented epochs are without rotation, elastic distortion and color jitter."""
     recipe = dataclasses.replace(
         RECIPES["cifar10-cnn"],
         epochs=3,
-        plain_epochs=1,
-        rotate_degrees=5.0,
-        bend_pixels=1.0,
-        colour=0.3,
+        unaugmented_epochs=1,
+        rotation_degrees=5.0,
+        elastic_pixels=1.0,
+        color_jitter=0.3,
     )
     source = torch.Generator().manual_seed(0)
     second, third = (augment.draw(recipe, (9, 32, 32, 3), epoch, source, torch.device("cpu")) for epoch in (1, 2))
-    assert None not in (second.matrices, second.bends, second.colours, second.offsets, second.flips)
-    assert (third.matrices, third.bends, third.colours) == (None, None, None)
+    assert None not in (second.matrices, second.displacements, second.color_factors, second.offsets, second.flips)
+    assert (third.matrices, third.displacements, third.color_factors) == (None, None, None)
     assert third.offsets is not None
     assert third.flips is not None
-    assert second.colours is not None
-    assert 0.7 <= float(second.colours.min()) < 0.8
-    assert 1.2 < float(second.colours.max()) <= 1.3
+    assert second.color_factors is not None
+    assert 0.7 <= float(second.color_factors.min()) < 0.8
+    assert 1.2 < float(second.color_factors.max()) <= 1.3
 
 
-def test_colours_are_scaled_about_black_the_mean_and_grey() -> None:
+def test_color_jitter_scales_about_its_centres() -> None:
+    """Colors are scaled about black, the mean, and grey."""
     image = torch.tensor([[[[10, 20, 30], [50, 60, 70]]]], dtype=torch.uint8)  # its mean is 40
 
     def changed(*factors: float) -> list[list[int]]:
-        return augment.recolour(image, torch.tensor([factors]))[0, 0].tolist()
+        return augment.jitter_colors(image, torch.tensor([factors]))[0, 0].tolist()
 
     assert changed(1, 1, 1) == [[10, 20, 30], [50, 60, 70]]
     assert changed(1.5, 1, 1) == [[15, 30, 45], [75, 90, 105]]

@@ -24,17 +24,22 @@ def sampled(temperature: float) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0])
 def test_a_known_temperature_is_found(temperature: float) -> None:
+    """A known temperature is found."""
     assert fit_temperature(*sampled(temperature)) == pytest.approx(temperature, rel=0.03)
 
 
-def test_without_a_wrong_answer_there_is_nothing_to_fit() -> None:
-    """However few images say so: no temperature is low enough then, and the probabilities are left as they are."""
+def test_no_mistake_gives_temperature_one() -> None:
+    """Without a wrong prediction there is nothing to fit.
+
+    However few images say so: no temperature is low enough then, and the probabilities are left as they are.
+    """
     logits = np.array([[3.0, 1.0], [0.0, 2.0]], np.float32)
     assert fit_temperature(logits, np.array([0, 1])) == 1
     assert fit_temperature(logits, np.array([1, 0])) == 1  # nor high enough where all are wrong
 
 
-def test_the_temperature_is_where_pytorch_too_finds_the_least_cross_entropy() -> None:
+def test_temperature_minimises_pytorch_cross_entropy() -> None:
+    """The temperature is where PyTorch too finds the least cross entropy."""
     logits, labels = sampled(2.0)
     exact, targets = torch.from_numpy(logits).double(), torch.from_numpy(labels)
     found = fit_temperature(logits, labels)
@@ -45,7 +50,8 @@ def test_the_temperature_is_where_pytorch_too_finds_the_least_cross_entropy() ->
 
 
 @given(st.lists(st.tuples(st.floats(0.5, 1), st.booleans()), min_size=1, max_size=50))
-def test_the_calibration_error_is_that_of_a_plain_loop(cases: list[tuple[float, bool]]) -> None:
+def test_calibration_error_equals_plain_loop(cases: list[tuple[float, bool]]) -> None:
+    """The calibration error is that of a plain loop."""
     best = np.array([confidence for confidence, _ in cases], np.float32)
     probabilities = np.stack([best, 1 - best], 1)
     right = np.array([answer for _, answer in cases])
@@ -59,6 +65,7 @@ def test_the_calibration_error_is_that_of_a_plain_loop(cases: list[tuple[float, 
 
 
 def test_bins_hold_every_image_once() -> None:
+    """Bins hold every image once."""
     logits, labels = sampled(1.0)
     probabilities = torch.from_numpy(logits).softmax(1).numpy()
     parts = bins(probabilities, labels)
@@ -68,8 +75,8 @@ def test_bins_hold_every_image_once() -> None:
     assert expected_calibration_error(np.eye(10, dtype=np.float32)[labels], labels) == 0
 
 
-def test_the_temperature_of_a_shipped_file_lowers_its_calibration_error(cifar10: Dataset) -> None:
-    """On the test set, which the fit has not seen."""
+def test_shipped_temperature_lowers_calibration_error(cifar10: Dataset) -> None:
+    """The temperature of a shipped file lowers its calibration error. On the test set, which the fit has not seen."""
     outputs = outputs_of_onnx(OnnxFile(shipped("cifar10-cnn")), cifar10.test_images)
     labels = cifar10.test_labels.numpy()
     before = torch.from_numpy(outputs.logits).softmax(1).numpy()

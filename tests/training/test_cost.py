@@ -9,10 +9,11 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
-from training import cost, onnx_file
+from training import onnx_file
 from training.errors import ModelFileError
 from training.evaluate import OnnxFile
 from training.networks import NETWORKS, Classifier, Preprocess
+from training.report import cost
 
 # Output height x width x channels x the products in each sum.
 BY_HAND = {
@@ -34,25 +35,32 @@ def exported(network: nn.Module, shape: tuple[int, int, int], folder: Path) -> P
     path = folder / "model.onnx"
     channels = shape[2]
     classifier = Classifier(Preprocess((0.0,) * channels, (1.0,) * channels), network)
-    onnx_file.write(onnx_file.build(classifier, shape), {"format": "1", "name": "untrained"}, path)
+    onnx_file.write(onnx_file.build(classifier, shape), {"name": "untrained"}, path)
     return path
 
 
 @pytest.mark.parametrize("name", BY_HAND)
-def test_multiply_accumulates_are_those_counted_by_hand(name: str, tmp_path: Path) -> None:
+def test_multiply_accumulates_equal_hand_count(name: str, tmp_path: Path) -> None:
+    """Multiply accumulates are those counted by hand."""
     path = exported(NETWORKS[name].build(), NETWORKS[name].shape, tmp_path)
     assert cost.multiply_accumulates(path) == BY_HAND[name]
 
 
-def test_grouped_and_strided_convolutions_are_counted_as_they_are(tmp_path: Path) -> None:
-    """Each of 8 outputs of the grouped one sums 2 channels of 3x3; a stride of 2 halves height and width."""
+def test_grouped_and_strided_convolutions_count(tmp_path: Path) -> None:
+    """Grouped and strided convolutions are counted as they are.
+
+    Each of 8 outputs of the grouped one sums 2 channels of 3x3; a stride of 2 halves height and width.
+    """
     network = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1, groups=2, stride=2), nn.Flatten(), nn.Linear(8 * 36, 5))
     path = exported(network, (12, 12, 4), tmp_path)
     assert cost.multiply_accumulates(path) == 6 * 6 * 8 * (2 * 9) + 8 * 36 * 5
 
 
-def test_a_quantised_convolution_counts_as_much_as_a_plain_one(tmp_path: Path) -> None:
-    """A graph of the operators with which ONNX Runtime's quantisation writes int8, in both of its formats."""
+def test_quantised_convolution_counts_like_plain(tmp_path: Path) -> None:
+    """A quantised convolution counts as much as a plain one.
+
+    A graph of the operators with which ONNX Runtime's quantisation writes int8, in both of its formats.
+    """
     weights = numpy_helper.from_array(np.ones((3, 2, 3, 3), np.int8), "weights")
     dense = numpy_helper.from_array(np.ones((3 * 16, 5), np.int8), "dense")
     constants = [
@@ -85,7 +93,8 @@ def test_a_quantised_convolution_counts_as_much_as_a_plain_one(tmp_path: Path) -
     assert cost.multiply_accumulates(path) == 4 * 4 * 3 * 18 + 4 * 4 * 3 * 27 + 48 * 5
 
 
-def test_a_graph_that_cannot_be_counted_is_refused(tmp_path: Path) -> None:
+def test_uncountable_graph_is_refused(tmp_path: Path) -> None:
+    """A graph that cannot be counted is refused."""
     path = tmp_path / "model.onnx"
     images = helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["batch", 4])
     logits = helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, None)
@@ -100,7 +109,8 @@ def test_a_graph_that_cannot_be_counted_is_refused(tmp_path: Path) -> None:
         cost.multiply_accumulates(path)
 
 
-def test_a_file_is_weighed_and_timed_on_this_machine(tmp_path: Path) -> None:
+def test_file_is_weighed_and_timed(tmp_path: Path) -> None:
+    """A file is weighed and timed on this machine."""
     path = exported(NETWORKS["mnist-tiny"].build(), NETWORKS["mnist-tiny"].shape, tmp_path)
     found = cost.measure(path, OnnxFile(path), np.zeros((3, 28, 28, 1), np.uint8))  # fewer images than a batch has
     assert found.bytes == len(path.read_bytes())

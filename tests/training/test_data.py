@@ -9,27 +9,33 @@ import pytest
 import torch
 from torchvision import datasets
 
-from training.data import LABELS, Dataset, default_data_dir, load, main
+from training.data import LABELS, Dataset, default_data_dir, load
+from training.data.__main__ import main
 from training.errors import DataError
 
 from .samples import part, run
 
 
 def test_mnist_is_whole(mnist: Dataset) -> None:
+    """MNIST is whole."""
     assert (mnist.train_images.shape, mnist.test_images.shape) == ((60_000, 28, 28, 1), (10_000, 28, 28, 1))
     assert mnist.test_labels[:5].tolist() == [7, 2, 1, 0, 4]
     check_kind(mnist)
 
 
 def test_cifar10_is_whole(cifar10: Dataset) -> None:
+    """CIFAR-10 is whole."""
     assert (cifar10.train_images.shape, cifar10.test_images.shape) == ((50_000, 32, 32, 3), (10_000, 32, 32, 3))
     assert torch.bincount(cifar10.test_labels).tolist() == [1000] * 10
     assert [LABELS["cifar10"][i] for i in cifar10.test_labels[:4]] == ["cat", "ship", "ship", "airplane"]
     check_kind(cifar10)
 
 
-def test_validation_images_are_held_out_of_the_training_images_alike_at_every_call(mnist: Dataset) -> None:
-    """Nothing is lost, nothing is in both parts, and what has validation images is left as it is."""
+def test_hold_out_is_always_the_same(mnist: Dataset) -> None:
+    """Validation images are held out of the training images alike at every call.
+
+    Nothing is lost, nothing is in both parts, and what has validation images is left as it is.
+    """
     some = part(mnist, 100, 10)
     held = some.hold_out(30)
     assert (len(held.train_images), len(held.validation_images), len(held.test_images)) == (70, 30, 10)
@@ -68,15 +74,19 @@ def check_kind(data: Dataset) -> None:
 
 
 @pytest.mark.parametrize("name", LABELS)
-def test_a_missing_data_set_is_named_with_its_folder_and_the_remedy(name: str, tmp_path: Path) -> None:
+def test_missing_data_set_names_the_remedy(name: str, tmp_path: Path) -> None:
+    """A missing data set is named with its folder and the remedy."""
     with pytest.raises(DataError) as caught:
         load(name, tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert f"python -m training.data {name} --data-dir {tmp_path}" in str(caught.value)
 
 
-def test_a_damaged_mnist_file_is_found_and_named(data_dir: Path, tmp_path: Path) -> None:
-    """PyTorch's torchvision itself does not check these files; one changed byte is enough."""
+def test_damaged_mnist_file_is_named(data_dir: Path, tmp_path: Path) -> None:
+    """A damaged MNIST file is found and named.
+
+    PyTorch's torchvision itself does not check these files; one changed byte is enough.
+    """
     raw = tmp_path / "MNIST" / "raw"
     shutil.copytree(data_dir / "MNIST" / "raw", raw, copy_function=shutil.copyfile)
     raw.chmod(0o755)
@@ -88,7 +98,8 @@ def test_a_damaged_mnist_file_is_found_and_named(data_dir: Path, tmp_path: Path)
         load("mnist", tmp_path)
 
 
-def test_a_truncated_mnist_file_is_an_error_sentence_too(data_dir: Path, tmp_path: Path) -> None:
+def test_truncated_mnist_file_is_sentence(data_dir: Path, tmp_path: Path) -> None:
+    """A truncated MNIST file is an error sentence too."""
     raw = tmp_path / "MNIST" / "raw"
     shutil.copytree(data_dir / "MNIST" / "raw", raw, copy_function=shutil.copyfile)
     raw.chmod(0o755)
@@ -98,6 +109,7 @@ def test_a_truncated_mnist_file_is_an_error_sentence_too(data_dir: Path, tmp_pat
 
 
 def test_a_damaged_cifar10_batch_is_found(data_dir: Path, tmp_path: Path) -> None:
+    """A damaged CIFAR-10 batch is found."""
     folder = tmp_path / "cifar-10-batches-py"
     shutil.copytree(data_dir / "cifar-10-batches-py", folder, copy_function=shutil.copyfile)
     folder.chmod(0o755)
@@ -106,24 +118,32 @@ def test_a_damaged_cifar10_batch_is_found(data_dir: Path, tmp_path: Path) -> Non
         load("cifar10", tmp_path)
 
 
-def test_the_command_verifies_what_is_there(data_dir: Path) -> None:
-    finished = run("training.data", "all", "--data-dir", data_dir)
+def test_the_command_verifies_what_is_there(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a process, and within this one; nothing is fetched that is there."""
+    finished = run("training.data", "mnist", "--data-dir", data_dir)
     assert finished.returncode == 0, finished.stderr
-    assert "mnist: 60,000 + 10,000 images, verified" in finished.stdout
-    assert "cifar10: 50,000 + 10,000 images, verified" in finished.stdout
+    assert finished.stdout == f"mnist: 60,000 + 10,000 images, verified, in {data_dir}\n"
+    assert main(["cifar10", "--data-dir", str(data_dir)]) == 0
+    assert capsys.readouterr().out == f"cifar10: 50,000 + 10,000 images, verified, in {data_dir}\n"
 
 
-def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file stands where the folder should be, so nothing is fetched."""
+def test_unwritable_folder_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder that cannot be written is a sentence.
+
+    A file stands where the folder should be, so nothing is fetched.
+    """
     (tmp_path / "data").write_text("not a folder")
     assert main(["mnist", "--data-dir", str(tmp_path / "data")]) == 1
     assert capsys.readouterr().err.startswith("error: mnist could not be downloaded to")
 
 
-def test_a_network_that_does_not_answer_is_a_sentence(
+def test_unreachable_mirror_is_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The only mirror is a port of this machine on which nobody listens."""
+    """A network that does not answer is a sentence.
+
+    The only mirror is a port of this machine on which nothing listens.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -135,6 +155,7 @@ def test_a_network_that_does_not_answer_is_a_sentence(
 
 
 def test_the_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder comes from the environment."""
     monkeypatch.setenv("CONVSERVE_DATA_DIR", "/somewhere")
     assert default_data_dir() == Path("/somewhere")
     monkeypatch.delenv("CONVSERVE_DATA_DIR")

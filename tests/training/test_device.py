@@ -4,27 +4,27 @@ import pytest
 import torch
 
 from training import device as module
-from training.device import arithmetic_for, autocast, choose_device, keep_pages, multiplies_bfloat16
+from training.device import arithmetic_for, autocast, choose_device, disable_malloc_trim, multiplies_bfloat16
 from training.errors import DeviceError
 
 
-def test_cuda_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absent_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA is refused where there is none."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError, match="finds no CUDA device"):
         choose_device("cuda")
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
 
 
-def test_memory_is_still_given_out_after_pages_are_kept() -> None:
-    keep_pages()
+def test_memory_works_without_malloc_trim() -> None:
+    """Memory is still given out after pages are kept."""
+    disable_malloc_trim()
     assert torch.ones(20_000_000).sum().item() == 20_000_000
 
 
 @pytest.mark.parametrize(("multiplies", "arithmetic"), [(True, "bf16"), (False, "fp32")])
-def test_bfloat16_is_used_where_the_processor_has_it(
-    monkeypatch: pytest.MonkeyPatch, multiplies: bool, arithmetic: str
-) -> None:
-    """Emulated, it takes many times as long as float32."""
+def test_bfloat16_needs_the_processor(monkeypatch: pytest.MonkeyPatch, *, multiplies: bool, arithmetic: str) -> None:
+    """Bfloat16 is used where the processor has it. Emulated, it takes many times as long as float32."""
     monkeypatch.setattr(module, "multiplies_bfloat16", lambda _: multiplies)
     cpu = torch.device("cpu")
     assert (arithmetic_for("bf16", cpu), arithmetic_for("fp32", cpu)) == (arithmetic, "fp32")
@@ -35,6 +35,7 @@ def test_bfloat16_is_used_where_the_processor_has_it(
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
-def test_a_processor_is_asked_only_once_and_answers_yes_or_no() -> None:
+def test_bfloat16_support_is_a_bool() -> None:
+    """A processor is asked only once and answers yes or no."""
     assert multiplies_bfloat16("cpu") in (True, False)
     assert multiplies_bfloat16("cpu") is multiplies_bfloat16("cpu")

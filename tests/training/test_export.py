@@ -10,23 +10,36 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from service.client import Classification, Client
 from tests.servers import ServerProcess
 from training import onnx_file
 from training.data import Dataset
+from training.data.image_files import read
 from training.evaluate import OnnxFile
 from training.export import main
-from training.pictures import read
 from training.recipes import RECIPES
 
 from .samples import ROOT, command, run
-from .test_folder import save_pictures
+from .test_folder import save_images
 
 MNIST_TINY = ("mnist-tiny", "--epochs", "1", "--device", "cpu")
 OPTIONS = (
     *("--all", "--list", "--precision", "--force", "--no-report", "--dataset", "--network", "--name", "--epochs"),
-    *("--seed", "--learning-rate", "--no-flip", "--data-dir", "--models-dir", "--checkpoints-dir", "--device"),
+    *(
+        "--start-from",
+        "--seed",
+        "--learning-rate",
+        "--no-flip",
+        "--data-dir",
+        "--models-dir",
+        "--checkpoints-dir",
+        "--device",
+    ),
+    *("--module", "--timm", "--torchvision", "--onnx", "--weights", "--pretrained", "--output", "--labels", "--test"),
+    *("--temperature", "--fact", "--size", "--mean", "--std", "--crop", "--resize", "--interpolation", "--colors"),
+    "--polarity",
 )
 
 
@@ -63,11 +76,11 @@ def own(folder: Path, network: str, *more: str) -> tuple[str | Path, ...]:
 
 
 @pytest.fixture(scope="session")
-def once(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one export leaves: a small network, trained for an epoch on the pictures, and its report."""
+def once(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one export leaves: a small network, trained for an epoch on the images, and its report."""
     folder = tmp_path_factory.mktemp("once")
     places = ("--models-dir", folder / "models", "--checkpoints-dir", folder / "checkpoints")
-    assert main([str(part) for part in (*own(pictures, "cifar10-tiny", "--epochs", "1"), *places)]) == 0
+    assert main([str(part) for part in (*own(image_folder, "cifar10-tiny", "--epochs", "1"), *places)]) == 0
     return folder
 
 
@@ -79,13 +92,16 @@ def exported(once: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def line(pictures: Path) -> tuple[str | Path, ...]:
+def line(image_folder: Path) -> tuple[str | Path, ...]:
     """The command line that made it."""
-    return own(pictures, "cifar10-tiny", "--epochs", "1")
+    return own(image_folder, "cifar10-tiny", "--epochs", "1")
 
 
-def test_a_real_export_from_data_to_proved_file(tmp_path: Path, data_dir: Path, export: FrontDoor) -> None:
-    """Trained and exported by a process; then nothing is left to do, so no data is needed."""
+def test_real_export_by_a_process(tmp_path: Path, data_dir: Path, export: FrontDoor) -> None:
+    """A real export from data to proved file.
+
+    Trained and exported by a process; then nothing is left to do, so no data is needed.
+    """
     places = ("--models-dir", tmp_path / "models", "--checkpoints-dir", tmp_path / "checkpoints")
     finished = run("training.export", *MNIST_TINY, "--data-dir", data_dir, *places)
     assert finished.returncode == 0, finished.stderr
@@ -94,19 +110,18 @@ def test_a_real_export_from_data_to_proved_file(tmp_path: Path, data_dir: Path, 
     made = files_in(tmp_path)
     assert {f"models/mnist-tiny/1/{name}" for name in ("model.onnx", "report.json", "README.md")} < made
     assert all(name.startswith(("checkpoints/mnist-tiny-seed0.", "models/mnist-tiny/1/")) for name in made)
-    facts = onnx_file.read_metadata(file_of(tmp_path, "mnist-tiny"))
-    assert float(facts["test_accuracy"]) > 0.9
-    assert f"{float(facts['test_accuracy']):.2%}" in finished.stdout
-    assert json.loads(facts["recipe"])["epochs"] == 1
+    metadata = onnx_file.read_metadata(file_of(tmp_path, "mnist-tiny"))
+    assert float(metadata["test_accuracy"]) > 0.9
+    assert f"{float(metadata['test_accuracy']):.2%}" in finished.stdout
+    assert json.loads(metadata["recipe"])["epochs"] == 1
     report = json.loads((tmp_path / "models" / "mnist-tiny" / "1" / "report.json").read_text())
-    assert report["test"]["correct"] == int(facts["test_correct"])
+    assert report["test"]["correct"] == int(metadata["test_correct"])
     status, text = export(*MNIST_TINY, "--data-dir", tmp_path / "nowhere")
     assert (status, "up to date" in text) == (0, True)
 
 
-def test_a_file_in_place_is_left_alone_until_force_is_used(
-    exported: Path, export: FrontDoor, line: tuple[str | Path, ...]
-) -> None:
+def test_file_in_place_stays_without_force(exported: Path, export: FrontDoor, line: tuple[str | Path, ...]) -> None:
+    """A file in place is left alone until force is used."""
     path = file_of(exported, "my-model")
     content = path.read_bytes()
     status, text = export(*line)
@@ -124,9 +139,10 @@ def test_a_file_in_place_is_left_alone_until_force_is_used(
     assert path.read_bytes() == content
 
 
-def test_a_checkpoint_of_other_numbers_is_refused(
+def test_checkpoint_of_other_numbers_is_refused(
     exported: Path, export: FrontDoor, line: tuple[str | Path, ...]
 ) -> None:
+    """A checkpoint of other numbers is refused."""
     content = file_of(exported, "my-model").read_bytes()
     status, text = export(*line, "--force", "--learning-rate", "0.5")
     assert status == 1
@@ -134,10 +150,8 @@ def test_a_checkpoint_of_other_numbers_is_refused(
     assert file_of(exported, "my-model").read_bytes() == content
 
 
-def test_a_missing_report_is_written_unless_it_is_not_wanted(
-    exported: Path, export: FrontDoor, line: tuple[str | Path, ...]
-) -> None:
-    """One that tells of another file counts as missing."""
+def test_missing_report_is_written_if_wanted(exported: Path, export: FrontDoor, line: tuple[str | Path, ...]) -> None:
+    """A missing report is written unless it is not wanted. One that tells of another file counts as missing."""
     report = exported / "models" / "my-model" / "1" / "report.json"
     content = report.read_text()
     report.unlink()
@@ -149,19 +163,20 @@ def test_a_missing_report_is_written_unless_it_is_not_wanted(
         assert json.loads(report.read_text())["facts"] == json.loads(content)["facts"]
 
 
-def test_variants_are_made_from_the_file_in_place(
-    exported: Path, export: FrontDoor, line: tuple[str | Path, ...]
-) -> None:
-    """int8 and fp16, each with its report; then left alone; then told to be of an earlier training."""
+def test_variants_are_made_from_file(exported: Path, export: FrontDoor, line: tuple[str | Path, ...]) -> None:
+    """Variants are made from the file in place.
+
+    int8 and fp16, each with its report; then left alone; then told to be of an earlier training.
+    """
     status, text = export(*line, "--precision", "int8,fp16")
     assert status == 0, text
     fp32 = onnx_file.read_metadata(file_of(exported, "my-model"))
     for precision in ("int8", "fp16"):
-        facts = onnx_file.read_metadata(file_of(exported, f"my-model-{precision}"))
-        assert (facts["precision"], facts["variant_of"]) == (precision, "my-model")
-        assert facts["fp32_test_correct"] == fp32["test_correct"]
+        metadata = onnx_file.read_metadata(file_of(exported, f"my-model-{precision}"))
+        assert (metadata["precision"], metadata["variant_of"]) == (precision, "my-model")
+        assert metadata["fp32_test_correct"] == fp32["test_correct"]
         (row,) = [row for row in text.splitlines() if row.startswith(f"│ my-model-{precision} ")]
-        assert f"{float(facts['test_accuracy']):.2%} (fp32 {float(fp32['test_accuracy']):.2%})" in row
+        assert f"{float(metadata['test_accuracy']):.2%} (fp32 {float(fp32['test_accuracy']):.2%})" in row
         assert (exported / "models" / f"my-model-{precision}" / "1" / "report.json").exists()
 
     status, text = export(*line, "--precision", "fp16", "--precision", "int8")
@@ -177,7 +192,8 @@ def test_variants_are_made_from_the_file_in_place(
     assert f"{fp16} was made from an earlier my-model; --precision fp16 makes it anew" in text
 
 
-def test_list_shows_every_network_and_how_well_the_files_in_place_answer(exported: Path, export: FrontDoor) -> None:
+def test_list_shows_networks_and_accuracies(exported: Path, export: FrontDoor) -> None:
+    """List shows every network and how well the files in place answer."""
     other = file_of(exported, "theirs")
     other.parent.mkdir(parents=True)
     other.write_bytes(b"not ours")
@@ -196,50 +212,54 @@ def test_list_shows_every_network_and_how_well_the_files_in_place_answer(exporte
     }
 
 
-def test_a_network_trained_on_a_folder_serves_the_folder_s_labels(
-    pictures: Path, tmp_path: Path, export: FrontDoor
-) -> None:
-    """From pictures to a real server, which gives the very probabilities that training's own reading of them gives."""
-    status, text = export(*own(pictures, "cifar10-cnn", "--epochs", "2", "--no-flip", "--precision", "int8"))
+def test_own_images_from_folder_to_server(image_folder: Path, tmp_path: Path, export: FrontDoor) -> None:
+    """A network trained on a folder serves the folder s labels.
+
+    From images to a real server, which gives the very probabilities that training's own reading of them gives.
+    """
+    status, text = export(*own(image_folder, "cifar10-cnn", "--epochs", "2", "--no-flip", "--precision", "int8"))
     assert status == 0, text
     assert "3 classes (cat, frog, ship); 48 images to train, 0 to validate, 12 to test" in text
     path = file_of(tmp_path, "my-model")
-    facts = onnx_file.read_metadata(path)
-    recipe = json.loads(facts["recipe"])
-    assert (facts["dataset"], json.loads(facts["labels"])) == ("folder", ["cat", "frog", "ship"])
-    assert (facts["test_images"], recipe["epochs"], recipe["flip"]) == ("12", 2, False)
-    assert facts["architecture"].endswith("Linear 512→3")
-    assert recipe["shift_pixels"] == RECIPES["cifar10-cnn"].shift_pixels
+    metadata = onnx_file.read_metadata(path)
+    recipe = json.loads(metadata["recipe"])
+    assert (metadata["dataset"], json.loads(metadata["labels"])) == ("folder", ["cat", "frog", "ship"])
+    assert (metadata["test_images"], recipe["epochs"], recipe["flip"]) == ("12", 2, False)
+    assert "test " not in "".join(row for row in text.splitlines() if "epoch " in row)
+    assert [epoch["test_accuracy"] for epoch in json.loads(metadata["history"])] == [None, None]
+    assert metadata["architecture"].endswith("Linear 512→3")
+    assert recipe["translation_pixels"] == RECIPES["cifar10-cnn"].translation_pixels
     assert json.loads(path.with_name("report.json").read_text())["test"]["images"] == 12
 
-    shown = [pictures / "cat" / "000.PNG", pictures / "frog" / "001.jpg", pictures / "ship" / "002.PNG"]
-    for name in ("my-model", "my-model-int8"):
-        _, expected = OnnxFile(file_of(tmp_path, name)).run(np.stack([read(one, (32, 32, 3)) for one in shown]))
-        with ServerProcess(tmp_path / "models") as server, Client(server.address) as client:
-            results = client.classify(shown, model=name, top_k=3)
-        for result, row in zip(results, expected, strict=True):
-            assert isinstance(result, Classification)
-            given = {best.label: best.probability for best in result.classes}
-            assert [given[label] for label in ("cat", "frog", "ship")] == pytest.approx(row.tolist(), abs=1e-5)
+    shown = [image_folder / name for name in ("cat/000.PNG", "frog/001.jpg", "ship/002.PNG")]
+    pixels = np.stack([read(one, (32, 32, 3)) for one in shown])
+    with ServerProcess(tmp_path / "models") as server, Client(server.address) as client:
+        for name in ("my-model", "my-model-int8"):
+            _, expected = OnnxFile(file_of(tmp_path, name)).run(pixels)
+            for result, row in zip(client.classify(shown, model=name, top_k=3), expected, strict=True):
+                assert isinstance(result, Classification)
+                given = {best.label: best.probability for best in result.classes}
+                assert [given[label] for label in ("cat", "frog", "ship")] == pytest.approx(row.tolist(), abs=1e-5)
 
 
-def test_a_folder_that_changed_is_not_taken_for_what_was_trained_on(
-    exported: Path, pictures: Path, export: FrontDoor
-) -> None:
-    """Neither by the file in place, nor by the checkpoint: pictures to test might be among those trained on."""
-    folder = exported / "pictures"
-    shutil.copytree(pictures, folder)
+def test_changed_folder_is_recognised(exported: Path, image_folder: Path, export: FrontDoor) -> None:
+    """A folder that changed is not taken for what was trained on.
+
+    Neither by the file in place, nor by the checkpoint: images to test might be among those trained on.
+    """
+    folder = exported / "images"
+    shutil.copytree(image_folder, folder)
     line = own(folder, "cifar10-tiny", "--epochs", "1")
-    status, text = export(*line)  # the same pictures, wherever they lie
+    status, text = export(*line)  # the same images, wherever they lie
     assert (status, "up to date" in text) == (0, True)
     content = file_of(exported, "my-model").read_bytes()
 
     (folder / "cat" / "000.PNG").unlink()
     status, text = export(*line)
     assert status == 0
-    assert "kept, though made by another recipe (pictures); --force replaces it" in text
+    assert "kept, though made by another recipe (images); --force replaces it" in text
     status, text = export(*line, "--precision", "int8")
-    assert (status, "was made from other pictures than these" in text) == (1, True)
+    assert (status, "was made from other images than these" in text) == (1, True)
     status, text = export(*line, "--force")
     assert (status, "my-model-seed0.pt was trained by another recipe (digest" in text) == (1, True)
     assert file_of(exported, "my-model").read_bytes() == content
@@ -248,40 +268,45 @@ def test_a_folder_that_changed_is_not_taken_for_what_was_trained_on(
     assert file_of(exported, "my-model").read_bytes() != content
 
 
-def test_the_smallest_folder_trains_a_network_with_batch_norm(
-    cifar10: Dataset, tmp_path: Path, export: FrontDoor
-) -> None:
-    """Two classes of two pictures, made grey: two train, two test. Square brackets in names are printed as they are."""
-    folder, models = tmp_path / "pictures [red]", tmp_path / "models [red]"
-    save_pictures(folder, cifar10, {"cat": 2, "ship": 2})
+def test_smallest_folder_trains_batch_norm(cifar10: Dataset, tmp_path: Path, export: FrontDoor) -> None:
+    """The smallest folder trains a network with batch norm.
+
+    Two classes of two images, made grey: two train, two test. Square brackets in names are printed as they are.
+    """
+    folder, models = tmp_path / "images [red]", tmp_path / "models [red]"
+    save_images(folder, cifar10, {"cat": 2, "ship": 2})
     status, text = export(*own(folder, "mnist", "--epochs", "2"), "--models-dir", models)
     assert status == 0, text
     assert f"{folder}: 2 classes (cat, ship); 2 images to train, 0 to validate, 2 to test" in text
     paths = [row.split("│")[-2].strip() for row in text.splitlines() if row.startswith("│")]
     assert "[red]/my-model/1/model.onnx" in "".join(paths)
-    facts = onnx_file.read_metadata(models / "my-model" / "1" / "model.onnx")
-    assert (facts["test_images"], json.loads(facts["labels"])) == ("2", ["cat", "ship"])
+    metadata = onnx_file.read_metadata(models / "my-model" / "1" / "model.onnx")
+    assert (metadata["test_images"], json.loads(metadata["labels"])) == ("2", ["cat", "ship"])
 
 
-def test_a_folder_that_cannot_be_used_is_a_sentence_and_nothing_is_written(tmp_path: Path, export: FrontDoor) -> None:
-    (tmp_path / "pictures" / "cat").mkdir(parents=True)
-    (tmp_path / "pictures" / "dog").mkdir()
-    status, text = export(*own(tmp_path / "pictures", "cifar10-cnn"))
+def test_unusable_folder_writes_nothing(tmp_path: Path, export: FrontDoor) -> None:
+    """A folder that cannot be used is a sentence and nothing is written."""
+    (tmp_path / "images" / "cat").mkdir(parents=True)
+    (tmp_path / "images" / "dog").mkdir()
+    status, text = export(*own(tmp_path / "images", "cifar10-cnn"))
     assert status == 1
-    assert text.startswith(f"error: {tmp_path}/pictures/cat holds no pictures (")
+    assert text.startswith(f"error: {tmp_path}/images/cat holds no images (")
     assert text.count("\n") == 1
     assert files_in(tmp_path) == set()
 
 
-def test_a_full_disk_is_a_sentence_and_leaves_nothing_behind(tmp_path: Path, pictures: Path) -> None:
-    """Files are limited to 20 kB, which the first checkpoint exceeds: the system refuses the write itself."""
+def test_full_disk_leaves_nothing_behind(tmp_path: Path, image_folder: Path) -> None:
+    """A full disk is a sentence and leaves nothing behind.
+
+    Files are limited to 20 kB, which the first checkpoint exceeds: the system refuses the write itself.
+    """
     places = ("--models-dir", tmp_path / "models", "--checkpoints-dir", tmp_path / "checkpoints")
 
     def limit_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     finished = subprocess.run(
-        command("training.export", *own(pictures, "cifar10-tiny", "--epochs", "1"), *places),
+        command("training.export", *own(image_folder, "cifar10-tiny", "--epochs", "1"), *places),
         cwd=ROOT,
         preexec_fn=limit_files,
         capture_output=True,
@@ -296,7 +321,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing_behind(tmp_path: Path, pic
     assert list(tmp_path.iterdir()) == []
 
 
-FOLDER = ["--dataset", "folder", "--data-dir", "pictures"]
+FOLDER = ["--dataset", "folder", "--data-dir", "images"]
 
 
 @pytest.mark.parametrize(
@@ -313,8 +338,9 @@ FOLDER = ["--dataset", "folder", "--data-dir", "pictures"]
         (["mnist-tiny", "--device", "tpu"], "invalid choice: 'tpu'"),
         (["mnist-tiny", "--precision", "int4"], "'int4' is none of fp32, int8, fp16"),
         (["mnist-tiny", "--precision", "int8,"], "'' is none of fp32, int8, fp16"),
-        (["mnist-tiny", "--name", "x"], "--network and --name are for pictures of your own: add --dataset folder"),
-        (["--network", "mnist"], "--network and --name are for pictures of your own: add --dataset folder"),
+        (["mnist-tiny", "--name", "x"], "--network, --name, --start-from are for images of your own: add --dataset"),
+        (["--network", "mnist"], "--network, --name, --start-from are for images of your own: add --dataset"),
+        (["--start-from", "cifar10"], "--network, --name, --start-from are for images of your own: add --dataset"),
         (["--dataset", "mnist"], "invalid choice: 'mnist'"),
         ([*FOLDER, "mnist"], "--dataset folder trains one network: give it by --network, not as NAME or by --all"),
         ([*FOLDER, "--all"], "--dataset folder trains one network: give it by --network, not as NAME or by --all"),
@@ -330,32 +356,41 @@ FOLDER = ["--dataset", "folder", "--data-dir", "pictures"]
         ([*FOLDER, "--network", "mnist", "--name", "x-int8"], "--name x-int8 ends as the name of a variant"),
     ],
 )
-def test_a_wrong_command_line_is_a_sentence(
+def test_wrong_command_line_is_sentence(
     arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A wrong command line is a sentence."""
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    assert sentence in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert sentence in told
+    assert told.count("\n") == 1
 
 
-def test_help_explains_every_option_and_gives_examples_without_importing_pytorch() -> None:
+def test_help_explains_every_option() -> None:
+    """Help explains every option and gives examples without importing PyTorch."""
     line = [sys.executable, "-X", "importtime", "-m", "training.export", "--help"]
     finished = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
     assert all(f"  {option} " in finished.stdout or f"  {option}\n" in finished.stdout for option in OPTIONS)
     examples = finished.stdout.partition("examples:\n")[2]
-    assert examples.count("python -m training.export") == 3
+    assert examples.count("python -m training.export") == 5
     assert "training.arguments" in finished.stderr
     assert "torch" not in finished.stderr
 
 
-def test_ctrl_c_while_libraries_are_imported_is_a_sentence() -> None:
-    """A real signal, sent when the first of many is there; the interpreter names them as they come."""
+@pytest.mark.parametrize("module", ["rich", "numpy"])
+def test_ctrl_c_during_imports_is_sentence(module: str) -> None:
+    """Ctrl-C while libraries are imported is a sentence: those of the command line, and those of the work.
+
+    A real signal, sent when the first of many is there; the interpreter names them as they come.
+    """
     line = [sys.executable, "-X", "importtime", "-m", "training.export", "mnist-tiny"]
     with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         before = [next(process.stderr)]
-        while "numpy" not in before[-1]:
+        while module not in before[-1]:
             before.append(next(process.stderr))
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read().splitlines()
@@ -365,7 +400,17 @@ def test_ctrl_c_while_libraries_are_imported_is_a_sentence() -> None:
     assert all(line.startswith("import time:") for line in [*before, *rest[:-1]])
 
 
-def test_missing_data_is_a_sentence_and_nothing_is_written(tmp_path: Path, export: FrontDoor) -> None:
+def test_unusable_place_is_told_before_training(image_folder: Path, tmp_path: Path, export: FrontDoor) -> None:
+    """A models folder that is none is a sentence before the first epoch."""
+    (tmp_path / "file").write_text("a file")
+    status, text = export(*own(image_folder, "cifar10-tiny"), "--models-dir", tmp_path / "file")
+    assert (status, "epoch" in text) == (1, False)
+    assert f"error: {tmp_path}/file is no folder, so nothing can be put into {tmp_path}/file/my-model/1; name" in text
+    assert files_in(tmp_path) == {"file"}
+
+
+def test_missing_data_writes_nothing(tmp_path: Path, export: FrontDoor) -> None:
+    """Missing data is a sentence and nothing is written."""
     status, text = export("cifar10-tiny", "--data-dir", tmp_path / "nowhere")
     assert status == 1
     assert text == (
@@ -375,11 +420,12 @@ def test_missing_data_is_a_sentence_and_nothing_is_written(tmp_path: Path, expor
     assert list(tmp_path.iterdir()) == []
 
 
-def test_cuda_that_is_not_there_is_a_sentence(tmp_path: Path, data_dir: Path) -> None:
-    finished = run(
-        *("training.export", "mnist-tiny", "--device", "cuda", "--data-dir", data_dir, "--models-dir", tmp_path),
-        CUDA_VISIBLE_DEVICES="",
-    )
-    assert finished.returncode == 1
-    assert finished.stderr.startswith("error: --device cuda was asked for, but PyTorch finds no CUDA device here")
+def test_absent_cuda_is_a_sentence(
+    tmp_path: Path, data_dir: Path, export: FrontDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA that is not there is a sentence, and nothing is written."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    status, text = export("mnist-tiny", "--device", "cuda", "--data-dir", data_dir)
+    assert status == 1
+    assert text.startswith("error: --device cuda was asked for, but PyTorch finds no CUDA device here")
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """A folder of class folders becomes a data set, the same one every time; what cannot be trained on is a sentence."""
 
 import io
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from PIL import Image
 from rich.console import Console
 
 from training.data import Dataset
+from training.data.folder import load_folder
 from training.errors import DataError
-from training.folder import load_folder
 
 COLOUR = (32, 32, 3)
 CLASSES = {"cat": 3, "frog": 6, "ship": 8}
@@ -20,21 +21,22 @@ CLASSES = {"cat": 3, "frog": 6, "ship": 8}
 SIZES = ((32, 32), (96, 96), (64, 48))
 
 
-def save_pictures(folder: Path, data: Dataset, counts: dict[str, int], skip: int = 0) -> None:
-    """Write pictures of CIFAR-10's training set into class folders, as PNG and JPEG of several sizes."""
+def save_images(folder: Path, data: Dataset, counts: dict[str, int], skip: int = 0) -> None:
+    """Write images of CIFAR-10's training set into class folders, as PNG and JPEG of several sizes."""
     for label, count in counts.items():
         (folder / label).mkdir(parents=True)
         for place, row in enumerate((data.train_labels == CLASSES[label]).nonzero()[skip : skip + count, 0].tolist()):
-            picture = Image.fromarray(data.train_images[row].numpy()).resize(SIZES[place % 3])
-            picture.save(folder / label / f"{place:03}.{'jpg' if place % 2 else 'PNG'}")
+            image = Image.fromarray(data.train_images[row].numpy()).resize(SIZES[place % 3])
+            image.save(folder / label / f"{place:03}.{'jpg' if place % 2 else 'PNG'}")
 
 
 def sizes(data: Dataset) -> tuple[int, int, int]:
     return len(data.train_images), len(data.validation_images), len(data.test_images)
 
 
-def test_a_fifth_of_each_class_is_held_out_and_the_output_says_so(cifar10: Dataset, tmp_path: Path) -> None:
-    save_pictures(tmp_path, cifar10, {"cat": 20, "frog": 10, "ship": 5})
+def test_fifth_of_each_class_is_tested(cifar10: Dataset, tmp_path: Path) -> None:
+    """A fifth of each class is held out and the output says so."""
+    save_images(tmp_path, cifar10, {"cat": 20, "frog": 10, "ship": 5})
     said = io.StringIO()
     data = load_folder(tmp_path, COLOUR, Console(file=said))
     assert data.name == "folder"
@@ -50,8 +52,8 @@ def test_a_fifth_of_each_class_is_held_out_and_the_output_says_so(cifar10: Datas
     )
 
 
-def test_every_picture_is_in_one_part_with_its_own_class(tmp_path: Path) -> None:
-    """Each picture is one colour, which tells its class and number."""
+def test_every_image_is_in_one_part(tmp_path: Path) -> None:
+    """Every image is in one part, with its own class. Each image is one colour, which tells its class and number."""
     for label in range(3):
         (tmp_path / str(label)).mkdir()
         for number in range(240):
@@ -71,9 +73,10 @@ def test_every_picture_is_in_one_part_with_its_own_class(tmp_path: Path) -> None
     assert data.hold_out(57) is data
 
 
-def test_train_and_test_folders_are_the_split(cifar10: Dataset, tmp_path: Path) -> None:
-    save_pictures(tmp_path / "train", cifar10, {"cat": 6, "frog": 4})
-    save_pictures(tmp_path / "test", cifar10, {"cat": 3, "frog": 1}, skip=10)
+def test_train_and_test_folders_split(cifar10: Dataset, tmp_path: Path) -> None:
+    """Train and test folders are the split."""
+    save_images(tmp_path / "train", cifar10, {"cat": 6, "frog": 4})
+    save_images(tmp_path / "test", cifar10, {"cat": 3, "frog": 1}, skip=10)
     (tmp_path / "notes").mkdir()
     said = io.StringIO()
     data = load_folder(tmp_path, COLOUR, Console(file=said))
@@ -82,17 +85,21 @@ def test_train_and_test_folders_are_the_split(cifar10: Dataset, tmp_path: Path) 
     assert f"4 to test (from {tmp_path / 'test'})" in said.getvalue()
 
 
-def test_val_is_the_test_set_where_there_is_no_other_and_else_validates(cifar10: Dataset, tmp_path: Path) -> None:
-    save_pictures(tmp_path / "train", cifar10, {"cat": 6, "frog": 4})
-    save_pictures(tmp_path / "val", cifar10, {"cat": 3, "frog": 2}, skip=10)
+def test_val_tests_or_validates(cifar10: Dataset, tmp_path: Path) -> None:
+    """Val is the test set where there is no other and else validates."""
+    save_images(tmp_path / "train", cifar10, {"cat": 6, "frog": 4})
+    save_images(tmp_path / "val", cifar10, {"cat": 3, "frog": 2}, skip=10)
     assert sizes(load_folder(tmp_path, COLOUR)) == (10, 0, 5)
-    save_pictures(tmp_path / "test", cifar10, {"cat": 4, "frog": 4}, skip=20)
+    save_images(tmp_path / "test", cifar10, {"cat": 4, "frog": 4}, skip=20)
     assert sizes(load_folder(tmp_path, COLOUR)) == (10, 5, 8)
 
 
-def test_what_tools_leave_behind_is_no_class_and_no_picture(cifar10: Dataset, tmp_path: Path) -> None:
-    """Hidden folders and files are left alone, and other files too; folders within a class belong to it."""
-    save_pictures(tmp_path, cifar10, {"cat": 5, "frog": 5})
+def test_hidden_and_foreign_files_are_ignored(cifar10: Dataset, tmp_path: Path) -> None:
+    """What tools leave behind is no class and no image.
+
+    Hidden folders and files are left alone, and other files too; folders within a class belong to it.
+    """
+    save_images(tmp_path, cifar10, {"cat": 5, "frog": 5})
     (tmp_path / ".ipynb_checkpoints").mkdir()
     (tmp_path / "README.txt").write_text("notes")
     (tmp_path / "cat" / "._000.jpg").write_bytes(b"resource fork")
@@ -114,10 +121,10 @@ def one_class(folder: Path) -> None:
 def an_empty_class(folder: Path) -> None:
     copies(folder / "cat", 2)
     (folder / "dog").mkdir()
-    (folder / "dog" / "list.txt").write_text("no picture")
+    (folder / "dog" / "list.txt").write_text("no image")
 
 
-def a_single_picture(folder: Path) -> None:
+def a_single_image(folder: Path) -> None:
     copies(folder / "cat", 2)
     copies(folder / "dog", 1)
 
@@ -149,10 +156,16 @@ def a_name_that_is_no_text(folder: Path) -> None:
     copies(folder / "d\nog", 2)
 
 
-def a_broken_picture(folder: Path) -> None:
+def a_broken_image(folder: Path) -> None:
     copies(folder / "cat", 2)
     copies(folder / "dog", 2)
     (folder / "dog" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+
+
+def all_in_test(folder: Path) -> None:
+    for part in ("train", "test"):
+        copies(folder / part / "cat", 2)
+        copies(folder / part / "dog", 2)
 
 
 def copies(folder: Path, count: int) -> None:
@@ -164,21 +177,23 @@ def copies(folder: Path, count: int) -> None:
 @pytest.mark.parametrize(
     ("fill", "sentences"),
     [
-        (nothing, ["{} has no class folders; put the pictures of each class into a folder of its own"]),
+        (nothing, ["{} has no class folders; put the images of each class into a folder of its own"]),
         (one_class, ["{} has one class folder, 'cat', and a classifier needs at least two; add another"]),
-        (an_empty_class, ["{}/dog holds no pictures (.jpg, ", "; add some, or remove the folder"]),
-        (a_single_picture, ["{}/dog holds 1 picture, and at least 2 are needed", "; add some, or remove the folder"]),
+        (an_empty_class, ["{}/dog holds no images (.jpg, ", "; add some, or remove the folder"]),
+        (a_single_image, ["{}/dog holds 1 image, and at least 2 are needed", "; add some, or remove the folder"]),
         (train_without_test, ["{}/train has class folders, but no 'test' or 'val'", "or name {}/train itself"]),
         (another_class_in_test, ["{}/train/dog is a class, and {}/test has none of that name"]),
         (a_class_that_test_lacks, ["{}/train/dog is a class, and {}/test has none of that name; training and test"]),
-        (an_empty_class_in_test, ["{}/test/dog holds no pictures"]),
+        (an_empty_class_in_test, ["{}/test/dog holds no images"]),
         (a_name_that_is_no_text, [r"the class folder 'd\nog' in {} has a name that is no text; rename it"]),
-        (a_broken_picture, ["cannot be decoded: {}/dog/1.png (", "; mend or remove what is broken"]),
+        (all_in_test, ["each training image of 'cat' is an image of another part too", "; add others"]),
+        (a_broken_image, ["cannot be decoded: {}/dog/1.png (", "; mend or remove what is broken"]),
     ],
 )
-def test_what_cannot_be_trained_on_is_a_sentence(
+def test_untrainable_folder_is_a_sentence(
     fill: Callable[[Path], None], sentences: Sequence[str], tmp_path: Path
 ) -> None:
+    """What cannot be trained on is a sentence."""
     fill(tmp_path)
     with pytest.raises(DataError) as caught:
         load_folder(tmp_path, COLOUR)
@@ -187,7 +202,27 @@ def test_what_cannot_be_trained_on_is_a_sentence(
 
 
 @pytest.mark.parametrize("name", ["nowhere", "file"])
-def test_a_folder_that_is_none_is_a_sentence(name: str, tmp_path: Path) -> None:
+def test_absent_folder_is_a_sentence(name: str, tmp_path: Path) -> None:
+    """A folder that is none is a sentence."""
     (tmp_path / "file").write_text("a file")
     with pytest.raises(DataError, match=f"there is no folder {tmp_path / name}; name the one with your class folders"):
         load_folder(tmp_path / name, COLOUR)
+
+
+def test_images_in_two_parts_are_dropped(cifar10: Dataset, tmp_path: Path) -> None:
+    """What test and training share is left out of training, and told: copies, links, and other lossless formats."""
+    save_images(tmp_path / "train", cifar10, {"cat": 6, "frog": 4})
+    save_images(tmp_path / "test", cifar10, {"cat": 3, "frog": 3}, skip=10)
+    before = load_folder(tmp_path, COLOUR)
+    test = tmp_path / "test" / "cat"
+    shutil.copy(test / "000.PNG", tmp_path / "train" / "cat" / "copy.png")
+    (tmp_path / "train" / "frog" / "link.jpg").symlink_to(test / "001.jpg")
+    with Image.open(test / "002.PNG") as image:
+        image.save(tmp_path / "train" / "cat" / "format.bmp")
+    said = io.StringIO()
+    data = load_folder(tmp_path, COLOUR, Console(file=said))
+    assert sizes(data) == sizes(before) == (10, 0, 6)
+    assert torch.equal(data.test_images.sort(0).values, before.test_images.sort(0).values)
+    assert torch.equal(data.train_images.sort(0).values, before.train_images.sort(0).values)
+    assert "left out of training: 3 whose pixels another part has too, such as " in said.getvalue()
+    assert "10 images to train, 0 to validate, 6 to test" in said.getvalue()

@@ -25,13 +25,19 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "training").rglob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "training").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_no_module_imports_the_service(path: Path) -> None:
+    """No module imports the service."""
     assert "service" not in imported(path)
 
 
-def test_usage_data_is_off_at_the_moment_onnx_runtime_is_loaded() -> None:
-    """The variable is looked at by a hook on imports, in a process that has it not."""
+def test_usage_data_is_off_at_import() -> None:
+    """Usage data is off at the moment ONNX Runtime is loaded.
+
+    The variable is looked at by a hook on imports, in a process that has it not.
+    """
     program = (
         "import os, sys\n"
         "class Hook:\n"
@@ -47,7 +53,8 @@ def test_usage_data_is_off_at_the_moment_onnx_runtime_is_loaded() -> None:
     assert finished.stdout == "1\n", finished.stderr
 
 
-def test_a_user_who_wants_to_send_usage_data_may(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usage_data_may_be_turned_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who wants to send usage data may."""
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
     importlib.reload(training)
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "0"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from training.interrupt import ends_at_once
+from training.export import interrupt_ends_process
 
 
 @pytest.fixture
@@ -17,17 +17,19 @@ def _as_it_was() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_as_it_was")
-def test_the_signal_raises_keyboard_interrupt_again_afterwards_also_after_an_error() -> None:
+def test_keyboard_interrupt_returns_after_imports() -> None:
+    """The signal raises keyboard interrupt again afterwards also after an error."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with pytest.raises(ImportError), ends_at_once():
+    with pytest.raises(ImportError), interrupt_ends_process():
         importlib.import_module("training.nothing")
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.usefixtures("_as_it_was")
-def test_a_process_that_ignores_the_signal_goes_on_ignoring_it() -> None:
+def test_ignored_signal_stays_ignored() -> None:
+    """A process that ignores the signal goes on ignoring it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with ends_at_once():
+    with interrupt_ends_process():
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -37,22 +37,28 @@ SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_parameter_counts_are_the_documents(name: str) -> None:
+    """Parameter counts are those of the documents."""
     assert count_parameters(NETWORKS[name].build()) == PARAMETERS[name]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_gives_ten_logits_for_each_image(name: str) -> None:
+def test_every_network_gives_ten_logits(name: str) -> None:
+    """A network gives ten logits for each image."""
     height, width, channels = SHAPES[RECIPES[name].dataset]
     assert NETWORKS[name].build()(torch.zeros(2, channels, height, width)).shape == (2, 10)
 
 
-def test_every_network_has_a_recipe_and_nothing_else_has() -> None:
+def test_networks_and_recipes_match() -> None:
+    """Every network has a recipe and nothing else has."""
     assert list(RECIPES) == list(NETWORKS)
     assert all(recipe.network == name for name, recipe in RECIPES.items())
 
 
-def test_a_fresh_residual_block_only_passes_on_what_comes_in() -> None:
-    """What ReLU gave: nothing below zero. Its second norm learns from there."""
+def test_fresh_residual_block_is_identity() -> None:
+    """A fresh residual block only passes on what comes in.
+
+    What ReLU gave: nothing below zero. Its second norm learns from there.
+    """
     maps = torch.rand(3, 4, 5, 6)
     block = Residual(4)
     torch.testing.assert_close(block(maps), maps)
@@ -61,8 +67,8 @@ def test_a_fresh_residual_block_only_passes_on_what_comes_in() -> None:
     assert bool((block.norm2.weight.grad != 0).all())
 
 
-def test_mnist_deep_shrinks_as_its_document_says() -> None:
-    """28x28 → 14x14 → 7x7 → 5x5 → 1x1."""
+def test_mnist_deep_shrinks_as_documented() -> None:
+    """Mnist deep shrinks as its document says. 28x28 → 14x14 → 7x7 → 5x5 → 1x1."""
     values = torch.zeros(1, 1, 28, 28)
     sizes = []
     for layer in NETWORKS["mnist-deep"].build()[:-2]:
@@ -78,14 +84,16 @@ def test_document_002_counts_weights() -> None:
     assert nn.Conv2d(3, 16, 3).weight.numel() == 432
 
 
-def test_preprocessing_scales_normalises_and_moves_channels_first() -> None:
+def test_preprocessing_normalises_channels_first() -> None:
+    """Preprocessing scales normalises and moves channels first."""
     preprocess = Preprocess((0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
     images = torch.tensor([[[[0, 0, 0], [255, 255, 255], [51, 102, 204]]]], dtype=torch.uint8)
     expected = torch.tensor([[[[-1.0, 1.0, -0.6]], [[-1.0, 3.0, 0.6]], [[0.0, 1.0, 0.8]]]])
     torch.testing.assert_close(preprocess(images), expected)
 
 
-def test_a_classifier_gives_logits_and_their_softmax() -> None:
+def test_classifier_gives_logits_and_softmax() -> None:
+    """A classifier gives logits and their softmax."""
     torch.manual_seed(0)
     classifier = Classifier(Preprocess((0.0,), (1.0,)), NETWORKS["mnist-tiny"].build())
     logits, probabilities = classifier(torch.randint(0, 256, (3, 28, 28, 1), dtype=torch.uint8))
@@ -107,6 +115,7 @@ def trained(name: str) -> nn.Sequential:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_pooling_last_changes_no_logit(name: str) -> None:
+    """Pooling last changes no logit."""
     torch.manual_seed(0)
     network = trained(name)
     height, width, channels = SHAPES[RECIPES[name].dataset]
@@ -119,8 +128,11 @@ def test_pooling_last_changes_no_logit(name: str) -> None:
     assert (nn.MaxPool2d, nn.ReLU) not in itertools.pairwise(kinds)
 
 
-def test_a_pool_stays_before_a_norm_that_turns_its_order_around() -> None:
-    """With one negative weight the largest value is no longer the largest afterwards."""
+def test_pool_stays_before_negative_norm() -> None:
+    """A pool stays before a norm that turns its order around.
+
+    With one negative weight the largest value is no longer the largest afterwards.
+    """
     torch.manual_seed(0)
     network = trained("cifar10")
     with torch.no_grad():

@@ -31,7 +31,8 @@ def shape_of(value: onnx.ValueInfoProto) -> list[str | int]:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_inputs_and_outputs_are_those_of_the_contract(name: str) -> None:
+def test_inputs_and_outputs_keep_the_contract(name: str) -> None:
+    """Inputs and outputs are those of the contract."""
     model = onnx.load(ROOT / "models" / name / "1" / "model.onnx")
     onnx.checker.check_model(model, full_check=True)
     (images,) = model.graph.input
@@ -48,21 +49,22 @@ def test_inputs_and_outputs_are_those_of_the_contract(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_every_fact_of_the_contract_is_there(name: str) -> None:
-    facts = onnx_file.read_metadata(ROOT / "models" / name / "1" / "model.onnx")
+def test_metadata_keeps_the_contract(name: str) -> None:
+    """Every entry of the contract is there."""
+    metadata = onnx_file.read_metadata(ROOT / "models" / name / "1" / "model.onnx")
     recipe = RECIPES[name]
-    assert facts["format"] == "1"
-    assert json.loads(facts["labels"]) == list(LABELS[recipe.dataset])
-    assert (facts["dataset"], facts["network"], facts["name"]) == (recipe.dataset, recipe.network, name)
-    assert [epoch.keys() for epoch in json.loads(facts["history"])] == [Epoch.__annotations__.keys()] * recipe.epochs
-    assert (float(facts["temperature"]) != 1) == bool(recipe.validation)
-    assert 0 < float(facts["calibration_error"]) < 0.1
-    assert facts["architecture"] == NETWORKS[name].architecture
-    assert int(facts["parameters"]) == count_parameters(NETWORKS[name].build())
-    assert (facts["precision"], facts["seed"]) == ("fp32", str(recipe.seed))
-    assert json.loads(facts["versions"]).keys() == {"python", "torch", "torchvision", "onnx", "onnxruntime"}
-    assert facts["commit"]
-    probe = json.loads(facts["probe"])
+    assert metadata["format"] == "2"
+    assert json.loads(metadata["labels"]) == list(LABELS[recipe.dataset])
+    assert (metadata["dataset"], metadata["network"], metadata["name"]) == (recipe.dataset, recipe.network, name)
+    assert [epoch.keys() for epoch in json.loads(metadata["history"])] == [Epoch.__annotations__.keys()] * recipe.epochs
+    assert (float(metadata["temperature"]) != 1) == bool(recipe.validation)
+    assert 0 < float(metadata["calibration_error"]) < 0.1
+    assert metadata["architecture"] == NETWORKS[name].architecture
+    assert int(metadata["parameters"]) == count_parameters(NETWORKS[name].build())
+    assert (metadata["precision"], metadata["seed"]) == ("fp32", str(recipe.seed))
+    assert json.loads(metadata["versions"]).keys() == {"python", "torch", "torchvision", "onnx", "onnxruntime"}
+    assert metadata["commit"]
+    probe = json.loads(metadata["probe"])
     assert probe["tolerance"] == 1e-4
     assert probe["images"]["datatype"] == "uint8"
     assert probe["images"]["shape"] == ([8, 28, 28, 1] if recipe.dataset == "mnist" else [8, 32, 32, 3])
@@ -72,7 +74,8 @@ def test_every_fact_of_the_contract_is_there(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_file_names_no_source_of_the_machine_that_made_it(name: str) -> None:
+def test_shipped_file_names_no_source(name: str) -> None:
+    """A shipped file names no source of the machine that made it."""
     assert not has_traces((ROOT / "models" / name / "1" / "model.onnx").read_bytes())
 
 
@@ -83,23 +86,24 @@ def has_traces(content: bytes) -> bool:
     return source is not None or b"stack_trace" in content or os.fsencode(ROOT) in content
 
 
-def test_the_same_weights_and_facts_give_the_same_bytes(tmp_path: Path) -> None:
+def test_same_weights_give_same_bytes(tmp_path: Path) -> None:
+    """The same weights and metadata give the same bytes."""
     contents = []
     for attempt in ("one", "two"):
         torch.manual_seed(0)
         classifier = Classifier(Preprocess((0.0,), (1.0,)), NETWORKS["mnist-deep"].build())
         path = tmp_path / attempt
-        facts = {"format": "1", "name": "deep"}
-        onnx_file.write(onnx_file.build(classifier, (28, 28, 1)), facts, path)
+        metadata = {"format": "2", "name": "deep"}
+        onnx_file.write(onnx_file.build(classifier, (28, 28, 1)), metadata, path)
         contents.append(path.read_bytes())
     assert contents[0] == contents[1]
     assert not has_traces(contents[0])
-    assert onnx_file.read_metadata(tmp_path / "one") == facts
+    assert onnx_file.read_metadata(tmp_path / "one") == metadata
 
 
 @pytest.mark.parametrize("name", ["mnist-deep", "mnist", "cifar10"])
-def test_batch_norm_is_folded_into_the_convolutions(name: str) -> None:
-    """Also where training has a pool between the two."""
+def test_batch_norm_folds_into_convolutions(name: str) -> None:
+    """Batch norm is folded into the convolutions. Also where training has a pool between the two."""
     recipe = RECIPES[name]
     network = NETWORKS[name]
     classifier = Classifier(Preprocess(recipe.mean, recipe.std), pool_last(network.build()))
@@ -110,6 +114,7 @@ def test_batch_norm_is_folded_into_the_convolutions(name: str) -> None:
 
 
 def test_a_file_of_others_is_refused(tmp_path: Path) -> None:
+    """A file of others is refused."""
     path = tmp_path / "model.onnx"
     path.write_bytes(b"not an ONNX file")
     with pytest.raises(ModelFileError, match="cannot be read as an ONNX file"):
@@ -121,14 +126,16 @@ def test_a_file_of_others_is_refused(tmp_path: Path) -> None:
 
 
 def test_versions_are_those_that_run() -> None:
+    """Versions are those that run."""
     versions = json.loads(onnx_file.versions())
     assert (versions["python"], versions["torch"]) == (platform.python_version(), torch.__version__)
 
 
-def test_the_commit_is_that_of_the_code_and_tells_whether_it_was_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a real repository made for the purpose: untracked, committed, changed, and without git at all."""
+def test_commit_tells_whether_code_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commit is that of the code and tells whether it was changed.
+
+    In a real repository made for the purpose: untracked, committed, changed, and without git at all.
+    """
     git = shutil.which("git")
     assert git is not None
     folder = tmp_path / "training"

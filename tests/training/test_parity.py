@@ -16,11 +16,13 @@ from training.data import Dataset
 from training.errors import ParityError
 from training.evaluate import OnnxFile, Outputs
 from training.networks import Classifier, Preprocess
-from training.publication import publish
-from training.recipes import RECIPES
+from training.publish import publish
+from training.recipes import FORMER_NAMES, RECIPES, Recipe
+from training.report.page import summarise
 from training.train import Training, train
 
-from .samples import CPU, SHIPPED, classifier_of, part, shipped
+from .samples import CPU, ROOT, SHIPPED, classifier_of, part, shipped
+from .trained import Trained
 
 
 def images_for(name: str, mnist: Dataset, cifar10: Dataset) -> NDArray[np.uint8]:
@@ -28,29 +30,38 @@ def images_for(name: str, mnist: Dataset, cifar10: Dataset) -> NDArray[np.uint8]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_all_three_agree_about_a_shipped_file(name: str, mnist: Dataset, cifar10: Dataset) -> None:
+def test_all_three_agree_about_shipped_files(name: str, mnist: Dataset, cifar10: Dataset) -> None:
+    """All three agree about a shipped file."""
     differences = parity.compare(name, classifier_of(name), OnnxFile(shipped(name)), images_for(name, mnist, cifar10))
     assert 0 < differences.largest <= onnx_file.TOLERANCE
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_the_probe_of_a_shipped_file_passes(name: str) -> None:
+def test_shipped_probes_pass(name: str) -> None:
+    """The probe of a shipped file passes."""
     parity.check_probe(name, onnx_file.read_metadata(shipped(name))["probe"], OnnxFile(shipped(name)))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_file_was_made_by_its_recipe(name: str) -> None:
-    facts = onnx_file.read_metadata(shipped(name))
+def test_shipped_files_follow_their_recipes(name: str) -> None:
+    """A shipped file was made by its recipe."""
+    metadata = onnx_file.read_metadata(shipped(name))
     # A number that recipes did not have yet when the file was made has its default, which changes nothing.
-    assert RECIPES[name].differences(json.loads(facts["recipe"])) == {}
-    assert len(json.loads(facts["history"])) == RECIPES[name].epochs
+    assert RECIPES[name].differences(json.loads(metadata["recipe"])) == {}
+    assert len(json.loads(metadata["history"])) == RECIPES[name].epochs
 
 
-@pytest.fixture(scope="module")
-def tiny(mnist: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Training:
-    """A mnist-tiny that has seen 2,000 images."""
-    path = tmp_path_factory.mktemp("tiny") / "tiny.pt"
-    return train(RECIPES["mnist-tiny"], part(mnist, 2000, 0), CPU, path, Console(quiet=True))
+@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*/1/model.onnx")), ids=lambda path: path.parts[-3])
+def test_former_names_of_numbers_are_read(path: Path) -> None:
+    """Each number of a shipped file's recipe is known by today's or its former name, with its value, or is nothing."""
+    metadata = onnx_file.read_metadata(path)
+    numbers = json.loads(metadata["recipe"])
+    known = {field.name for field in dataclasses.fields(Recipe)} | FORMER_NAMES.keys()
+    assert not any(value for key, value in numbers.items() if key not in known)
+    recipe = RECIPES[metadata.get("variant_of", metadata["name"])].to_dict()
+    renamed = {FORMER_NAMES.get(key, key): value for key, value in numbers.items() if key in known}
+    assert renamed.items() <= recipe.items()
+    assert summarise(numbers) == summarise(recipe)
 
 
 def altered(training: Training, name: str, layer: nn.Module) -> Training:
@@ -67,20 +78,26 @@ def test_cifar10_vgg_agrees_too(cifar10: Dataset, tmp_path: Path, console: Conso
     recipe = RECIPES["cifar10-vgg"]
     training = train(dataclasses.replace(recipe, epochs=1), few, CPU, tmp_path / "one.pt", console)
     path = tmp_path / "model.onnx"
-    facts, differences = publish(recipe, training, few, path)
+    metadata, differences = publish(recipe, training, few, path)
     assert 0 < differences.largest <= onnx_file.TOLERANCE
-    assert facts["test_images"] == "64"
+    assert metadata["test_images"] == "64"
     assert path.stat().st_size > 141_000_000
 
 
 @pytest.mark.parametrize(("name", "layer"), [("relu", nn.LeakyReLU(0.1)), ("pool", nn.AvgPool2d(2))])
-def test_a_network_that_the_reference_contradicts_is_not_put_in_place(
-    tiny: Training, mnist: Dataset, tmp_path: Path, name: str, layer: nn.Module
+def test_contradicted_network_is_not_published(
+    trained: Trained, mnist: Dataset, tmp_path: Path, name: str, layer: nn.Module
 ) -> None:
+    """A network that the reference contradicts is not put in place."""
     with pytest.raises(
         ParityError, match=r"PyTorch and NumPy differ by .*, allowed is 0.0001; the file was not put in"
     ):
-        publish(RECIPES["mnist-tiny"], altered(tiny, name, layer), mnist, tmp_path / "mnist-tiny" / "1" / "model.onnx")
+        publish(
+            RECIPES["mnist-tiny"],
+            altered(trained.training, name, layer),
+            part(mnist, 1, 200),
+            tmp_path / "mnist-tiny" / "1" / "model.onnx",
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -93,36 +110,44 @@ class Sigmoids(Classifier):
         return logits, logits.sigmoid()
 
 
-def test_probabilities_that_are_no_softmax_are_refused(tiny: Training, mnist: Dataset, tmp_path: Path) -> None:
-    classifier = Sigmoids(Preprocess((0.0,), (1.0,)), tiny.network)
+def test_probabilities_must_be_softmax(trained: Trained, mnist: Dataset, tmp_path: Path) -> None:
+    """Probabilities that are no softmax are refused."""
+    classifier = Sigmoids(Preprocess((0.0,), (1.0,)), trained.training.network)
     path = tmp_path / "model.onnx"
     onnx_file.write(onnx_file.build(classifier, (28, 28, 1)), {"name": "mnist-tiny"}, path)
     with pytest.raises(ParityError, match="probabilities and the softmax of logits differ by"):
         parity.compare("mnist-tiny", classifier, OnnxFile(path), mnist.test_images[:64].numpy())
 
 
-def test_a_failed_export_leaves_the_file_before_it_alone(tiny: Training, mnist: Dataset, tmp_path: Path) -> None:
+def test_failed_export_keeps_older_file(trained: Trained, mnist: Dataset, tmp_path: Path) -> None:
+    """A failed export leaves the file before it alone."""
     path = tmp_path / "model.onnx"
-    publish(RECIPES["mnist-tiny"], tiny, part(mnist, 1, 200), path)
+    publish(RECIPES["mnist-tiny"], trained.training, part(mnist, 1, 200), path)
     content = path.read_bytes()
     with pytest.raises(ParityError):
-        publish(RECIPES["mnist-tiny"], altered(tiny, "relu", nn.Tanh()), part(mnist, 1, 200), path)
+        publish(RECIPES["mnist-tiny"], altered(trained.training, "relu", nn.Tanh()), part(mnist, 1, 200), path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
     assert path.read_bytes() == content
 
 
-def test_weights_that_are_no_numbers_are_refused(tiny: Training, mnist: Dataset, tmp_path: Path) -> None:
+def test_nan_weights_are_refused(trained: Trained, mnist: Dataset, tmp_path: Path) -> None:
+    """Weights that are no numbers are refused."""
     spoiled = nn.Linear(1352, 10)
     nn.init.constant_(spoiled.weight, float("nan"))
     with pytest.raises(ParityError, match="differ by nan"):
-        publish(RECIPES["mnist-tiny"], altered(tiny, "linear", spoiled), part(mnist, 1, 200), tmp_path / "model.onnx")
+        publish(
+            RECIPES["mnist-tiny"],
+            altered(trained.training, "linear", spoiled),
+            part(mnist, 1, 200),
+            tmp_path / "model.onnx",
+        )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_probe_that_does_not_fit_is_refused(tiny: Training, mnist: Dataset, tmp_path: Path) -> None:
-    """Logits one thousandth off, ten times the tolerance."""
+def test_wrong_probe_is_refused(trained: Trained, mnist: Dataset, tmp_path: Path) -> None:
+    """A probe that does not fit is refused. Logits one thousandth off, ten times the tolerance."""
     path = tmp_path / "model.onnx"
-    publish(RECIPES["mnist-tiny"], tiny, part(mnist, 1, 200), path)
+    publish(RECIPES["mnist-tiny"], trained.training, part(mnist, 1, 200), path)
     file, images = OnnxFile(path), mnist.test_images[:8].numpy()
     logits, _ = file.run(images)
     parity.check_probe("mnist-tiny", onnx_file.probe(images, logits), file)
@@ -130,26 +155,29 @@ def test_a_probe_that_does_not_fit_is_refused(tiny: Training, mnist: Dataset, tm
         parity.check_probe("mnist-tiny", onnx_file.probe(images, logits + np.float32(0.001)), file)
 
 
-def test_answers_may_differ_only_where_two_logits_tie(tiny: Training, mnist: Dataset) -> None:
+def test_predictions_differ_only_at_ties(trained: Trained, mnist: Dataset) -> None:
+    """Predictions may differ only where two logits tie."""
     images = mnist.test_images[:20].numpy()
-    answers = np.zeros(20, np.int64)
-    others = answers.copy()
+    predictions = np.zeros(20, np.int64)
+    others = predictions.copy()
     others[3] = 1
     preprocess = Preprocess((0.0,), (1.0,))
-    with pytest.raises(ParityError, match="answer 1 of 20 images differently"):
-        parity.check_answers("mnist-tiny", Classifier(preprocess, tiny.network), images, answers, others)
+    classifier = Classifier(preprocess, trained.training.network)
+    with pytest.raises(ParityError, match="predict 1 of 20 images differently"):
+        parity.check_predictions("mnist-tiny", classifier, images, predictions, others)
     tied = nn.Linear(1352, 10)
     nn.init.zeros_(tied.weight)
     nn.init.zeros_(tied.bias)
-    network = altered(tiny, "linear", tied).network
-    parity.check_answers("mnist-tiny", Classifier(preprocess, network), images, answers, others)
+    network = altered(trained.training, "linear", tied).network
+    parity.check_predictions("mnist-tiny", Classifier(preprocess, network), images, predictions, others)
 
 
 def limits(correct: int, of: int, fp32: int) -> None:
     parity.check_accuracy("a", correct, fp32, of)
 
 
-def test_a_fifth_of_a_point_may_be_lost_and_in_small_sets_one_image() -> None:
+def test_variant_may_lose_fifth_point() -> None:
+    """A fifth of a point may be lost and in small sets one image."""
     limits(9_480, 10_000, 9_500)
     limits(9_900, 10_000, 9_500)
     limits(99, 100, 100)
@@ -163,7 +191,8 @@ def made(logits: NDArray[np.float32]) -> Outputs:
     return Outputs(logits, logits)
 
 
-def test_logits_may_leave_the_tolerance_for_one_image_or_one_in_a_thousand() -> None:
+def test_few_outliers_are_allowed() -> None:
+    """Logits may leave the tolerance for one image or one in a thousand."""
     fp32, variant = np.zeros((3_000, 10), np.float32), np.full((3_000, 10), 0.5, np.float32)
     variant[:3, 7] = 9
     parity.check_variant("a", made(variant), made(fp32), 0.5)

@@ -21,13 +21,15 @@ def shown(mnist: Dataset, folder: Path, *, terminal: bool) -> str:
     return text.getvalue()
 
 
-def test_a_log_has_one_line_for_each_epoch(mnist: Dataset, tmp_path: Path) -> None:
+def test_log_has_line_per_epoch(mnist: Dataset, tmp_path: Path) -> None:
+    """A log has one line for each epoch."""
     lines = shown(mnist, tmp_path, terminal=False).splitlines()
     assert [line.split("  ")[0] for line in lines] == ["mnist-tiny: epoch 1/2", "mnist-tiny: epoch 2/2"]
     assert all("loss" in line and "accuracy: train" in line and "images/s" in line for line in lines)
 
 
-def test_a_terminal_has_a_bar_with_figures_and_the_time_left(mnist: Dataset, tmp_path: Path) -> None:
+def test_terminal_has_bar_with_time_left(mnist: Dataset, tmp_path: Path) -> None:
+    """A terminal has a bar with metrics and the time left."""
     text = shown(mnist, tmp_path, terminal=True)
     assert "━" in text
     assert "mnist-tiny 2/2" in text

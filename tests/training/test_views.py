@@ -24,11 +24,11 @@ STUDENT = dataclasses.replace(
     RECIPES["mnist-tiny"],
     epochs=3,
     validation=40,
-    shift_pixels=2,
+    translation_pixels=2,
     taught_by="mnist-deep",
     views=2,
-    teaching=1.0,
-    teaching_temperature=4.0,
+    distillation_weight=1.0,
+    distillation_temperature=4.0,
 )
 
 
@@ -74,7 +74,7 @@ def test_answers_alone_teach_without_labels(mnist: Dataset, tmp_path: Path, cons
         for moved in (0, 1):
             data = part(mnist, 120, 0)
             data = dataclasses.replace(data, train_labels=(data.train_labels + moved) % 10)
-            recipe = dataclasses.replace(STUDENT, teaching=share)
+            recipe = dataclasses.replace(STUDENT, distillation_weight=share)
             path = tmp_path / f"{share}-{moved}.pt"
             found[share, moved] = weights(train(recipe, data, CPU, path, console, TEACHER))
     assert torch.equal(found[1.0, 0], found[1.0, 1])
@@ -112,4 +112,4 @@ def test_a_missing_teacher_is_named(mnist: Dataset, tmp_path: Path, console: Con
 def test_own_pictures_have_no_answers(cifar10: Dataset) -> None:
     """The teacher would know other classes."""
     recipe = recipe_for(part(cifar10, 200, 0), "mnist-small", "mine")
-    assert (recipe.taught_by, recipe.views, recipe.teaching) == ("", 0, 0)
+    assert (recipe.taught_by, recipe.views, recipe.distillation_weight) == ("", 0, 0)

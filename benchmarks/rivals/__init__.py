@@ -1,0 +1,1 @@
+"""Other servers that a user can install, and what runs in their environments."""

@@ -1,0 +1,1 @@
+"""Who may call what: bearer tokens, their rights and their limits."""

@@ -1,0 +1,1 @@
+"""The RPCs: requests checked and turned into arrays, outputs turned into responses."""

@@ -1,0 +1,108 @@
+"""The RPCs of the model_repository extension: what there is, and loading and unloading while it is served.
+
+Triton: https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_model_repository.md.
+"""
+
+import re
+from functools import partial
+
+from google.protobuf.message import DecodeError, Message
+
+from service.errors import InvalidRequest, ModelChangeFailed, Unsupported
+from service.pb import open_inference_pb2 as pb
+from service.rpc import Call, ImmediateMethod, Methods
+from service.rpc.call import DeferredMethod
+from service.runtime.model_control import ModelControl
+from service.runtime.repository import Repository
+
+SERVICE = "inference.GRPCInferenceService"
+UNLOAD_DEPENDENTS = "unload_dependents"
+"""Of an unload: Triton unloads the models of an ensemble by it. There are no ensembles here."""
+
+
+PATH = re.compile(r"(?<![\w.])(?:/[\w.+@~-]+){2,}")
+
+
+class ModelRepository:
+    """Answers RepositoryIndex, RepositoryModelLoad and RepositoryModelUnload."""
+
+    def __init__(self, repository: Repository, control: ModelControl) -> None:
+        self._repository = repository
+        self._control = control
+
+    @property
+    def methods(self) -> Methods:
+        """The RPCs by full name."""
+        return Methods(
+            deferred={
+                f"/{SERVICE}/RepositoryModelLoad": _refusing(self._load),
+                f"/{SERVICE}/RepositoryModelUnload": _refusing(self._unload),
+            },
+            immediate={f"/{SERVICE}/RepositoryIndex": ImmediateMethod(pb.RepositoryIndexRequest, self._index)},
+        )
+
+    def _index(self, message: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
+        return pb.RepositoryIndexResponse(
+            models=[
+                pb.RepositoryIndexResponse.ModelIndex(
+                    name=entry.name,
+                    version=str(entry.version),
+                    state=entry.state,
+                    reason=_without_folders(entry.reason),
+                )
+                for entry in self._repository.index()
+                if entry.state == "READY" or not message.ready
+            ]
+        )
+
+    def _load(self, call: Call) -> None:
+        try:
+            message = pb.RepositoryModelLoadRequest.FromString(call.payload)
+        except DecodeError as error:
+            raise InvalidRequest("the message is not a RepositoryModelLoadRequest") from error
+        if message.parameters:
+            names = ", ".join(sorted(message.parameters))
+            raise Unsupported(
+                f"load parameters are not supported: {names}. The model is loaded as the server's folder has it"
+            )
+        self._control.load(_name(message.model_name), partial(_answer, call, pb.RepositoryModelLoadResponse()))
+
+    def _unload(self, call: Call) -> None:
+        try:
+            message = pb.RepositoryModelUnloadRequest.FromString(call.payload)
+        except DecodeError as error:
+            raise InvalidRequest("the message is not a RepositoryModelUnloadRequest") from error
+        names = sorted(set(message.parameters) - {UNLOAD_DEPENDENTS})
+        if names:
+            raise Unsupported(f"unload parameters are not supported: {', '.join(names)}")
+        self._control.unload(_name(message.model_name), partial(_answer, call, pb.RepositoryModelUnloadResponse()))
+
+
+def _refusing(method: DeferredMethod) -> DeferredMethod:
+    """Has what the method raises answer its call: what reaches the transport counts as inference that failed."""
+
+    def serve(call: Call) -> None:
+        try:
+            method(call)
+        except Exception as error:
+            call.fail(error)
+
+    return serve
+
+
+def _name(name: str) -> str:
+    if not name:
+        raise InvalidRequest("the request names no model")
+    return name
+
+
+def _answer(call: Call, response: Message, error: Exception | None) -> None:
+    if error is None:
+        call.respond(response.SerializeToString())
+    else:
+        call.fail(ModelChangeFailed(_without_folders(str(error))) if isinstance(error, ModelChangeFailed) else error)
+
+
+def _without_folders(text: str) -> str:
+    """A sentence for callers: of the server's files it has the names alone."""
+    return PATH.sub(lambda found: found[0].rpartition("/")[2], text)

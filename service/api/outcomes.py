@@ -1,0 +1,43 @@
+"""How inference calls end, counted by model and status code."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service.errors import Cancelled, ServiceError
+from service.rpc import Call
+from service.rpc.status import count_failure
+from service.runtime.endpoint import Endpoint
+
+
+def respond(call: Call, payload: bytes, endpoint: Endpoint) -> None:
+    """Answers a call with a result, and counts it."""
+    endpoint.batcher.statistics.answered += 1
+    call.respond(payload)
+
+
+def fail(call: Call, error: Exception, endpoint: Endpoint) -> None:
+    """Answers a call with an error, and counts it."""
+    name_model(error, endpoint)
+    count_failure(error, call.deadline, (endpoint.name, endpoint.version))
+    call.fail(error)
+
+
+def abandon(call: Call, endpoint: Endpoint) -> None:
+    """Counts a call that is not answered: its caller has gone, or its deadline has passed."""
+    count_failure(Cancelled("The caller went away."), call.deadline, (endpoint.name, endpoint.version))
+
+
+def name_model(error: Exception, endpoint: Endpoint) -> None:
+    """Has the error tell which model was asked, for whoever counts it."""
+    if isinstance(error, ServiceError):
+        error.model = endpoint.name, endpoint.version
+
+
+@contextmanager
+def naming(endpoint: Endpoint) -> Iterator[None]:
+    """Has errors that are raised within tell which model was asked; for paths that are not taken by every request."""
+    try:
+        yield
+    except ServiceError as error:
+        name_model(error, endpoint)
+        raise

@@ -1,0 +1,1 @@
+"""Many small requests become few large runs. Knows neither gRPC nor ONNX."""

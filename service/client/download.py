@@ -1,0 +1,165 @@
+"""A missing test set is fetched from where its authors, or torchvision's, keep it; without torch.
+
+Each file is checked by its own SHA-256 after it is unpacked, so any copy of the archives will do, over any line. It
+appears under its name only when it is whole. Of CIFAR-10's archive no more is read than up to the test set.
+"""
+
+import gzip
+import hashlib
+import os
+import tarfile
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import IO, Any
+from zlib import error as ZlibError  # noqa: N812 - a class in spite of its name
+
+from rich.progress import Progress
+
+from service.client.errors import UnusableDataset
+
+_TIMEOUT_S = 30.0
+"""Of silence on the line."""
+_CHUNK_BYTES = 2**16
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a test set."""
+
+    path: str
+    """In the data folder."""
+    archive: str
+    """The name of what holds it, on every mirror."""
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a test set is kept."""
+
+    mirrors: tuple[str, ...]
+    """Folders, asked in order."""
+    files: tuple[File, ...]
+
+
+PUBLISHED = {
+    "mnist": Published(
+        ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
+        (
+            File(
+                "MNIST/raw/t10k-images-idx3-ubyte",
+                "t10k-images-idx3-ubyte.gz",
+                7_840_016,
+                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            ),
+            File(
+                "MNIST/raw/t10k-labels-idx1-ubyte",
+                "t10k-labels-idx1-ubyte.gz",
+                10_008,
+                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+            ),
+        ),
+    ),
+    "cifar10": Published(
+        ("https://www.cs.toronto.edu/~kriz/",),
+        (
+            File(
+                "cifar-10-batches-py/test_batch",
+                "cifar-10-python.tar.gz",
+                31_035_526,
+                "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831",
+            ),
+        ),
+    ),
+}
+
+
+def missing(name: str, data_dir: Path) -> list[File]:
+    """Files of the test set that are not in the folder."""
+    return [file for file in PUBLISHED[name].files if not (data_dir / file.path).exists()]
+
+
+def fetch(name: str, file: File, data_dir: Path, *, mirror: str | None, bar: Progress) -> None:
+    """Fetch one file into the folder, from ``mirror`` alone or the first of its own that has it.
+
+    Raises UnusableDataset where none has it, or what comes is not the file.
+    """
+    target = data_dir / file.path
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+    except OSError as error:
+        raise UnusableDataset(f"{target} cannot be written: {error.strerror}: name another --data-dir") from error
+    reasons: list[str] = []
+    try:
+        for folder in (mirror,) if mirror else PUBLISHED[name].mirrors:
+            url = f"{folder.rstrip('/')}/{file.archive}"
+            try:
+                _copy(url, file, part, bar)
+            except (OSError, HTTPException, EOFError, ValueError, ZlibError, tarfile.TarError) as error:
+                reasons.append(f"{url}: {error or type(error).__name__}")
+                continue
+            part.replace(target)
+            return
+    finally:
+        part.unlink(missing_ok=True)
+    raise UnusableDataset(
+        f"{target} is missing, and cannot be fetched ({'; '.join(reasons)}): "
+        "name the folder that has it by --data-dir, or a server that has its archive by --data-mirror"
+    )
+
+
+def _copy(url: str, file: File, part: Path, bar: Progress) -> None:
+    """Unpack the archive at a URL into a file. Raises OSError, and what unpacking raises."""
+    digest, left = hashlib.sha256(), file.size
+    with (
+        urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response,  # noqa: S310 - http and https are all that is named
+        part.open("wb") as target,
+    ):
+        length = response.headers.get("Content-Length", "")
+        bar.reset(bar.task_ids[0], total=int(length) if length.isdecimal() else None)
+        reader = _CountedReader(response, lambda count: bar.advance(bar.task_ids[0], count))
+        with _unpacked(reader, file) as content:
+            while chunk := content.read(min(_CHUNK_BYTES, left + 1)):
+                left -= len(chunk)
+                if left < 0:
+                    break
+                digest.update(chunk)
+                target.write(chunk)
+    if left or digest.hexdigest() != file.sha256:
+        raise ValueError(f"what it holds is not the published {Path(file.path).name}, by its SHA-256")
+
+
+class _CountedReader:
+    """A response whose bytes are counted as they are read."""
+
+    def __init__(self, response: IO[bytes], count: Callable[[int], None]) -> None:
+        self._response = response
+        self._count = count
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as the response does."""
+        chunk = self._response.read(size)
+        self._count(len(chunk))
+        return chunk
+
+
+@contextmanager
+def _unpacked(archive: Any, file: File) -> Iterator[Any]:
+    """The file in the archive, as a stream."""
+    if not file.archive.endswith(".tar.gz"):
+        with gzip.open(archive) as content:
+            yield content
+        return
+    with tarfile.open(fileobj=archive, mode="r|gz") as members:
+        for member in members:
+            if member.name == file.path and member.isfile():
+                yield members.extractfile(member)
+                return
+    raise ValueError(f"there is no {file.path} in it")

@@ -1,0 +1,1 @@
+"""Image files become the pixels that a model takes."""

@@ -1,0 +1,63 @@
+"""The command line: settings → one server, or a supervisor of several."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+import structlog
+
+from service import __version__, logs
+from service.options import SettingsError
+from service.process.worker_slot import WorkerSlot
+from service.settings import Settings
+
+EXIT_BAD_SETTINGS = 2
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+REVISION = "CONVSERVE_REVISION"
+"""The environment variable by which a container's image tells of which commit it is."""
+
+log = structlog.get_logger(__name__)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Serves by these arguments, else by the process's own. Returns the exit code."""
+    slot = WorkerSlot.from_environment()
+    try:
+        settings = Settings.read(arguments)
+    except SettingsError as error:
+        for problem in error.problems:
+            print(f"python -m service: {problem}", file=sys.stderr)  # noqa: T201 - no log yet
+        return EXIT_BAD_SETTINGS
+    writer = logs.configure(settings.log_format, settings.log_level, None if slot is None else slot.number)
+    if slot is None:
+        _tell_build(settings)
+    if slot is None and settings.workers:
+        from service.process import supervisor
+
+        # A worker is this same command again: the interpreter finds in it what it found for us.
+        command = sys.orig_argv[1:] if arguments is None else ["-m", "service", *arguments]
+        return supervisor.run(settings, [sys.executable, *command])
+    from service.process import worker  # not above: a supervisor does without ONNX Runtime and all that serves
+
+    logs.capture_stderr(writer)
+    return worker.run(settings if slot is None else slot.apply(settings), slot)
+
+
+def _tell_build(settings: Settings) -> None:
+    """Logs what runs here, and how it was told to."""
+    log.info(
+        "starting",
+        version=__version__,
+        commit=os.environ.get(REVISION, "unknown"),
+        python=sys.version.partition(" ")[0],
+        runtimes={name: version for name in RUNTIMES if (version := _installed(name))},
+        options={name: str(getattr(settings, name)) for name in sorted(settings.given)},
+    )
+
+
+def _installed(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,1 @@
+"""Model files, opened, proved and run by ONNX Runtime."""

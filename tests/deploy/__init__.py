@@ -1,0 +1,1 @@
+"""Tests of what is beside the server where it is deployed."""

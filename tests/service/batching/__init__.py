@@ -1,0 +1,1 @@
+"""The service, from its parts to its life."""

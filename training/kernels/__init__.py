@@ -1,0 +1,1 @@
+"""What PyTorch does not have, or has slower: the Muon optimizer."""

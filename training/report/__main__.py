@@ -1,0 +1,36 @@
+"""`python -m training.report`: measure what models can do, and write a report beside each."""
+
+import sys
+from functools import partial
+
+from rich.console import Console
+
+from training.command import Parser, add_options, exit_status
+from training.data import default_data_dir
+from training.report.write import redraw, write_all
+
+
+def main(line: list[str] | None = None) -> int:
+    """Run ``python -m training.report``; gives the exit status: 0, 1 (a sentence says why), or 130 (interrupted)."""
+    parser = Parser(
+        prog="python -m training.report",
+        description="Measure exported models anew on their whole data sets, and write report.json, README.md and its "
+        "figures beside each.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="models to measure (default: all that are there)")
+    parser.add_argument(
+        "--redraw", action="store_true", help="only write pages and figures again from all stored report.json"
+    )
+    add_options(parser, "--data-dir", "--models-dir")
+    args = parser.parse_args(line)
+    if args.redraw:
+        if args.names:
+            parser.error("--redraw writes the pages of all models: name none")
+        return exit_status(partial(redraw, args.models_dir), "pages that were finished are kept")
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    work = partial(write_all, args.names, args.models_dir, args.data_dir or default_data_dir(), console)
+    return exit_status(work, "reports that were finished are kept")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
