@@ -37,11 +37,12 @@ class Outputs:
 class OnnxFile:
     """An exported file, opened with ONNX Runtime's CPU provider; unless optimized, each operator runs as it stands."""
 
-    def __init__(self, path: Path, *, optimized: bool = True) -> None:
+    def __init__(self, path: Path, *, optimized: bool = True, threads: int | None = None) -> None:
         options = onnxruntime.SessionOptions()
         if not optimized:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.intra_op_num_threads = torch.get_num_threads()  # follows OMP_NUM_THREADS and containers' limits
+        # PyTorch's number follows OMP_NUM_THREADS and containers' limits.
+        options.intra_op_num_threads = threads or torch.get_num_threads()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # microseconds do not matter here
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 

@@ -107,6 +107,8 @@ def recipe_for(data: Dataset, network: str, name: str) -> Recipe:
         dataset="folder",
         validation=len(data.validation_images),
         teacher="",  # it knows other classes
+        taught_by="",
+        views=0,
         distillation_weight=0.0,
         distillation_temperature=0.0,
         ema_decay=min(recipe.ema_decay, round(1 - 1 / steps, 4)),  # over the last epoch at most, however short it is
@@ -169,7 +171,8 @@ def make_fp32(recipe: Recipe, read_data: Callable[[], Dataset], args: Arguments,
     with hold(lock_of(args.models_dir, recipe.name), recipe.name):
         data = read_data()
         path_of_checkpoint = checkpoint.path_of(args.checkpoints_dir, recipe)
-        training = train(recipe, data, device, path_of_checkpoint, console, teacher_of(recipe, args.epochs))
+        teacher = teacher_of(recipe, args.models_dir, args.epochs)
+        training = train(recipe, data, device, path_of_checkpoint, console, teacher)
         console.print(f"{recipe.name}: exporting and comparing", soft_wrap=True)
         metadata, differences = publish.publish(recipe, training, data, path)
     if recipe.dataset == "folder":

@@ -73,9 +73,9 @@ def softmax(logits: Array) -> Array:
 class Description:
     """A network in the reference's own words.
 
-    `layers` are tuples: ("conv", name of its weights, padding), ("norm", name), ("relu",), ("max pool", size),
-    ("average pool", size), ("global max pool",), ("flatten",), ("linear", name), ("residual", layers): what the layers
-    give is added to what they are given.
+    `layers` are tuples: ("conv", name of its weights, padding, and stride if it is not 1), ("norm", name), ("relu",),
+    ("max pool", size), ("average pool", size), ("global max pool",), ("flatten",), ("linear", name), ("residual",
+    layers): what the layers give is added to what they are given.
     """
 
     mean: tuple[float, ...]
@@ -124,6 +124,13 @@ DESCRIPTIONS = {
     "mnist-tiny": Description((0,), (1,), (("conv", "conv", 0), RELU, HALVE, FLATTEN, _LINEAR)),
     "mnist-deep": Description(*MNIST, (*_DEEP, *_norm_convs(7, 8, 9, padding=0), *_AVERAGE)),
     "mnist": Description(*MNIST, (*_DEEP, *_norm_convs(7), *_norm_convs(8, padding=0), *_AVERAGE)),
+    "mnist-small": Description(
+        *MNIST,
+        (
+            *(("conv", "conv1", 2, 2), ("norm", "norm1"), RELU, ("conv", "conv2", 1, 2), ("norm", "norm2"), RELU),
+            *(*_norm_convs(3), *_norm_convs(4, padding=0), *_AVERAGE),
+        ),
+    ),
     "cifar10": Description(*CIFAR10, _RESIDUAL),
     "cifar10-wide": Description(*CIFAR10, _RESIDUAL),
     "cifar10-tiny": Description(*HALF, (("conv", "conv", 1), RELU, HALVE, FLATTEN, _LINEAR)),
@@ -179,7 +186,9 @@ class _Weights:
 
 
 WEIGHTED: dict[str, Callable[..., Array]] = {
-    "conv": lambda values, layer, padding: conv2d(values, layer.weight, layer.bias, padding=padding),
+    "conv": lambda values, layer, padding, stride=1: conv2d(
+        values, layer.weight, layer.bias, padding=padding, stride=stride
+    ),
     "norm": lambda values, layer: batch_norm(
         values, layer["running_mean"], layer["running_var"], layer.weight, layer.bias
     ),

@@ -119,7 +119,8 @@ def run_all(names: Sequence[str], args: argparse.Namespace, console: Console) ->
 def run_seed(recipe: Recipe, data: Dataset, args: argparse.Namespace, console: Console) -> Run:
     """Train by one seed, or go on where that was interrupted, and measure."""
     path = checkpoint.path_of(args.checkpoints_dir, recipe)
-    training = train(recipe, data, choose_device(args.device), path, console, teacher_of(recipe, args.epochs))
+    teacher = teacher_of(recipe, args.models_dir, args.epochs)
+    training = train(recipe, data, choose_device(args.device), path, console, teacher)
     run = measure(recipe, training, data)
     if recipe.name in PUBLISHED and PUBLISHED[recipe.name].first_loss is not None:
         run["first_loss"] = round(first_loss(recipe, data, args, console), 4)

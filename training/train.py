@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -23,12 +24,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training import checkpoint, fine_tune
+from training import checkpoint, fine_tune, views
 from training.checkpoint import Checkpoint, Epoch
 from training.data import Dataset, augment
 from training.device import arithmetic_for, autocast, describe, disable_malloc_trim
 from training.errors import DivergedError
 from training.kernels.muon import Muon
+from training.lanes import Lanes
 from training.lock import hold
 from training.networks import NETWORKS, Preprocess
 from training.progress import TrainingProgress
@@ -38,6 +40,9 @@ from training.recipes import Recipe
 STEPS_PER_SYNC = 50
 # Images in one pass when an epoch is evaluated.
 EVALUATION_BATCH = 500
+
+Teacher = nn.Module | list[torch.Tensor] | None
+"""A network that computes what the student sees, or stored logits of fixed views, or nobody."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,18 @@ class Training:
 
 
 def train(
-    recipe: Recipe, data: Dataset, device: torch.device, path: Path, console: Console, teacher: Recipe | None = None
+    recipe: Recipe,
+    data: Dataset,
+    device: torch.device,
+    path: Path,
+    console: Console,
+    teacher: Recipe | Path | None = None,
 ) -> Training:
     """Train by `recipe`, or go on from the checkpoint at `path`, which is renewed at the end of every epoch.
 
-    A table of the epochs is written beside the checkpoint, as CSV. `teacher` is how the recipe's teacher is trained, if
-    it has one: that happens first, with a checkpoint in the same folder, unless there is nothing left to learn.
+    A table of the epochs is written beside the checkpoint, as CSV. `teacher` is how the recipe's teacher is trained, or
+    the exported file whose logits are stored (see `views`): either happens first, in the folder of the checkpoint,
+    unless there is nothing left to learn.
 
     Raises CheckpointError for a checkpoint of another network or recipe, and DivergedError, with the last checkpoint
     left as it was, when the loss is no longer finite, and BusyError while another process trains it. KeyboardInterrupt
@@ -74,15 +85,18 @@ def train(
 
 
 def _train(
-    recipe: Recipe, data: Dataset, device: torch.device, path: Path, console: Console, teacher: Recipe | None
+    recipe: Recipe, data: Dataset, device: torch.device, path: Path, console: Console, teacher: Recipe | Path | None
 ) -> Training:
-    if (recipe.teacher or None) != (teacher and teacher.name):
-        raise ValueError(f"{recipe.name} is taught by {recipe.teacher or 'nobody'}, not by {teacher and teacher.name}")
+    named = teacher.parent.parent.name if isinstance(teacher, Path) else teacher and teacher.name
+    wanted = recipe.teacher or recipe.taught_by or None
+    if wanted != named:
+        raise ValueError(f"{recipe.name} is taught by {wanted or 'nobody'}, not by {named}")
     saved = checkpoint.load(path, recipe)
     teacher_network = None
     if recipe.start and saved is None:
         raise ValueError(f"{recipe.name} starts from {recipe.start}, so it begins with a checkpoint (begin)")
-    if teacher is not None and not (saved and fine_tune.is_finished(recipe, saved["history"])):
+    finished = saved is not None and fine_tune.is_finished(recipe, saved["history"])
+    if isinstance(teacher, Recipe) and not finished:
         teacher_network = train(teacher, data, device, checkpoint.path_of(path.parent, teacher), console).network
         move(teacher_network, device, recipe)
     if recipe.disable_malloc_trim and device.type == "cpu":
@@ -92,10 +106,14 @@ def _train(
     state = State(recipe, len(data.train_images), len(data.labels), device)
     if saved is not None:
         state.restore(saved)
+    teaching: Teacher = teacher_network
+    if isinstance(teacher, Path) and not finished:
+        stored = views.answer(recipe, data.train_images.cpu(), teacher, path.parent, console)
+        teaching = [logits.to(device) for logits in stored]
 
     with TrainingProgress(recipe.name, recipe.epochs, console) as progress:
         while not fine_tune.is_finished(recipe, state.history):
-            metrics = train_epoch(recipe, state, data, preprocess, progress, teacher_network)
+            metrics = train_epoch(recipe, state, data, preprocess, progress, teaching)
             validation = evaluate(recipe, state.result, preprocess, data.validation_images, data.validation_labels)
             tested = slice(0, 0) if recipe.hold_out_test_set else slice(None)
             test = evaluate(recipe, state.result, preprocess, data.test_images[tested], data.test_labels[tested])
@@ -159,6 +177,7 @@ class State:
         self.best: dict[str, torch.Tensor] | None = None
         self.arithmetic = arithmetic_for(recipe.precision, device)
         self.trained_on = describe(device)
+        self.lanes = Lanes(self.network, recipe.lanes)
 
     @property
     def result(self) -> nn.Module:
@@ -168,10 +187,8 @@ class State:
         averaged: nn.Module = self.ema.module
         return averaged
 
-    def step(self, loss: torch.Tensor) -> None:
-        """Follow the gradient of a batch's loss."""
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call] # so in PyTorch
+    def step(self) -> None:
+        """Follow the gradient that the lanes have left."""
         self.optimizer.step()
         self.scheduler.step()
         if self.ema is not None:
@@ -290,34 +307,44 @@ def train_epoch(
     data: Dataset,
     preprocess: Preprocess,
     progress: TrainingProgress,
-    teacher: nn.Module | None,
+    teacher: Teacher,
 ) -> EpochMetrics:
     """Take the steps of the next epoch; raises DivergedError when the loss is no longer finite.
 
     `teacher` is in evaluation mode, on the device of the data, and computes in the same precision.
     """
-    images, device, epoch = data.train_images, data.train_images.device, len(state.history)
-    state.network.train()
+    images, labels, device, epoch = data.train_images, data.train_labels, data.train_images.device, len(state.history)
+    state.lanes.train()
     if recipe.start:
         fine_tune.freeze(state.network, recipe, epoch)
     metrics = EpochMetrics(device)
     order = torch.randperm(len(images), generator=state.shuffling)[: state.images_per_epoch].to(device)
-    draws = augment.draw(recipe, tuple(images.shape), epoch, state.shuffling, device)
+    shape = tuple(images.shape)
+    view = None
+    if isinstance(teacher, list):
+        view = views.view_of_epoch(recipe, shape, epoch, teacher, device)
+        change = view.apply
+    else:
+        change = partial(augment.apply, recipe, augment.draw(recipe, shape, epoch, state.shuffling, device))
 
-    for step, rows in enumerate(torch.split(order, recipe.batch), start=1):
-        targets = data.train_labels[rows]
-        inputs = preprocess(augment.apply(recipe, draws, images[rows], rows))
-        inputs = inputs.contiguous(memory_format=memory_format_of(recipe))
+    def compute(network: nn.Module, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs = preprocess(change(images[rows], rows)).contiguous(memory_format=memory_format_of(recipe))
         with autocast(recipe.precision, device):
-            logits = state.network(inputs)
-            loss = cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
-            if teacher is not None:
+            logits = network(inputs)
+            loss = cross_entropy(logits, labels[rows], label_smoothing=recipe.label_smoothing)
+            teacher_logits = None if view is None else view.answers[rows]
+            if isinstance(teacher, nn.Module):
                 with torch.no_grad():
                     teacher_logits = teacher(inputs)
+            if teacher_logits is not None:
                 distance = distillation_loss(logits, teacher_logits, recipe.distillation_temperature)
                 loss = loss.lerp(distance, recipe.distillation_weight)
-        state.step(loss)
-        metrics.add(logits, targets)
+        return loss, logits
+
+    for step, rows in enumerate(torch.split(order, recipe.batch), start=1):
+        _, logits = state.lanes.follow(compute, rows)
+        state.step()
+        metrics.add(logits, labels[rows])
 
         if step % STEPS_PER_SYNC == 0 or step == state.steps_per_epoch:
             metrics.synchronize()

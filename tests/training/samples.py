@@ -17,7 +17,16 @@ from training.onnx_file import read_metadata
 from training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ("mnist-tiny", "mnist-deep", "mnist", "cifar10", "cifar10-tiny", "cifar10-lenet", "cifar10-cnn")
+SHIPPED = (
+    "mnist-tiny",
+    "mnist-deep",
+    "mnist",
+    "mnist-small",
+    "cifar10",
+    "cifar10-tiny",
+    "cifar10-lenet",
+    "cifar10-cnn",
+)
 CPU = torch.device("cpu")
 
 

@@ -82,9 +82,11 @@ def test_teacher_follows_epochs_not_seed() -> None:
     """A trial of fewer epochs has a teacher of as few and every seed the same one."""
     wide = RECIPES["cifar10-wide"]
     student = dataclasses.replace(RECIPES["cifar10"], seed=7)
-    assert teacher_of(student) == wide
-    assert teacher_of(student, 10) == dataclasses.replace(wide, epochs=10, unaugmented_epochs=1)
-    assert teacher_of(RECIPES["mnist"]) is None
+    models = Path("models")
+    assert teacher_of(student, models) == wide
+    assert teacher_of(student, models, 10) == dataclasses.replace(wide, epochs=10, unaugmented_epochs=1)
+    assert teacher_of(RECIPES["mnist"], models) is None
+    assert teacher_of(RECIPES["mnist-small"], models, 10) == models / "mnist-int8" / "1" / "model.onnx"
 
 
 def test_own_images_have_no_teacher(cifar10: Dataset) -> None:

@@ -29,6 +29,8 @@ PARAMETERS = {
     # By hand: 144 + 4,608 + 9,216 + 18,432 + 36,864 + 73,728 + 147,456 in the convolutions; batch norm 2 x 464;
     # the last layer 11,530.
     "mnist": 188_626,
+    # By hand: 400 + 4,608 + 13,824 + 31,104 in the convolutions; batch norm 2 x 168; the last layer 730.
+    "mnist-small": 51_002,
 }
 SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 

@@ -77,6 +77,8 @@ def summarise(recipe: Mapping[str, Any]) -> str:
             "color_jitter": "color jitter of up to {:.0%}",
             "unaugmented_epochs": "only translation, flip and cutout in the last {} epochs",
             "teacher": "distilled from {}",
+            "taught_by": "distilled from the file of {}",
+            "views": "of {} fixed views of each image",
             "distillation_weight": "which is {:.0%} of the loss",
             "distillation_temperature": "at temperature {:g}",
             "label_smoothing": "label smoothing {:g}",
