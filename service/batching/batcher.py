@@ -296,7 +296,14 @@ class Batcher:
         run.times_ns = began, joined, ran, ended
         with self._lock:
             others = bool(self._queue) or len(self._runs) > 1
-            self._times.add(batch[0][0].signature, rows, ran - joined, (began, ended), others_follow=others)
+            self._times.add(
+                batch[0][0].signature,
+                rows,
+                ran - joined,
+                (began, ended),
+                is_full=rows >= self.preferred_batch_size,
+                others_follow=others,
+            )
             self._calm_rows = admission.calm_rows(self.policy, self._times.row_s)
             self.statistics.ran(len(completed), rows, (began, joined, ran, ended))
             self.statistics.completed([request.arrived_ns for request, _ in completed], run.began_ns, ended)

@@ -27,17 +27,28 @@ class RunTimes:
         return self._expected_ns.get((signature, rows.bit_length()), math.inf)
 
     def add(
-        self, signature: Hashable, rows: int, run_ns: int, span_ns: tuple[int, int], *, others_follow: bool
+        self,
+        signature: Hashable,
+        rows: int,
+        run_ns: int,
+        span_ns: tuple[int, int],
+        *,
+        is_full: bool,
+        others_follow: bool,
     ) -> None:
         """Counts a run. ``span_ns``: when the batcher began and ended with it.
 
         ``others_follow``: more rows wait or run, so that the time up to the end of the next run counts for those.
+        A row's time is learned from runs that are full, or have others before or behind them: most of a small run's
+        time is the same for any rows. A lone one only tells that a row takes no longer than it did.
         """
         began, ended = span_ns
         if len(self._expected_ns) >= MAX_SIZES:
             self._expected_ns.clear()
         expected = self._expected_ns.get((signature, rows.bit_length()), run_ns)
         self._expected_ns[signature, rows.bit_length()] = expected + (run_ns - expected) / 8
-        self._busy_ns = self._busy_ns * DECAY + max(0, ended - (self._backlog_since_ns or began))
-        self._busy_rows = self._busy_rows * DECAY + rows
+        took_ns = max(0, ended - (self._backlog_since_ns or began))
+        if is_full or others_follow or self._backlog_since_ns or took_ns < rows * self.row_s * 1e9:
+            self._busy_ns = self._busy_ns * DECAY + took_ns
+            self._busy_rows = self._busy_rows * DECAY + rows
         self._backlog_since_ns = ended if others_follow else 0

@@ -85,9 +85,14 @@ def summarise(recipe: Mapping[str, Any]) -> str:
             "ema_decay": "EMA of the weights with decay {:g}",
             "validation": "{:,} images held out",
             "hold_out_test_set": "test set held out until the end",
+            "start": "from the weights of {}",
+            "frozen_epochs": "the new head alone in the first {} epochs",
+            "patience": "ended {} epochs after the least validation loss",
         }.items()
         if recipe.get(key)  # a file may be older than one of these
     ]
+    if recipe.get("body_rate", 1.0) != 1.0:
+        parts.append(f"layers below the head at {recipe['body_rate']:.0%} of the rate")
     return ", ".join([*parts, f"seed {recipe['seed']}", recipe["precision"]])
 
 

@@ -479,7 +479,7 @@ def test_too_long_a_wait_is_refused(model: RecordingModel, monkeypatch: pytest.M
         return model(inputs, run)
 
     with of(second, max_batch_rows=4, max_queue_rows=100, max_queue_s=5.5) as batcher:
-        assert rows_of(submit(batcher, [1])) == [2]  # a row takes a second
+        assert rows_of(submit(batcher, [1, 2, 3, 4])) == [2, 4, 6, 8]  # a row takes a second
         with model.held(batcher):
             waiting = [submit(batcher, [1, 2, 3, 4])]
             with pytest.raises(Overloaded, match=r"'model' would begin this request in 5000 ms.* Try again") as refused:
@@ -495,7 +495,7 @@ def test_too_long_a_wait_is_refused(model: RecordingModel, monkeypatch: pytest.M
 def test_one_full_request_may_wait(model: RecordingModel) -> None:
     """However slow the model is, behind as many rows as one request may have another may wait."""
     with of(model, max_batch_rows=4, max_queue_rows=100, max_queue_s=1e-9) as batcher:
-        assert rows_of(submit(batcher, [1])) == [2]
+        assert rows_of(submit(batcher, [1, 2, 3, 4])) == [2, 4, 6, 8]
         with model.held(batcher):
             waiting = [submit(batcher, [1, 2, 3, 4]), submit(batcher, [5])]
             with pytest.raises(Overloaded, match="--max-queue-ms"):
@@ -552,3 +552,12 @@ def test_closing_ends_half_run_requests(model: RecordingModel) -> None:
                 pass
         closing.result(WAIT_S)
     assert isinstance(large.exception(WAIT_S), Stopping)
+
+
+def test_small_runs_foretell_no_queue(model: RecordingModel) -> None:
+    """What a lone row took, overhead and all, is not multiplied by the rows that wait."""
+    with of(model, max_batch_rows=4, max_queue_rows=100, max_queue_s=1e-9) as batcher:
+        assert rows_of(submit(batcher, [1])) == [2]
+        with model.held(batcher):
+            waiting = [submit(batcher, [row]) for row in range(10)]
+        assert [rows_of(result) for result in waiting] == [[2 * row] for row in range(10)]
