@@ -91,6 +91,8 @@ def summarise(recipe: Mapping[str, Any]) -> str:
         }.items()
         if recipe.get(key)  # a file may be older than one of these
     ]
+    if recipe.get("lanes", 1) != 1:
+        parts.append(f"batch norm over {recipe['lanes']} parts of a batch")
     if recipe.get("body_rate", 1.0) != 1.0:
         parts.append(f"layers below the head at {recipe['body_rate']:.0%} of the rate")
     return ", ".join([*parts, f"seed {recipe['seed']}", recipe["precision"]])
