@@ -81,10 +81,10 @@ class LogWriter:
         data = memoryview((line + "\n").encode(errors="backslashreplace"))
         try:
             while data:
-                data = data[os.write(self.descriptor, data) :]
-        except BlockingIOError:  # somebody made the pipe non-blocking, and it is full
-            self.dropped += 1
-            time.sleep(0.01)
+                try:
+                    data = data[os.write(self.descriptor, data) :]
+                except BlockingIOError:  # the pipe is non-blocking, and full: half a line would spoil the next
+                    time.sleep(0.01)
         except OSError:  # its reader has gone, or its disk is full
             self.dropped += 1
 

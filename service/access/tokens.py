@@ -1,4 +1,4 @@
-"""The tokens file: who has a token, by its SHA-256, what it may do, and how often.
+"""The tokens file: the SHA-256 of each token, what it may do, and how often.
 
     [[tokens]]
     name = "web"

@@ -28,7 +28,7 @@ def abandon(call: Call, endpoint: Endpoint) -> None:
 
 
 def name_model(error: Exception, endpoint: Endpoint) -> None:
-    """Has the error tell which model was asked, for whoever counts it."""
+    """Notes on the error which model was asked, so that it is counted by model."""
     if isinstance(error, ServiceError):
         error.model = endpoint.name, endpoint.version
 

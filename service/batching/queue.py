@@ -127,7 +127,7 @@ class FairQueue:
             self._turns.rotate(-1)
 
     def remove(self, request: Request) -> None:
-        """Frees the place of a request that nobody waits for any more."""
+        """Frees the place of a request whose result is not wanted any more."""
         request.inputs = {}  # its entry stays, its arrays need not
         request.queued = False
         self.rows -= request.rows_left

@@ -94,7 +94,7 @@ class Statistics:
                 self.run_times.add(self._runs_ns.popleft())
 
     def predicted(self, outputs: TensorMap) -> None:
-        """Counts what a classifier's run predicted, for whoever watches for drift."""
+        """Counts what a classifier's run predicted, to show drift."""
         if self.predictions is not None:
             self.predictions.add(outputs["probabilities"])
 

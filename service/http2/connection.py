@@ -143,7 +143,7 @@ class RequestRejected(NamedTuple):
 
 
 class Cancelled(NamedTuple):
-    """The client, or a stream error, has ended the stream: nobody waits for the answer."""
+    """The client, or a stream error, has ended the stream: the response is not wanted any more."""
 
     stream: Stream
     code: int

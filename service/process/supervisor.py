@@ -302,7 +302,7 @@ class _Supervisor:
         await worker.ready
 
     async def _stop_workers(self, number: signal.Signals, code: int) -> None:
-        """Ends all workers; who does not end in time is made to."""
+        """Ends all workers; one that does not end in time is killed."""
         self._stopping = True
         workers = list(self._alive)
         for worker in workers:

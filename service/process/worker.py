@@ -118,7 +118,7 @@ def _end_with_thread(arguments: threading.ExceptHookArgs) -> None:
 
 
 def _end_within(seconds: float, code: int) -> None:
-    """Ends the process in the end: a run cannot be interrupted, and closing would wait for one nobody waits for."""
+    """Ends the process in the end: a run cannot be interrupted, and closing would wait for one that is not wanted."""
     timer = threading.Timer(seconds, os._exit, (code,))
     timer.daemon = True
     timer.start()

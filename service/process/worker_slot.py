@@ -29,7 +29,7 @@ class WorkerSlot:
 
     @classmethod
     def from_environment(cls) -> Self | None:
-        """The slot that this process was started for, once; None where it was started by somebody else."""
+        """The slot that this process was started for, once; None where no supervisor started it."""
         text = os.environ.pop(VARIABLE, None)
         return None if text is None else cls(**json.loads(text))
 

@@ -74,7 +74,7 @@ class Call(ABC):
             callback()
 
     def cancel(self) -> None:
-        """The transport's word that nobody waits for the answer any more."""
+        """Tells the method that the response is not wanted any more."""
         self._abandoned = True
         if self._on_cancel is not None:
             self._on_cancel()

@@ -67,5 +67,5 @@ class FlushScope:
             try:
                 what.flush()
             except Exception:
-                # It must not take down the thread that answers everybody else.
+                # It must not take down the thread that answers all other calls.
                 log.exception("sending answers failed")

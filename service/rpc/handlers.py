@@ -77,4 +77,4 @@ class StreamingCall(Protocol):
         """Takes note that the client has taken all that was sent."""
 
     def cancel(self) -> None:
-        """Takes note that nobody waits for the answer any more."""
+        """Takes note that the response is not wanted any more."""

@@ -28,7 +28,7 @@ class Contents:
     """Files that cannot be served, and why; of a version that is served, a newer file of it."""
     loading: frozenset[Place] = frozenset()
     unloaded: frozenset[Place] = frozenset()
-    """Files that nobody has asked for."""
+    """Files that were not asked for."""
     remarks: Mapping[str, str] = field(default_factory=dict)
     """By name of a model that is served: why the last reload did not change it."""
 
