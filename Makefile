@@ -46,10 +46,7 @@ format: $(VENV)/.test ## let ruff rewrite the code
 	$(BIN)/ruff format .
 
 proto: $(VENV)/.test ## generate service/pb from proto/
-	$(BIN)/python -m grpc_tools.protoc -I service/pb=proto --python_out=. --pyi_out=. --grpc_python_out=. \
-		$(patsubst proto/%,service/pb/%,$(wildcard proto/*.proto))
-	$(BIN)/python -m grpc_tools.protoc -I service/pb=proto --descriptor_set_out=service/pb/open_inference.binpb \
-		service/pb/open_inference.proto
+	$(BIN)/python proto/generate.py
 
 models: $(VENV)/.test data-present ## train what has no checkpoint, export, and prove every model
 	$(BIN)/python -m training.export --all

@@ -12,7 +12,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    from service.process import command
+    from .process import command
 
     return command.run(arguments)
 

@@ -11,31 +11,31 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from service import __version__
-from service.access.guard import Guard
-from service.access.token_store import TokenStore
-from service.api import image_classifier
-from service.api import open_inference as inference_protocol
-from service.api.image_classifier import ImageClassifier
-from service.api.model_errors import ModelErrors
-from service.api.model_repository import ModelRepository
-from service.api.open_inference import InferenceProtocol
-from service.cpu import usable_cores
-from service.memory import trim_memory
-from service.process.watchdog import Watchdog
-from service.rpc import FlushScope, Methods, NativeTransport, TlsFiles, Transport, TransportOptions
-from service.runtime import providers
-from service.runtime.endpoint import EndpointOpener, ServingOptions
-from service.runtime.model_control import ControlOptions, ModelControl, open_models
-from service.runtime.model_folder import ModelFolder
-from service.runtime.model_loader import ModelLoader
-from service.runtime.repository import Contents, Repository
-from service.settings import Settings, split_names
-from service.telemetry.telemetry import telemetry
+from . import __version__
+from .access.guard import Guard
+from .access.token_store import TokenStore
+from .api import image_classifier
+from .api import open_inference as inference_protocol
+from .api.image_classifier import ImageClassifier
+from .api.model_errors import ModelErrors
+from .api.model_repository import ModelRepository
+from .api.open_inference import InferenceProtocol
+from .cpu import usable_cores
+from .memory import trim_memory
+from .process.watchdog import Watchdog
+from .rpc import FlushScope, Methods, NativeTransport, TlsFiles, Transport, TransportOptions
+from .runtime import providers
+from .runtime.endpoint import EndpointOpener, ServingOptions
+from .runtime.model_control import ControlOptions, ModelControl, open_models
+from .runtime.model_folder import ModelFolder
+from .runtime.model_loader import ModelLoader
+from .runtime.repository import Contents, Repository
+from .settings import Settings, split_names
+from .telemetry.telemetry import telemetry
 
 if TYPE_CHECKING:
-    from service.metrics.process import ProcessMetrics
-    from service.rpc.grpc_aio_server import GrpcioTransport
+    from .metrics.process import ProcessMetrics
+    from .rpc.grpc_aio_server import GrpcioTransport
 
 INLINE_US, INLINE_BESIDE_US = 2000, 500
 """The longest runs in the thread that receives: where they leave no core for it, and where there is one beside them."""
@@ -213,7 +213,7 @@ def _metrics(
 ) -> "ProcessMetrics | None":
     if not settings.metrics_port:
         return None
-    from service.metrics.process import ProcessMetrics, Sources  # not above: it is for those who want metrics alone
+    from .metrics.process import ProcessMetrics, Sources  # not above: it is for those who want metrics alone
 
     return ProcessMetrics(
         Sources(
@@ -292,7 +292,7 @@ def _transport(
     )
     if settings.transport == "native":
         return NativeTransport(address, methods, repository.dispatch, options, flush_scope)
-    from service.rpc.grpc_aio_server import GrpcioTransport  # not above: grpc.aio and uvloop are for it alone
+    from .rpc.grpc_aio_server import GrpcioTransport  # not above: grpc.aio and uvloop are for it alone
 
     if options.tls and reuse_port:  # GOAWAY cannot be written into TLS: ages see to it that all go
         age_s = AGE_OF_GRACE * max(settings.grace_s, 1)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from service.batching.policy import BATCHING, Batching
-from service.cpu import suggested_workers, usable_cores
-from service.options import Field, FilePath, number, read_options
-from service.runtime.version_policy import VersionPolicies, parse_pins, parse_policies
+from .batching.policy import BATCHING, Batching
+from .cpu import suggested_workers, usable_cores
+from .options import Field, FilePath, number, read_options
+from .runtime.version_policy import VersionPolicies, parse_pins, parse_policies
 
 PROVIDERS = ("cpu", "openvino", "cuda")
 """Whose options begin with their names; they are described in provider.py, which is not imported for its weight."""

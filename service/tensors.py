@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import InvalidRequest
+from .errors import InvalidRequest
 
 if TYPE_CHECKING:  # the client uses this module, and must not register the messages in protobuf's default pool
-    from service.pb import open_inference_pb2 as pb
+    from .pb import open_inference_pb2 as pb
 
 Array = NDArray[Any]
 

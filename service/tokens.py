@@ -7,7 +7,7 @@ import secrets
 import sys
 from collections.abc import Sequence
 
-from service.access.tokens import RIGHTS
+from .access.tokens import RIGHTS
 
 TOKEN_BYTES = 32
 

@@ -18,15 +18,15 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from service.cpu import usable_cores
-from service.errors import StartError
-from service.runtime import providers, tuning
-from service.runtime.execution_provider import Cpu
-from service.runtime.model_folder import model_path
-from service.runtime.runner import DirectRunner
-from service.runtime.session import Session
-from service.runtime.tuning import Tuning
-from service.settings import Settings
+from .cpu import usable_cores
+from .errors import StartError
+from .runtime import providers, tuning
+from .runtime.execution_provider import Cpu
+from .runtime.model_folder import model_path
+from .runtime.runner import DirectRunner
+from .runtime.session import Session
+from .runtime.tuning import Tuning
+from .settings import Settings
 
 JOINED_US = 1_250.0
 """What a run of many small requests may take: longer ones gain little, and the first request waits for the last."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from training import foreign_arguments
-from training.command import Parser, add_options, rate
-from training.recipes import RECIPES
+from . import foreign_arguments
+from .command import Parser, add_options, rate
+from .recipes import RECIPES
 
 PRECISIONS = ("fp32", "int8", "fp16")
 # A folder of the models folder, part of a checkpoint's name, and what clients type.

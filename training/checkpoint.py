@@ -8,9 +8,9 @@ from typing import Literal, TypedDict
 
 import torch
 
-from training.errors import CheckpointError
-from training.files import replacing
-from training.recipes import Recipe
+from .errors import CheckpointError
+from .files import replacing
+from .recipes import Recipe
 
 
 class Epoch(TypedDict):

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from training.errors import TrainingError
+from .errors import TrainingError
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "--data-dir": {

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from training.errors import DeviceError
+from .errors import DeviceError
 
 # Numbers of mallopt's parameters, from glibc's malloc.h.
 M_TRIM_THRESHOLD = -1

@@ -8,7 +8,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from training.networks import Classifier
+from .networks import Classifier
 
 # Rows in one call: enough to keep two cores busy, small enough for the widest feature maps to stay near the caches.
 BATCH = 250

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from training.export_module import export_module
+    from .export_module import export_module
 
 __all__ = ["export_module", "main"]
 
@@ -24,10 +24,10 @@ __all__ = ["export_module", "main"]
 def main(line: Sequence[str] | None = None) -> int:
     """Run ``python -m training.export``; gives the exit status: 0, 1 (a sentence says why), or 130 (interrupted)."""
     with interrupt_ends_process():
-        from training import arguments
+        from . import arguments
 
         args = arguments.read(line)
-        from training import pipeline  # after help and refusals: PyTorch and ONNX Runtime take seconds to import
+        from . import pipeline  # after help and refusals: PyTorch and ONNX Runtime take seconds to import
     try:
         return pipeline.run(args)
     except KeyboardInterrupt:  # before or after the work, which answers it with a sentence of its own
@@ -39,7 +39,7 @@ def __getattr__(name: str) -> Any:
     """Import `export_module` when it is asked for: PyTorch takes seconds, and help is to come at once."""
     if name != "export_module":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from training.export_module import export_module
+    from .export_module import export_module
 
     return export_module
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from training.errors import PlaceError
+from .errors import PlaceError
 
 
 def check_place(folder: Path, needed: int, option: str) -> None:

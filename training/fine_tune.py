@@ -18,11 +18,11 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from training import onnx_file
-from training.checkpoint import Epoch
-from training.errors import ModelFileError
-from training.networks import NETWORKS
-from training.recipes import Recipe
+from . import onnx_file
+from .checkpoint import Epoch
+from .errors import ModelFileError
+from .networks import NETWORKS
+from .recipes import Recipe
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 

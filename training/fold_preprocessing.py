@@ -16,8 +16,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from training import graph
-from training.errors import ModelFileError
+from . import graph
+from .errors import ModelFileError
 
 # ONNX Runtime's fast int8 convolutions take channels in fours.
 CHANNEL_STEP = 4

@@ -7,14 +7,14 @@ from typing import Any
 
 from rich.console import Console
 
-from training import sources, weights
-from training.arguments import Arguments
-from training.errors import ModuleError
-from training.export_module import Request, export
-from training.foreign_arguments import Foreign
-from training.foreign_onnx import export_onnx
-from training.preprocessing import Preprocessing, resize_of
-from training.tables import path_of
+from . import sources, weights
+from .arguments import Arguments
+from .errors import ModuleError
+from .export_module import Request, export
+from .foreign_arguments import Foreign
+from .foreign_onnx import export_onnx
+from .preprocessing import Preprocessing, resize_of
+from .tables import path_of
 
 
 def run(wanted: Foreign, args: Arguments, console: Console) -> Path:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from training.errors import ModelFileError
+from .errors import ModelFileError
 
 # What `networks.Preprocess` becomes when it is exported.
 PREPROCESSING = ["Transpose", "Cast", "Mul", "Sub"]

@@ -12,10 +12,10 @@ import onnx
 from rich.console import Console
 from rich.table import Table
 
-from training import onnx_file
-from training.command import exit_status, make_console
-from training.errors import ModelFileError
-from training.onnx_file import PREFIX
+from . import onnx_file
+from .command import exit_status, make_console
+from .errors import ModelFileError
+from .onnx_file import PREFIX
 
 METADATA_PROPS = 14
 """Their field in ModelProto."""
@@ -154,7 +154,7 @@ def _value(name: str, text: str) -> Any:
 
 def _check_probe(path: Path, facts: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
     """Run the probe as a server does; gives its size and the largest deviation, and what is wrong."""
-    from training.evaluate import OnnxFile  # here, with PyTorch and ONNX Runtime, which take seconds
+    from .evaluate import OnnxFile  # here, with PyTorch and ONNX Runtime, which take seconds
 
     probe = facts["probe"]
     try:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from training.errors import BusyError
+from .errors import BusyError
 
 
 @contextmanager

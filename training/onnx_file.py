@@ -23,7 +23,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from torch import nn
 
-from training.errors import ModelFileError
+from .errors import ModelFileError
 
 PREFIX = "convserve."
 # "1" had no hashes; `training.renew` writes such files anew. docs/file-format.md is the contract.

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from training.errors import ModuleError
+from .errors import ModuleError
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom."""

@@ -5,7 +5,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.checkpoint import Epoch
+from .checkpoint import Epoch
 
 
 class TrainingProgress:

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-from training import fold_preprocessing, graph
+from . import fold_preprocessing, graph
 
 # Images in one run of calibration.
 BATCH = 250

@@ -10,14 +10,14 @@ from pathlib import Path
 import onnx
 from rich.console import Console
 
-from training import onnx_file, parity
-from training.data import load
-from training.errors import ModelFileError
-from training.evaluate import OnnxFile
-from training.files import replacing
-from training.publish import draw_images, preprocessing, with_own_logits
-from training.report import page
-from training.report.measure import parse_metadata
+from . import onnx_file, parity
+from .data import load
+from .errors import ModelFileError
+from .evaluate import OnnxFile
+from .files import replacing
+from .publish import draw_images, preprocessing, with_own_logits
+from .report import page
+from .report.measure import parse_metadata
 
 
 def renew_all(models_dir: Path, data_dir: Path, console: Console) -> None:

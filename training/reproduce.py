@@ -14,19 +14,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from training import checkpoint
-from training.arguments import positive
-from training.command import Parser, add_options, exit_status
-from training.data import Dataset, default_data_dir, load
-from training.device import choose_device
-from training.errors import ModelFileError
-from training.evaluate import outputs_of_torch
-from training.files import replacing
-from training.networks import Classifier, Preprocess
-from training.recipes import RECIPES, Recipe, teacher_of
-from training.report.comparison import FIRST_BATCHES, Run, accuracy, draw, render
-from training.report.published import PUBLISHED
-from training.train import Training, train
+from . import checkpoint
+from .arguments import positive
+from .command import Parser, add_options, exit_status
+from .data import Dataset, default_data_dir, load
+from .device import choose_device
+from .errors import ModelFileError
+from .evaluate import outputs_of_torch
+from .files import replacing
+from .networks import Classifier, Preprocess
+from .recipes import RECIPES, Recipe, teacher_of
+from .report.comparison import FIRST_BATCHES, Run, accuracy, draw, render
+from .report.published import PUBLISHED
+from .train import Training, train
 
 # The small ones by three seeds, as the spread of one run is not known otherwise. The two large ones take over half an
 # hour each on two cores. They are trained in bfloat16, which no document asks for, so one network is trained both ways.

@@ -24,17 +24,17 @@ from torch import nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training import checkpoint, fine_tune, views
-from training.checkpoint import Checkpoint, Epoch
-from training.data import Dataset, augment
-from training.device import arithmetic_for, autocast, describe, disable_malloc_trim
-from training.errors import DivergedError
-from training.kernels.muon import Muon
-from training.lanes import Lanes
-from training.lock import hold
-from training.networks import NETWORKS, Preprocess
-from training.progress import TrainingProgress
-from training.recipes import Recipe
+from . import checkpoint, fine_tune, views
+from .checkpoint import Checkpoint, Epoch
+from .data import Dataset, augment
+from .device import arithmetic_for, autocast, describe, disable_malloc_trim
+from .errors import DivergedError
+from .kernels.muon import Muon
+from .lanes import Lanes
+from .lock import hold
+from .networks import NETWORKS, Preprocess
+from .progress import TrainingProgress
+from .recipes import Recipe
 
 # Synchronizing makes the device catch up with Python, so the running loss is read only every so many steps.
 STEPS_PER_SYNC = 50

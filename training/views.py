@@ -19,11 +19,11 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from training.data import augment
-from training.errors import ModelFileError
-from training.evaluate import OnnxFile
-from training.files import replacing
-from training.recipes import Recipe
+from .data import augment
+from .errors import ModelFileError
+from .evaluate import OnnxFile
+from .files import replacing
+from .recipes import Recipe
 
 # Images in one run of the teacher; a run of more gains nothing.
 BATCH = 50

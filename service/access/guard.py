@@ -6,8 +6,8 @@ lives. Everything else needs a token, of which some methods want a right.
 
 from collections.abc import Mapping
 
-from service.access.token_store import TokenStore
-from service.rpc import Call, DeferredMethod, Methods
+from ..rpc import Call, DeferredMethod, Methods
+from .token_store import TokenStore
 
 OIP, CLASSIFIER = "/inference.GRPCInferenceService/", "/convserve.v1.ImageClassifier/"
 RIGHTS: Mapping[str, str] = {

@@ -7,9 +7,9 @@ from typing import Self
 
 import structlog
 
-from service.access.tokens import Token, find, read_tokens
-from service.errors import PermissionDenied, StartError, Unauthenticated
-from service.file_changes import FileChanges
+from ..errors import PermissionDenied, StartError, Unauthenticated
+from ..file_changes import FileChanges
+from .tokens import Token, find, read_tokens
 
 CHECK_S = 1.0
 """How often the file is looked at."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service.errors import Overloaded, StartError
+from ..errors import Overloaded, StartError
 
 RIGHTS = ("infer", "control", "metrics")
 """Inference; loading and unloading models; statistics."""

@@ -6,16 +6,16 @@ from functools import partial
 
 import numpy as np
 
-from service.api import outcomes
-from service.api.classify_response import ClassificationWriter
-from service.api.model_errors import ModelErrors
-from service.batching.batch import TensorMap
-from service.batching.request import Request
-from service.images.decode import ImageShape
-from service.pb import image_classifier_pb2 as pb
-from service.rpc import Call
-from service.runtime.endpoint import Endpoint
-from service.tensors import Array
+from ..batching.batch import TensorMap
+from ..batching.request import Request
+from ..images.decode import ImageShape
+from ..pb import image_classifier_pb2 as pb
+from ..rpc import Call
+from ..runtime.endpoint import Endpoint
+from ..tensors import Array
+from . import outcomes
+from .classify_response import ClassificationWriter
+from .model_errors import ModelErrors
 
 
 @dataclass(frozen=True, slots=True)

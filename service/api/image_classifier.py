@@ -8,23 +8,23 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from functools import lru_cache
 
-from service.api import outcomes
-from service.api.classify_job import ClassifyJob, ClassifyOptions
-from service.api.classify_response import ClassificationWriter, error_result
-from service.api.known_requests import KnownRequests
-from service.api.model_errors import ModelErrors
-from service.batching.batch import TensorMap
-from service.batching.request import Request
-from service.errors import InvalidRequest
-from service.images.decode import ImageShape, decode, from_pixels
-from service.images.decode_pool import DecodePool
-from service.images.digits import DIMENSIONS
-from service.images.sniff import ImageHeader, sniff
-from service.pb import image_classifier_pb2 as pb
-from service.rpc import Call, ImmediateMethod, Methods
-from service.runtime.endpoint import Endpoint
-from service.runtime.repository import Repository
-from service.tensors import Array
+from ..batching.batch import TensorMap
+from ..batching.request import Request
+from ..errors import InvalidRequest
+from ..images.decode import ImageShape, decode, from_pixels
+from ..images.decode_pool import DecodePool
+from ..images.digits import DIMENSIONS
+from ..images.sniff import ImageHeader, sniff
+from ..pb import image_classifier_pb2 as pb
+from ..rpc import Call, ImmediateMethod, Methods
+from ..runtime.endpoint import Endpoint
+from ..runtime.repository import Repository
+from ..tensors import Array
+from . import outcomes
+from .classify_job import ClassifyJob, ClassifyOptions
+from .classify_response import ClassificationWriter, error_result
+from .known_requests import KnownRequests
+from .model_errors import ModelErrors
 
 SERVICE = "convserve.v1.ImageClassifier"
 IN_PLACE_PIXELS = 64 * 64

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from service.api import infer_request
-from service.api.infer_response import InferResponseEncoder
-from service.batching.batch import TensorMap
-from service.pb import open_inference_pb2 as pb
-from service.runtime.endpoint import Endpoint
-from service.tensors import Array
+from ..batching.batch import TensorMap
+from ..pb import open_inference_pb2 as pb
+from ..runtime.endpoint import Endpoint
+from ..tensors import Array
+from . import infer_request
+from .infer_response import InferResponseEncoder
 
 MAX_PLANS = 1024
 """Remembered at once. Past that all are forgotten, and made anew."""

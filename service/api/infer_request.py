@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from service.batching.batch import TensorMap
-from service.batching.request import LOWEST_PRIORITY
-from service.errors import InvalidRequest
-from service.pb import open_inference_pb2 as pb
-from service.runtime.endpoint import Endpoint
-from service.runtime.session import ModelSpec
-from service.tensors import Array, TensorSpec, decode
+from ..batching.batch import TensorMap
+from ..batching.request import LOWEST_PRIORITY
+from ..errors import InvalidRequest
+from ..pb import open_inference_pb2 as pb
+from ..runtime.endpoint import Endpoint
+from ..runtime.session import ModelSpec
+from ..tensors import Array, TensorSpec, decode
 
 
 def parse(payload: bytes) -> pb.ModelInferRequest:

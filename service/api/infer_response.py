@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from service.api.protobuf_wire import bytes_field
-from service.batching.batch import TensorMap
-from service.pb import open_inference_pb2 as pb
-from service.tensors import DATATYPES, Array, TensorSpec, encode
+from ..batching.batch import TensorMap
+from ..pb import open_inference_pb2 as pb
+from ..tensors import DATATYPES, Array, TensorSpec, encode
+from .protobuf_wire import bytes_field
 
 Shapes = tuple[tuple[int, ...], ...]
 MAX_LAYOUTS = 1024

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from google.protobuf.message import Message
 
-from service.tensors import Array
+from ..tensors import Array
 
 MAX_KNOWN = 1024
 """Remembered at once. Past that all are forgotten, and read anew."""

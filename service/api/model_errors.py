@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from service.errors import InvalidRequest, ModelFailed, RequestFailed, ServiceError
-from service.runtime.endpoint import Endpoint
+from ..errors import InvalidRequest, ModelFailed, RequestFailed, ServiceError
+from ..runtime.endpoint import Endpoint
 
 log = structlog.get_logger(__name__)
 

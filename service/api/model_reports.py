@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from service.batching.statistics import Duration
-from service.pb import open_inference_pb2 as pb
-from service.runtime.endpoint import Endpoint
-from service.tensors import DATATYPES, TensorSpec
+from ..batching.statistics import Duration
+from ..pb import open_inference_pb2 as pb
+from ..runtime.endpoint import Endpoint
+from ..tensors import DATATYPES, TensorSpec
 
 PLATFORM = "onnxruntime_onnx"
 DATA_TYPES = {name: getattr(pb, f"TYPE_{'STRING' if name == 'BYTES' else name}") for name in DATATYPES}

@@ -8,12 +8,12 @@ from functools import partial
 
 from google.protobuf.message import DecodeError, Message
 
-from service.errors import InvalidRequest, ModelChangeFailed, Unsupported
-from service.pb import open_inference_pb2 as pb
-from service.rpc import Call, ImmediateMethod, Methods
-from service.rpc.call import DeferredMethod
-from service.runtime.model_control import ModelControl
-from service.runtime.repository import Repository
+from ..errors import InvalidRequest, ModelChangeFailed, Unsupported
+from ..pb import open_inference_pb2 as pb
+from ..rpc import Call, ImmediateMethod, Methods
+from ..rpc.call import DeferredMethod
+from ..runtime.model_control import ModelControl
+from ..runtime.repository import Repository
 
 SERVICE = "inference.GRPCInferenceService"
 UNLOAD_DEPENDENTS = "unload_dependents"

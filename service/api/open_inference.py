@@ -6,17 +6,17 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from service.api import infer_request, model_reports, outcomes
-from service.api.infer_plan import InferPlan, InferPlans, is_reusable, make_plan
-from service.api.model_errors import ModelErrors
-from service.api.protobuf_wire import bytes_field
-from service.api.request_scanner import scan
-from service.batching.batch import TensorMap
-from service.batching.request import Request
-from service.errors import InvalidRequest, NotReady, Unsupported
-from service.pb import open_inference_pb2 as pb
-from service.rpc import BidiMethod, Call, ImmediateMethod, Methods
-from service.runtime.repository import Repository
+from ..batching.batch import TensorMap
+from ..batching.request import Request
+from ..errors import InvalidRequest, NotReady, Unsupported
+from ..pb import open_inference_pb2 as pb
+from ..rpc import BidiMethod, Call, ImmediateMethod, Methods
+from ..runtime.repository import Repository
+from . import infer_request, model_reports, outcomes
+from .infer_plan import InferPlan, InferPlans, is_reusable, make_plan
+from .model_errors import ModelErrors
+from .protobuf_wire import bytes_field
+from .request_scanner import scan
 
 SERVICE = "inference.GRPCInferenceService"
 EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from service.errors import Cancelled, ServiceError
-from service.rpc import Call
-from service.rpc.status import count_failure
-from service.runtime.endpoint import Endpoint
+from ..errors import Cancelled, ServiceError
+from ..rpc import Call
+from ..rpc.status import count_failure
+from ..runtime.endpoint import Endpoint
 
 
 def respond(call: Call, payload: bytes, endpoint: Endpoint) -> None:

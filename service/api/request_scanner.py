@@ -7,8 +7,8 @@ same, and what protobuf and the checks found for the first holds for the second.
 
 from google.protobuf.message import Message
 
-from service.api.protobuf_wire import LENGTH_DELIMITED
-from service.pb import open_inference_pb2 as pb
+from ..pb import open_inference_pb2 as pb
+from .protobuf_wire import LENGTH_DELIMITED
 
 
 def _tag(message: type[Message], field: str) -> int:

@@ -3,10 +3,10 @@
 import math
 import time
 
-from service.batching.policy import BatchingPolicy
-from service.batching.queue import FairQueue
-from service.batching.request import Request
-from service.errors import Overloaded
+from ..errors import Overloaded
+from .policy import BatchingPolicy
+from .queue import FairQueue
+from .request import Request
 
 
 def calm_rows(policy: BatchingPolicy, row_s: float) -> int:

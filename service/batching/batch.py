@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from service.errors import ModelFailed
-from service.tensors import Array
+from ..errors import ModelFailed
+from ..tensors import Array
 
 TensorMap = Mapping[str, Array]
 """Arrays by name; axis 0 counts the rows."""

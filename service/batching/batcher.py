@@ -16,15 +16,15 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from service.batching import admission
-from service.batching.batch import TensorMap, concatenate, split
-from service.batching.estimate import RunTimes
-from service.batching.policy import BatchingPolicy
-from service.batching.queue import FairQueue
-from service.batching.request import Request
-from service.batching.run import Run
-from service.batching.statistics import Statistics
-from service.errors import Cancelled, Expired, Stopping
+from ..errors import Cancelled, Expired, Stopping
+from . import admission
+from .batch import TensorMap, concatenate, split
+from .estimate import RunTimes
+from .policy import BatchingPolicy
+from .queue import FairQueue
+from .request import Request
+from .run import Run
+from .statistics import Statistics
 
 EXPIRED = "Request timeout expired: it waited in the queue for longer than the caller allows."
 

@@ -9,7 +9,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 
-from service.batching.request import LOWEST_PRIORITY, Request
+from .request import LOWEST_PRIORITY, Request
 
 PART_BESIDE_OTHERS = 4
 """By so much a part of a large request is shorter right after a small run of another source, which may ask again."""

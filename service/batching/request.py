@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import structlog
 
-from service.batching.batch import TensorMap
-from service.errors import ModelFailed
+from ..errors import ModelFailed
+from .batch import TensorMap
 
 if TYPE_CHECKING:
-    from service.batching.run import Run
+    from .run import Run
 
 log = structlog.get_logger(__name__)
 

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from service.batching.request import Request
+from .request import Request
 
 
 class Run:

@@ -6,11 +6,11 @@ from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from service.batching.batch import TensorMap
-from service.metrics.counters import DurationHistogram
+from ..metrics.counters import DurationHistogram
+from .batch import TensorMap
 
 if TYPE_CHECKING:
-    from service.metrics.predictions import Predictions
+    from ..metrics.predictions import Predictions
 
 GATHERED = 64
 """Runs whose times are put aside and counted together: after a run, code and data have left the caches."""

@@ -8,8 +8,8 @@
 ``python -m service.client`` offers the same on the command line. Needs neither torch nor ONNX Runtime.
 """
 
-from service.client.aio import AsyncClient
-from service.client.errors import (
+from .aio import AsyncClient
+from .errors import (
     AnswerLate,
     ClientError,
     LimitReached,
@@ -22,8 +22,8 @@ from service.client.errors import (
     UnusablePicture,
     UnusableTensor,
 )
-from service.client.pictures import Picture, Pictures
-from service.client.results import (
+from .pictures import Picture, Pictures
+from .results import (
     Classification,
     ImageError,
     ModelList,
@@ -35,7 +35,7 @@ from service.client.results import (
     TensorOutputs,
     UnservedModel,
 )
-from service.client.sync import Client
+from .sync import Client
 
 __all__ = [
     "AnswerLate",

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.client import commands, inference, listing, top
-from service.client.connection import DEFAULT_TARGET, checked_target
-from service.client.dataset import READERS
-from service.client.errors import ClientError
-from service.client.tables import Output
+from . import commands, inference, listing, top
+from .connection import DEFAULT_TARGET, checked_target
+from .dataset import READERS
+from .errors import ClientError
+from .tables import Output
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell would report it

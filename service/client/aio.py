@@ -10,10 +10,10 @@ import grpc
 import grpc.aio
 import numpy.typing as npt
 
-from service.client.calls import Call, Calls, Conversation, Pause
-from service.client.pictures import Pictures
-from service.client.results import ModelList, ModelSummary, Result, TensorOutputs
-from service.client.rpcs import Rpc
+from .calls import Call, Calls, Conversation, Pause
+from .pictures import Pictures
+from .results import ModelList, ModelSummary, Result, TensorOutputs
+from .rpcs import Rpc
 
 T = TypeVar("T")
 

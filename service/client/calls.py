@@ -15,14 +15,14 @@ from typing import Any, Protocol, TypeVar
 import grpc
 import numpy.typing as npt
 
-from service.client import messages, shrink, tensors
-from service.client import open_inference as oip
-from service.client.connection import Connection
-from service.client.errors import ClientError, ModelNotFound, ModelRefused, RequestRefused, ServerFailure, client_error
-from service.client.pictures import Pictures, Source, sources
-from service.client.results import ModelList, ModelSummary, Result, TensorModel, TensorOutputs, UnservedModel
-from service.client.rpcs import CLASSIFY, INDEX, INFER, LIST_MODELS, METADATA, Rpc
-from service.pb import image_classifier_pb2 as pb
+from ..pb import image_classifier_pb2 as pb
+from . import messages, shrink, tensors
+from . import open_inference as oip
+from .connection import Connection
+from .errors import ClientError, ModelNotFound, ModelRefused, RequestRefused, ServerFailure, client_error
+from .pictures import Pictures, Source, sources
+from .results import ModelList, ModelSummary, Result, TensorModel, TensorOutputs, UnservedModel
+from .rpcs import CLASSIFY, INDEX, INFER, LIST_MODELS, METADATA, Rpc
 
 T = TypeVar("T")
 

@@ -6,15 +6,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.client.aio import AsyncClient
-from service.client.connection import environment_token
-from service.client.dataset import READERS
-from service.client.download import fetch, missing
-from service.client.errors import UnusablePicture
-from service.client.evaluation import Evaluation, choose_model, evaluate
-from service.client.results import Classification, ModelSummary, Result
-from service.client.sync import Client
-from service.client.tables import Cell, Output, Share
+from .aio import AsyncClient
+from .connection import environment_token
+from .dataset import READERS
+from .download import fetch, missing
+from .errors import UnusablePicture
+from .evaluation import Evaluation, choose_model, evaluate
+from .results import Classification, ModelSummary, Result
+from .sync import Client
+from .tables import Cell, Output, Share
 
 FROM_INPUT = "-"
 """Stands for an image on standard input."""

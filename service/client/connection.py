@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from service.client.errors import ClientError
+from .errors import ClientError
 
 DEFAULT_TARGET = "127.0.0.1:8001"
 _SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:")

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from service.client.errors import UnusableDataset
+from .errors import UnusableDataset
 
 TEST_PICTURES = 10_000
 """In either test set."""

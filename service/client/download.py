@@ -19,7 +19,7 @@ from zlib import error as ZlibError  # noqa: N812 - a class in spite of its name
 
 from rich.progress import Progress
 
-from service.client.errors import UnusableDataset
+from .errors import UnusableDataset
 
 _TIMEOUT_S = 30.0
 """Of silence on the line."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.client.aio import AsyncClient
-from service.client.dataset import CLASSES, Dataset
-from service.client.errors import ModelNotFound, RequestRefused, UnusableDataset
-from service.client.results import ImageError, ModelSummary
+from .aio import AsyncClient
+from .dataset import CLASSES, Dataset
+from .errors import ModelNotFound, RequestRefused, UnusableDataset
+from .results import ImageError, ModelSummary
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.client.connection import environment_token
-from service.client.errors import UnusableTensor
-from service.client.sync import Client
-from service.client.tables import Output
+from .connection import environment_token
+from .errors import UnusableTensor
+from .sync import Client
+from .tables import Output
 
 _SHOWN_ELEMENTS = 6
 """Of an output, in a table."""

@@ -3,10 +3,10 @@
 import argparse
 from collections.abc import Sequence
 
-from service.client.connection import environment_token
-from service.client.results import ModelSummary, TensorInfo, TensorModel, UnservedModel
-from service.client.sync import Client
-from service.client.tables import Cell, Output
+from .connection import environment_token
+from .results import ModelSummary, TensorInfo, TensorModel, UnservedModel
+from .sync import Client
+from .tables import Cell, Output
 
 _CLASSIFIER_HEADS: Sequence[str] = (
     *("model", "version", "data set", "accuracy", "parameters", "input", "type", "provider"),

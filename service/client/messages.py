@@ -6,9 +6,10 @@ from typing import Any
 
 import grpc
 
-from service.client.errors import ServerFailure
-from service.client.pictures import Source
-from service.client.results import (
+from ..pb import image_classifier_pb2 as pb
+from .errors import ServerFailure
+from .pictures import Source
+from .results import (
     Classification,
     ImageError,
     ModelSummary,
@@ -17,7 +18,6 @@ from service.client.results import (
     TensorInfo,
     TensorModel,
 )
-from service.pb import image_classifier_pb2 as pb
 
 _FIELDS_BYTES = 32  # at most, beside the bytes of an image: tags, lengths, height, width and channels
 _ALL_CLASSES = 2**32 - 1  # the field holds no more, and more than there are means all

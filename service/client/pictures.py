@@ -13,9 +13,9 @@ import numpy.typing as npt
 from PIL import Image as PillowImage
 from PIL import ImageOps
 
-from service.client import shrink
-from service.client.errors import UnusablePicture
-from service.pb import image_classifier_pb2 as pb
+from ..pb import image_classifier_pb2 as pb
+from . import shrink
+from .errors import UnusablePicture
 
 
 @runtime_checkable

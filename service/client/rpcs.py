@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from service.client import open_inference as oip
-from service.client.connection import INFERENCE_SERVICE, SERVICE
-from service.pb import image_classifier_pb2 as pb
+from ..pb import image_classifier_pb2 as pb
+from . import open_inference as oip
+from .connection import INFERENCE_SERVICE, SERVICE
 
 
 @dataclass(frozen=True)

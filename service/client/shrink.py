@@ -11,7 +11,7 @@ import io
 
 from PIL import Image, ImageOps
 
-from service.pb import image_classifier_pb2 as pb
+from ..pb import image_classifier_pb2 as pb
 
 THRESHOLD_BYTES = 4 * 2**20
 """Smaller files are sent as they are."""

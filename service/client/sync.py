@@ -9,10 +9,10 @@ from typing import Any, Self, TypeVar
 import grpc
 import numpy.typing as npt
 
-from service.client.calls import Call, Calls, Conversation, Pause
-from service.client.pictures import Pictures
-from service.client.results import ModelList, ModelSummary, Result, TensorOutputs
-from service.client.rpcs import Rpc
+from .calls import Call, Calls, Conversation, Pause
+from .pictures import Pictures
+from .results import ModelList, ModelSummary, Result, TensorOutputs
+from .rpcs import Rpc
 
 T = TypeVar("T")
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.client import open_inference as oip
-from service.client.errors import ServerFailure, UnusableTensor
-from service.client.results import TensorOutputs
-from service.tensors import DATATYPES, encode
+from ..tensors import DATATYPES, encode
+from . import open_inference as oip
+from .errors import ServerFailure, UnusableTensor
+from .results import TensorOutputs
 
 Array = npt.NDArray[Any]
 _BY_DTYPE = {

@@ -10,10 +10,10 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
-from service.client.errors import ServerFailure, ServerUnavailable
-from service.client.rpcs import STATISTICS
-from service.client.sync import Client
-from service.client.tables import Cell, Figure, Output
+from .errors import ServerFailure, ServerUnavailable
+from .rpcs import STATISTICS
+from .sync import Client
+from .tables import Cell, Figure, Output
 
 HEADS: tuple[str, ...] = ("model", "version", "requests/s", "images/s", "batch", "mean ms", "p50 ms", "p99 ms")
 HEADS += ("queue ms", "queued", "errors/s")

@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
-from service.errors import InvalidRequest, Overloaded
-from service.http2 import frames, headers
-from service.http2.deframer import PREFIX, ConnectionBudget, MessageDeframer, ReceiveBudget
-from service.http2.frames import (
+from ..errors import InvalidRequest, Overloaded
+from . import frames, headers
+from .deframer import PREFIX, ConnectionBudget, MessageDeframer, ReceiveBudget
+from .frames import (
     ACK,
     CONTINUATION,
     DATA,
@@ -38,7 +38,7 @@ from service.http2.frames import (
     ProtocolError,
     StreamError,
 )
-from service.http2.headers import HeaderListTooLarge, HeaderReader, NotGrpc, RequestHead
+from .headers import HeaderListTooLarge, HeaderReader, NotGrpc, RequestHead
 
 MAX_STREAMS = 1024
 """SETTINGS_MAX_CONCURRENT_STREAMS; more are refused so that the client sends them again."""

@@ -7,7 +7,7 @@ What counts against the budgets is what has been received, never what was announ
 import struct
 import zlib
 
-from service.errors import InvalidRequest, Overloaded, Unsupported
+from ..errors import InvalidRequest, Overloaded, Unsupported
 
 PREFIX = struct.Struct(">BL")
 """Compressed-Flag and Message-Length."""

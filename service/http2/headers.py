@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from urllib.parse import quote
 
-from service.http2.frames import ErrorCode, ProtocolError, StreamError
-from service.http2.hpack import ENTRY_BYTES, Decoder, DecodingError
+from .frames import ErrorCode, ProtocolError, StreamError
+from .hpack import ENTRY_BYTES, Decoder, DecodingError
 
 MAX_LIST_BYTES = 16_384
 """SETTINGS_MAX_HEADER_LIST_SIZE: of a request's fields, as HPACK counts them."""

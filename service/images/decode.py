@@ -24,13 +24,13 @@ from kornia_rs.io import decode_image_jpegturbo, decode_image_png_u8
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from service.errors import InvalidRequest
-from service.images import digits
-from service.images.file_kind import describe
-from service.images.load import FORMATS, LoadedImage, check_size, load
-from service.images.preprocessing import SIDEWAYS, Preprocessing, centre_box
-from service.images.sniff import ImageHeader, sniff
-from service.tensors import Array
+from ..errors import InvalidRequest
+from ..tensors import Array
+from . import digits
+from .file_kind import describe
+from .load import FORMATS, LoadedImage, check_size, load
+from .preprocessing import SIDEWAYS, Preprocessing, centre_box
+from .sniff import ImageHeader, sniff
 
 ACCEPTED = f"{', '.join(FORMATS[:-1])} and {FORMATS[-1]} files are accepted"
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}

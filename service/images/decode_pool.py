@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 
-from service.errors import Overloaded, Stopping
+from ..errors import Overloaded, Stopping
 
 TIME_SLICE_S = 0.001
 """Submitting a slice takes 5 µs where the pool is busy, and 90 where it is idle."""

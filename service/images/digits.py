@@ -10,7 +10,7 @@ An image that has MNIST's form already, in either polarity, keeps its very pixel
 import numpy as np
 from PIL import Image
 
-from service.tensors import Array
+from ..tensors import Array
 
 SIDE, BOX = 28, 20
 DIMENSIONS = (SIDE, SIDE, 1)

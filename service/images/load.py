@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from PIL import Image, ImageOps
 from PIL.ImageFile import ImageFile
 
-from service.errors import InvalidRequest
-from service.images.sniff import JPEG_SIGNATURE
+from ..errors import InvalidRequest
+from .sniff import JPEG_SIGNATURE
 
 Image.MAX_IMAGE_PIXELS = None  # --max-image-pixels is the limit, and is checked here
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata: what decodes is used, and callers fill no log

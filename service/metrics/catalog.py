@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from service.metrics.counters import DURATIONS_NS, NS
-from service.metrics.predictions import CONFIDENCES
+from .counters import DURATIONS_NS, NS
+from .predictions import CONFIDENCES
 
 Kind = Literal["counter", "gauge", "histogram", "untyped"]
 Merge = Literal["sum", "max"]

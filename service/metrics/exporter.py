@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from service.access.token_store import TokenStore
-from service.errors import PermissionDenied, ServiceError, StartError
-from service.metrics.catalog import METRICS, TRITON_METRICS, Metric
-from service.metrics.snapshot import Snapshot
+from ..access.token_store import TokenStore
+from ..errors import PermissionDenied, ServiceError, StartError
+from .catalog import METRICS, TRITON_METRICS, Metric
+from .snapshot import Snapshot
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric as Family

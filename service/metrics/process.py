@@ -12,18 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
-from service import __version__, logs
-from service.api.image_classifier import is_classifier
-from service.batching.batcher import Batcher
-from service.batching.statistics import Statistics
-from service.metrics.catalog import BATCH_ROWS
-from service.metrics.counters import FAILURES, NS, DurationHistogram
-from service.metrics.predictions import Predictions
-from service.metrics.snapshot import Snapshot
-from service.process.watchdog import Watchdog
-from service.rpc.listener_drain import count_connections
-from service.runtime.endpoint import Endpoint
-from service.runtime.repository import Repository
+from .. import __version__, logs
+from ..api.image_classifier import is_classifier
+from ..batching.batcher import Batcher
+from ..batching.statistics import Statistics
+from ..process.watchdog import Watchdog
+from ..rpc.listener_drain import count_connections
+from ..runtime.endpoint import Endpoint
+from ..runtime.repository import Repository
+from .catalog import BATCH_ROWS
+from .counters import FAILURES, NS, DurationHistogram
+from .predictions import Predictions
+from .snapshot import Snapshot
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 STARTED = time.time()

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
-from service.metrics.snapshot import Snapshot
+from .snapshot import Snapshot
 
 PERIOD_S = 1.0
 TIMEOUT_S = 2.0

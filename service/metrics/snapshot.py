@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
-from service.metrics.catalog import BY_NAME
+from .catalog import BY_NAME
 
 Key = tuple[str, tuple[str, ...]]
 """A metric's name, and the values of its labels."""

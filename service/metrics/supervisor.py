@@ -3,8 +3,8 @@
 import asyncio
 import socket
 
-from service.metrics.reports import WorkerReports
-from service.metrics.snapshot import Snapshot
+from .reports import WorkerReports
+from .snapshot import Snapshot
 
 READ_BYTES = 2**18
 

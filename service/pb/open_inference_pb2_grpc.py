@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from service.pb import open_inference_pb2 as service_dot_pb_dot_open__inference__pb2
+from . import open_inference_pb2 as service_dot_pb_dot_open__inference__pb2
 
 GRPC_GENERATED_VERSION = '1.78.2'
 GRPC_VERSION = grpc.__version__

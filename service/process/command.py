@@ -7,10 +7,10 @@ from importlib import metadata
 
 import structlog
 
-from service import __version__, logs
-from service.options import SettingsError
-from service.process.worker_slot import WorkerSlot
-from service.settings import Settings
+from .. import __version__, logs
+from ..options import SettingsError
+from ..settings import Settings
+from .worker_slot import WorkerSlot
 
 EXIT_BAD_SETTINGS = 2
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
@@ -33,12 +33,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if slot is None:
         _tell_build(settings)
     if slot is None and settings.workers:
-        from service.process import supervisor
+        from . import supervisor
 
         # A worker is this same command again: the interpreter finds in it what it found for us.
         command = sys.orig_argv[1:] if arguments is None else ["-m", "service", *arguments]
         return supervisor.run(settings, [sys.executable, *command])
-    from service.process import worker  # not above: a supervisor does without ONNX Runtime and all that serves
+    from . import worker  # not above: a supervisor does without ONNX Runtime and all that serves
 
     logs.capture_stderr(writer)
     return worker.run(settings if slot is None else slot.apply(settings), slot)

@@ -6,8 +6,12 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from service.errors import ModelChangeFailed
-from service.process.messages import (
+from ..errors import ModelChangeFailed
+from ..runtime.model_control import Done, ModelControl, Order
+from ..runtime.model_folder import Place
+from ..runtime.model_loader import Switch
+from ..runtime.repository import Contents
+from .messages import (
     ABANDON,
     ADMIT,
     ASK,
@@ -25,10 +29,6 @@ from service.process.messages import (
     decode,
     encode,
 )
-from service.runtime.model_control import Done, ModelControl, Order
-from service.runtime.model_folder import Place
-from service.runtime.model_loader import Switch
-from service.runtime.repository import Contents
 
 MOST_REASON = 200
 """Characters of a sentence that is sent on."""

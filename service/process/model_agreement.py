@@ -7,11 +7,11 @@ worker switches. A worker that dies between them is followed by one that must ha
 import asyncio
 from collections.abc import Sequence
 
-from service.errors import StartError
-from service.process.messages import COMMIT, PREPARE
-from service.process.worker_process import WorkerProcess
-from service.runtime.model_folder import ModelFolder
-from service.settings import Settings
+from ..errors import StartError
+from ..runtime.model_folder import ModelFolder
+from ..settings import Settings
+from .messages import COMMIT, PREPARE
+from .worker_process import WorkerProcess
 
 DIFFERENT = "the workers have opened different files: the folder changed meanwhile"
 

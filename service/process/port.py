@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from service.errors import StartError
+from ..errors import StartError
 
 
 @contextlib.contextmanager

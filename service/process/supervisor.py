@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from service.cpu import Share, divide
-from service.errors import StartError
-from service.process.model_agreement import ModelAgreement
-from service.process.port import reserved_port
-from service.process.worker_process import Launch, WorkerProcess
-from service.settings import Settings
+from ..cpu import Share, divide
+from ..errors import StartError
+from ..settings import Settings
+from .model_agreement import ModelAgreement
+from .port import reserved_port
+from .worker_process import Launch, WorkerProcess
 
 if TYPE_CHECKING:
-    from service.metrics.supervisor import SupervisorMetrics
+    from ..metrics.supervisor import SupervisorMetrics
 
 FIRST_DELAY_S = 0.1
 """After the first death in a row a worker is restarted so late; each time it is twice as long."""
@@ -63,8 +63,8 @@ def _exporting(settings: Settings) -> Iterator["SupervisorMetrics | None"]:
     if not settings.metrics_port:
         yield None
         return
-    from service.metrics.exporter import exporting
-    from service.metrics.supervisor import SupervisorMetrics
+    from ..metrics.exporter import exporting
+    from ..metrics.supervisor import SupervisorMetrics
 
     metrics = SupervisorMetrics(settings.workers)
     address = settings.metrics_host, settings.metrics_port

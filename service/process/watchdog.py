@@ -16,7 +16,7 @@ from typing import Self
 
 import structlog
 
-from service.batching.batcher import Batcher
+from ..batching.batcher import Batcher
 
 TICK_S = 0.02
 """While runs are under way."""

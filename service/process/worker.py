@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from service.errors import StartError
-from service.process.control_socket import ControlSocket
-from service.process.messages import FAILED, READY
-from service.process.port import check_port
-from service.process.worker_slot import WorkerSlot
-from service.runtime.repository import Contents
-from service.server import running
-from service.settings import Settings
+from ..errors import StartError
+from ..runtime.repository import Contents
+from ..server import running
+from ..settings import Settings
+from .control_socket import ControlSocket
+from .messages import FAILED, READY
+from .port import check_port
+from .worker_slot import WorkerSlot
 
 if TYPE_CHECKING:
-    from service.metrics.process import ProcessMetrics
+    from ..metrics.process import ProcessMetrics
 
 CLOSE_S = 5.0
 """How long closing may take, when all that is in flight is answered or the grace period is over."""
@@ -63,11 +63,11 @@ def _exporting(settings: Settings, slot: WorkerSlot | None) -> Iterator[Export]:
     if not settings.metrics_port:
         yield lambda _: contextlib.nullcontext()
     elif slot is not None:
-        from service.metrics.reports import reporting
+        from ..metrics.reports import reporting
 
         yield lambda metrics: reporting(slot.metrics_fd, metrics.snapshot)
     else:
-        from service.metrics.exporter import exporting
+        from ..metrics.exporter import exporting
 
         with exporting(settings.metrics_host, settings.metrics_port, settings.tokens_file) as exporter:
             yield lambda metrics: exporter.reading(metrics.snapshot)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from service.cpu import Share
-from service.process.messages import (
+from ..cpu import Share
+from .messages import (
     ABANDON,
     ADMIT,
     ASK,
@@ -29,10 +29,10 @@ from service.process.messages import (
     decode,
     encode,
 )
-from service.process.worker_slot import WorkerSlot
+from .worker_slot import WorkerSlot
 
 if TYPE_CHECKING:
-    from service.metrics.supervisor import ReportSocket
+    from ..metrics.supervisor import ReportSocket
 
 OnAsk = Callable[["WorkerProcess", str, str, int], None]
 """Takes the worker, kind and model of a change that one of its callers asks for, and the number to answer to."""

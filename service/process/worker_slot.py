@@ -6,7 +6,7 @@ import socket
 from dataclasses import asdict, dataclass, replace
 from typing import Self
 
-from service.settings import Settings
+from ..settings import Settings
 
 VARIABLE = "CONVSERVE_WORKER_SLOT"
 

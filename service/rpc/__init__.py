@@ -4,7 +4,7 @@
 over TLS too. Nothing outside this package knows which one is in use.
 """
 
-from service.rpc.call import (
+from .call import (
     BidiMethod,
     Call,
     Check,
@@ -17,9 +17,9 @@ from service.rpc.call import (
     TransportOptions,
     request_id,
 )
-from service.rpc.flush_scope import FlushScope
-from service.rpc.native_server import NativeTransport
-from service.rpc.tls_files import TlsFiles
+from .flush_scope import FlushScope
+from .native_server import NativeTransport
+from .tls_files import TlsFiles
 
 __all__ = [
     "BidiMethod",

@@ -8,8 +8,8 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from service.errors import InvalidRequest, UnknownModel
-from service.rpc.call import ImmediateMethod
+from ..errors import InvalidRequest, UnknownModel
+from .call import ImmediateMethod
 
 HEALTH = health.SERVICE_NAME
 REFLECTIONS = (reflection.SERVICE_NAME, reflection.SERVICE_NAME.replace("v1alpha", "v1"))

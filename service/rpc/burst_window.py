@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from service.rpc.call import Dispatch
+from .call import Dispatch
 
 QUIET_TURNS = 16
 """Turns of the event loop without another call that end a burst: 2 µs each, where a call takes grpc.aio 300."""

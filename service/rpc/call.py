@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from service.rpc.tls_files import TlsFiles
+from .tls_files import TlsFiles
 
 REQUEST_ID = "x-request-id"
 MAX_ID = 128

@@ -16,13 +16,13 @@ from typing import Any, Protocol
 
 import structlog
 
-from service.errors import StartError
-from service.http2.connection import Connection
-from service.http2.deframer import ReceiveBudget
-from service.rpc.call import TransportOptions
-from service.rpc.flush_scope import FlushScope
-from service.rpc.tls_channel import TlsChannel
-from service.rpc.tls_files import TlsContexts
+from ..errors import StartError
+from ..http2.connection import Connection
+from ..http2.deframer import ReceiveBudget
+from .call import TransportOptions
+from .flush_scope import FlushScope
+from .tls_channel import TlsChannel
+from .tls_files import TlsContexts
 
 log = structlog.get_logger(__name__)
 

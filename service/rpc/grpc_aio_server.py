@@ -21,11 +21,11 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from service.errors import StartError, Unsupported
-from service.rpc import listener_drain
-from service.rpc.builtin_services import HEALTH, REFLECTIONS, Health, Reflection, service_names
-from service.rpc.burst_window import BurstWindow
-from service.rpc.call import (
+from ..errors import StartError, Unsupported
+from . import listener_drain
+from .builtin_services import HEALTH, REFLECTIONS, Health, Reflection, service_names
+from .burst_window import BurstWindow
+from .call import (
     STREAM_AHEAD,
     BidiMethod,
     Call,
@@ -40,8 +40,8 @@ from service.rpc.call import (
     TransportOptions,
     request_id,
 )
-from service.rpc.inflight import InFlightCalls
-from service.rpc.status import Status, status_of
+from .inflight import InFlightCalls
+from .status import Status, status_of
 
 MAX_PENDING = 2**20
 """Calls that gRPC has accepted and not yet given to us. By default it ends some beyond 1,000 with CANCELLED; it is we

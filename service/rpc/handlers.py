@@ -3,10 +3,10 @@
 from functools import partial
 from typing import Protocol
 
-from service.http2.connection import Stream
-from service.rpc.call import request_id
-from service.rpc.event_loop import EventLoop, Peer
-from service.rpc.status import status_of
+from ..http2.connection import Stream
+from .call import request_id
+from .event_loop import EventLoop, Peer
+from .status import status_of
 
 
 class Responder:

@@ -4,9 +4,9 @@ import threading
 import time
 from collections.abc import Hashable
 
-from service.errors import Overloaded, Stopping
-from service.rpc.call import Call, DeferredMethod
-from service.rpc.status import count_failure
+from ..errors import Overloaded, Stopping
+from .call import Call, DeferredMethod
+from .status import count_failure
 
 
 class InFlightCalls:

@@ -12,8 +12,8 @@ from typing import Self
 
 import structlog
 
-from service.errors import Expired, InvalidRequest, Overloaded, Unsupported
-from service.http2.connection import (
+from ..errors import Expired, InvalidRequest, Overloaded, Unsupported
+from ..http2.connection import (
     CallStarted,
     Cancelled,
     ConnectionEnded,
@@ -24,16 +24,16 @@ from service.http2.connection import (
     ResponseDrained,
     Stream,
 )
-from service.http2.deframer import ReceiveBudget
-from service.http2.frames import ErrorCode
-from service.rpc import listener_drain
-from service.rpc.call import Check, Dispatch, Methods, Transport, TransportOptions, request_id
-from service.rpc.event_loop import TICK_S, EventLoop, Peer
-from service.rpc.flush_scope import FlushScope
-from service.rpc.handlers import Responder, StreamingMethod, UnaryMethod
-from service.rpc.inflight import InFlightCalls
-from service.rpc.router import Completions, Router
-from service.rpc.status import status_of
+from ..http2.deframer import ReceiveBudget
+from ..http2.frames import ErrorCode
+from . import listener_drain
+from .call import Check, Dispatch, Methods, Transport, TransportOptions, request_id
+from .event_loop import TICK_S, EventLoop, Peer
+from .flush_scope import FlushScope
+from .handlers import Responder, StreamingMethod, UnaryMethod
+from .inflight import InFlightCalls
+from .router import Completions, Router
+from .status import status_of
 
 log = structlog.get_logger(__name__)
 

@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from service.http2.connection import Stream
-from service.rpc.builtin_services import HEALTH, REFLECTIONS, Health, Reflection, parse, service_names
-from service.rpc.call import (
+from ..http2.connection import Stream
+from .builtin_services import HEALTH, REFLECTIONS, Health, Reflection, parse, service_names
+from .call import (
     DeferredMethod,
     ImmediateCall,
     ImmediateMethod,
@@ -17,12 +17,12 @@ from service.rpc.call import (
     SlowCalls,
     request_id,
 )
-from service.rpc.event_loop import EventLoop, Peer
-from service.rpc.flush_scope import FlushScope
-from service.rpc.handlers import StreamingMethod, UnaryMethod
-from service.rpc.inflight import InFlightCalls
-from service.rpc.status import status_of
-from service.rpc.streaming import BidiStreaming, DeliverableCall, HealthWatch, ReflectionStream
+from .event_loop import EventLoop, Peer
+from .flush_scope import FlushScope
+from .handlers import StreamingMethod, UnaryMethod
+from .inflight import InFlightCalls
+from .status import status_of
+from .streaming import BidiStreaming, DeliverableCall, HealthWatch, ReflectionStream
 
 NEVER_NS = 2**63
 

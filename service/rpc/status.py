@@ -8,8 +8,8 @@ from typing import NamedTuple
 import grpc
 import structlog
 
-from service import errors
-from service.metrics.counters import FAILURES
+from .. import errors
+from ..metrics.counters import FAILURES
 
 log = structlog.get_logger(__name__)
 

@@ -8,13 +8,13 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from service.errors import InvalidRequest
-from service.http2.connection import STREAM_PENDING_BYTES
-from service.rpc.builtin_services import Health, Reflection, parse
-from service.rpc.call import STREAM_AHEAD, BidiMethod, Call
-from service.rpc.handlers import Responder, StreamingCall, StreamingMethod
-from service.rpc.inflight import InFlightCalls
-from service.rpc.status import status_of
+from ..errors import InvalidRequest
+from ..http2.connection import STREAM_PENDING_BYTES
+from .builtin_services import Health, Reflection, parse
+from .call import STREAM_AHEAD, BidiMethod, Call
+from .handlers import Responder, StreamingCall, StreamingMethod
+from .inflight import InFlightCalls
+from .status import status_of
 
 
 class DeliverableCall(Call):

@@ -10,8 +10,8 @@ from typing import Any
 import grpc
 import structlog
 
-from service.errors import StartError
-from service.file_changes import FileChanges
+from ..errors import StartError
+from ..file_changes import FileChanges
 
 log = structlog.get_logger(__name__)
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import structlog
 
-from service.batching.batcher import Batcher
-from service.batching.policy import Batching, BatchingPolicy
-from service.errors import ModelRejected
-from service.runtime.execution_provider import Provider
-from service.runtime.file_check import check_file
-from service.runtime.model_config_file import ModelConfigFile
-from service.runtime.model_folder import VersionFile, file_state, model_parts
-from service.runtime.session import Session
+from ..batching.batcher import Batcher
+from ..batching.policy import Batching, BatchingPolicy
+from ..errors import ModelRejected
+from .execution_provider import Provider
+from .file_check import check_file
+from .model_config_file import ModelConfigFile
+from .model_folder import VersionFile, file_state, model_parts
+from .session import Session
 
 log = structlog.get_logger(__name__)
 

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import onnxruntime as ort
 
-from service.errors import ProviderUnavailable
+from ..errors import ProviderUnavailable
 
 
 @dataclass(frozen=True)

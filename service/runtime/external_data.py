@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from service.errors import ModelRejected
-from service.runtime.protobuf_reader import fields
+from ..errors import ModelRejected
+from .protobuf_reader import fields
 
 BITS = (
     dict.fromkeys((2, 3, 9, 17, 18, 19, 20, 24), 8)  # UINT8, INT8, BOOL, FLOAT8…

@@ -7,9 +7,9 @@ import math
 import stat
 from pathlib import Path
 
-from service.errors import ModelRejected
-from service.memory import available_bytes
-from service.runtime.graph import Graph
+from ..errors import ModelRejected
+from ..memory import available_bytes
+from .graph import Graph
 
 HEAD_BYTES = 512
 KINDS: tuple[tuple[bytes, str], ...] = (

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from service.runtime.protobuf_reader import fields
+from .protobuf_reader import fields
 
 INT8_TYPES = {2, 3}
 """TensorProto.UINT8 and INT8."""

@@ -7,9 +7,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from service.errors import ModelRejected
-from service.runtime.model_file import ModelFile
-from service.runtime.model_metadata import HASHES, PREFIX
+from ..errors import ModelRejected
+from .model_file import ModelFile
+from .model_metadata import HASHES, PREFIX
 
 
 def verify_hashes(file: ModelFile) -> None:

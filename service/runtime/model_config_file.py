@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service.errors import ModelRejected
+from ..errors import ModelRejected
 
 FILE_NAME = "config.pbtxt"
 MOST_BYTES = 2**20

@@ -14,9 +14,9 @@ from typing import Literal, Self
 
 import structlog
 
-from service.errors import ModelChangeFailed, ServiceError, StartError, UnknownModel, Unsupported
-from service.runtime.model_loader import ModelLoader, Switch
-from service.runtime.repository import Repository
+from ..errors import ModelChangeFailed, ServiceError, StartError, UnknownModel, Unsupported
+from .model_loader import ModelLoader, Switch
+from .repository import Repository
 
 log = structlog.get_logger(__name__)
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from service.errors import ModelRejected
-from service.runtime.external_data import ExternalTensor, find_external_tensors
-from service.runtime.protobuf_reader import fields
+from ..errors import ModelRejected
+from .external_data import ExternalTensor, find_external_tensors
+from .protobuf_reader import fields
 
 MOST_PROTOBUF_BYTES = 2**31 - 1
 """Protobuf's own limit (https://protobuf.dev/programming-guides/proto-limits/)."""

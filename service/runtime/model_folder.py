@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.errors import ModelRejected, StartError
-from service.runtime.model_config_file import FILE_NAME as CONFIG_NAME
-from service.runtime.model_config_file import ModelConfigFile, read_config
-from service.runtime.version_policy import parse_version
+from ..errors import ModelRejected, StartError
+from .model_config_file import FILE_NAME as CONFIG_NAME
+from .model_config_file import ModelConfigFile, read_config
+from .version_policy import parse_version
 
 FILE_NAME = "model.onnx"
 SUFFIX = ".onnx"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import structlog
 
-from service.errors import ModelRejected, StartError, UnknownModel
-from service.runtime.endpoint import Endpoint, EndpointOpener
-from service.runtime.model_folder import Listing, ModelFolder, Place, VersionFile
-from service.runtime.repository import Contents, Repository
-from service.runtime.version_policy import VersionPolicies
+from ..errors import ModelRejected, StartError, UnknownModel
+from .endpoint import Endpoint, EndpointOpener
+from .model_folder import Listing, ModelFolder, Place, VersionFile
+from .repository import Contents, Repository
+from .version_policy import VersionPolicies
 
 log = structlog.get_logger(__name__)
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from service.errors import ModelRejected
-from service.images.preprocessing import Preprocessing, read_preprocessing
-from service.runtime.probe import Probe, read_probe
-from service.tensors import Array
+from ..errors import ModelRejected
+from ..images.preprocessing import Preprocessing, read_preprocessing
+from ..tensors import Array
+from .probe import Probe, read_probe
 
 PREFIX = "convserve."
 FORMAT, OLD_FORMAT = "2", "1"

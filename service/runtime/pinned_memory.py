@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 import structlog
 
-from service.tensors import Array
+from ..tensors import Array
 
 log = structlog.get_logger(__name__)
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from service.errors import ModelRejected
-from service.tensors import Array
+from ..errors import ModelRejected
+from ..tensors import Array
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 
 import onnxruntime as ort
 
-from service.errors import ModelRejected, ProviderUnavailable, StartError
-from service.runtime.execution_provider import Cpu, Cuda, Openvino, Provider, has_nvidia_device
-from service.runtime.model_file import ModelFile
+from ..errors import ModelRejected, ProviderUnavailable, StartError
+from .execution_provider import Cpu, Cuda, Openvino, Provider, has_nvidia_device
+from .model_file import ModelFile
 
 # As each session's own, below: ONNX Runtime warns of a missing plug-in for each session on CUDA, which needs none.
 ort.set_default_logger_severity(3)

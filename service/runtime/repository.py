@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Self
 
-from service.batching.batcher import Batcher
-from service.errors import InvalidRequest, NotReady, UnknownModel
-from service.memory import trim_memory
-from service.runtime.endpoint import Endpoint
-from service.runtime.model_folder import Place
-from service.runtime.version_policy import parse_version
+from ..batching.batcher import Batcher
+from ..errors import InvalidRequest, NotReady, UnknownModel
+from ..memory import trim_memory
+from .endpoint import Endpoint
+from .model_folder import Place
+from .version_policy import parse_version
 
 
 @dataclass(frozen=True)

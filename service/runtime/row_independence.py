@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from service.runtime.graph import Graph
-from service.tensors import Array, TensorSpec
+from ..tensors import Array, TensorSpec
+from .graph import Graph
 
 CHEAP = 1e6
 """Multiply-accumulates of a row up to which it is run in larger company, and with more kinds of values."""

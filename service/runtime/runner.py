@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 import onnxruntime as ort
 
-from service.runtime.pinned_memory import zeros
-from service.tensors import Array, TensorSpec
+from ..tensors import Array, TensorSpec
+from .pinned_memory import zeros
 
 ONNX_BFLOAT16 = 16
 """TensorProto.BFLOAT16 (https://onnx.ai/onnx/repo-docs/IR.html)."""

@@ -12,18 +12,19 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from service.batching.policy import BATCHING, Batching
-from service.batching.run import Run
-from service.errors import ModelFailed, ModelRejected
-from service.runtime import row_independence, tuning
-from service.runtime.execution_provider import Cpu, Provider
-from service.runtime.file_check import check_graph
-from service.runtime.graph import Graph, read_graph
-from service.runtime.hashes import verify_hashes
-from service.runtime.model_file import ModelFile
-from service.runtime.model_metadata import ModelMetadata, read_metadata
-from service.runtime.providers import open_session
-from service.runtime.runner import (
+from ..batching.policy import BATCHING, Batching
+from ..batching.run import Run
+from ..errors import ModelFailed, ModelRejected
+from ..tensors import BY_ONNX, Array, TensorSpec
+from . import row_independence, tuning
+from .execution_provider import Cpu, Provider
+from .file_check import check_graph
+from .graph import Graph, read_graph
+from .hashes import verify_hashes
+from .model_file import ModelFile
+from .model_metadata import ModelMetadata, read_metadata
+from .providers import open_session
+from .runner import (
     DirectRunner,
     InstancePool,
     ModelInstance,
@@ -32,8 +33,7 @@ from service.runtime.runner import (
     ShapeBucket,
     ThreadedRunner,
 )
-from service.runtime.tuning import Tuning
-from service.tensors import BY_ONNX, Array, TensorSpec
+from .tuning import Tuning
 
 UNBUCKETED = {"BF16", "BYTES"}
 """Datatypes that no buffer of fixed size holds, or that NumPy has not."""

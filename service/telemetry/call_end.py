@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from service.rpc import Call
-from service.rpc.status import code_of
+from ..rpc import Call
+from ..rpc.status import code_of
 
 GivenId = Callable[[bytes], str]
 """Reads the id that a request has in its message."""

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable, Sequence
 
-from service.errors import Cancelled
-from service.rpc import Call, DeferredMethod, Methods
-from service.telemetry.call_end import CallEnd
+from ..errors import Cancelled
+from ..rpc import Call, DeferredMethod, Methods
+from .call_end import CallEnd
 
 Observer = Callable[[CallEnd], None]
 

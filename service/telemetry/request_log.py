@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from service.rpc import Call, ImmediateCall, request_id
-from service.telemetry.call_end import CallEnd, GivenId, code_name
+from ..rpc import Call, ImmediateCall, request_id
+from .call_end import CallEnd, GivenId, code_name
 
 log = structlog.get_logger(__name__)
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from service.api.open_inference import GIVEN_IDS
-from service.errors import StartError
-from service.rpc import Call, ImmediateCall, Methods, SlowCalls
-from service.settings import Settings
-from service.telemetry.observed_call import Observer, observed
-from service.telemetry.request_log import RequestLog
+from ..api.open_inference import GIVEN_IDS
+from ..errors import StartError
+from ..rpc import Call, ImmediateCall, Methods, SlowCalls
+from ..settings import Settings
+from .observed_call import Observer, observed
+from .request_log import RequestLog
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def telemetry(settings: Settings, token_name: Callable[[str | None], str]) -> It
         choose: Callable[[Call], Sequence[Observer]] | None = (lambda _: always) if always else None
         if settings.otlp_endpoint:
             try:
-                from service.telemetry.traces import Traces  # not above: it is for those who want traces alone
+                from .traces import Traces  # not above: it is for those who want traces alone
             except ImportError as error:
                 raise StartError(
                     f"--otlp-endpoint needs the extra 'otel': pip install convserve[otel] ({error})"

@@ -31,9 +31,9 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from service import __version__
-from service.rpc import Call
-from service.telemetry.call_end import CallEnd
+from .. import __version__
+from ..rpc import Call
+from .call_end import CallEnd
 
 MAX_WAITING = 4096
 """Ends of calls whose spans are still to be made; more are dropped, and counted."""

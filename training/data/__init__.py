@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from training.errors import DataError
+from ..errors import DataError
 
 LABELS = {
     "mnist": tuple("0123456789"),

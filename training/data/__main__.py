@@ -4,9 +4,9 @@ import sys
 from http.client import HTTPException
 from pathlib import Path
 
-from training.command import Parser, add_options, exit_status, make_console
-from training.data import LABELS, Dataset, default_data_dir, load
-from training.errors import DataError
+from ..command import Parser, add_options, exit_status, make_console
+from ..errors import DataError
+from . import LABELS, Dataset, default_data_dir, load
 
 
 def download(name: str, data_dir: Path) -> Dataset:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from training.recipes import Recipe
+from ..recipes import Recipe
 
 # Rows and columns of the grid whose nodes an elastic distortion moves.
 NODES = (5, 5)

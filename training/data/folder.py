@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from training.data import Dataset
-from training.data.duplicates import keep_apart
-from training.data.image_files import EXTENSIONS, read_all
-from training.errors import DataError
+from ..errors import DataError
+from . import Dataset
+from .duplicates import keep_apart
+from .image_files import EXTENSIONS, read_all
 
 Sample = tuple[Path, int]
 """An image file and its class."""

@@ -19,8 +19,8 @@ from PIL.Image import Transpose
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.errors import DataError
-from training.preprocessing import SIDEWAYS, Preprocessing
+from ..errors import DataError
+from ..preprocessing import SIDEWAYS, Preprocessing
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
 """torchvision's ImageFolder has the same, without the last."""

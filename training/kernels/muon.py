@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.device import multiplies_bfloat16
+from ..device import multiplies_bfloat16
 
 # The polynomial a·x + b·x³ + c·x⁵ of the source: five rounds bring every singular value in (0, 1] near to 1.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)

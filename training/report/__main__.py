@@ -5,9 +5,9 @@ from functools import partial
 
 from rich.console import Console
 
-from training.command import Parser, add_options, exit_status
-from training.data import default_data_dir
-from training.report.write import redraw, write_all
+from ..command import Parser, add_options, exit_status
+from ..data import default_data_dir
+from .write import redraw, write_all
 
 
 def main(line: list[str] | None = None) -> int:

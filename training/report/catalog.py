@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
-from training.command import Parser, add_options, exit_status
-from training.errors import TrainingError
-from training.files import replacing
-from training.networks import NETWORKS, count_parameters
-from training.recipes import RECIPES
-from training.report import front
-from training.report.page import DATASETS, accuracy, percent, size
-from training.report.published import PUBLISHED
-from training.report.write import read_all
+from ..command import Parser, add_options, exit_status
+from ..errors import TrainingError
+from ..files import replacing
+from ..networks import NETWORKS, count_parameters
+from ..recipes import RECIPES
+from . import front
+from .page import DATASETS, accuracy, percent, size
+from .published import PUBLISHED
+from .write import read_all
 
 # 141 MB each as fp32: git ignores these files and what is made from them, but not their reports.
 NOT_KEPT = ("cifar10-vgg", "cifar10-vgg-bn")

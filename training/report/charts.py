@@ -22,8 +22,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from training.calibration import BINS
-from training.report.wilson import interval
+from ..calibration import BINS
+from .wilson import interval
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 DPI = 120

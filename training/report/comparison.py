@@ -6,8 +6,8 @@ from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
-from training.report import charts, page
-from training.report.published import PUBLISHED, Published
+from . import charts, page
+from .published import PUBLISHED, Published
 
 Run = dict[str, Any]
 """One seed's result, as the JSON file has it: seed, epochs (see `checkpoint.Epoch`), and counts for each set."""

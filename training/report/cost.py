@@ -12,8 +12,8 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from training.errors import ModelFileError
-from training.evaluate import OnnxFile
+from ..errors import ModelFileError
+from ..evaluate import OnnxFile
 
 # Where the weights are among the inputs of the operators that multiply and accumulate.
 WEIGHT_INPUT = {

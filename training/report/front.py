@@ -8,9 +8,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
-from training.report import charts
-from training.report.page import DATASETS, accuracy, size
-from training.report.wilson import interval
+from . import charts
+from .page import DATASETS, accuracy, size
+from .wilson import interval
 
 Reports = Sequence[tuple[Path, Mapping[str, Any]]]
 """Each with its place, models/NAME/VERSION/report.json."""

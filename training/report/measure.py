@@ -11,13 +11,13 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from training.calibration import bins, expected_calibration_error
-from training.data import Dataset
-from training.errors import DataError, ModelFileError
-from training.evaluate import OnnxFile, Outputs, outputs_of_onnx
-from training.onnx_file import read_metadata
-from training.recipes import RECIPES, current_names
-from training.report import cost
+from ..calibration import bins, expected_calibration_error
+from ..data import Dataset
+from ..errors import DataError, ModelFileError
+from ..evaluate import OnnxFile, Outputs, outputs_of_onnx
+from ..onnx_file import read_metadata
+from ..recipes import RECIPES, current_names
+from . import cost
 
 # Facts of the metadata that are JSON, numbers included; all others are text.
 JSON_KEYS = {

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training.recipes import current_names
-from training.report.wilson import interval
+from ..recipes import current_names
+from .wilson import interval
 
 DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10", "folder": "a folder of images"}
 OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD", "muon": "Muon"}

@@ -13,13 +13,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.data import Dataset, load
-from training.data.folder import load_folder
-from training.errors import ModelFileError, TrainingError
-from training.evaluate import Outputs
-from training.files import replacing
-from training.report import charts, page
-from training.report.measure import image_shape, measure, parse_metadata
+from ..data import Dataset, load
+from ..data.folder import load_folder
+from ..errors import ModelFileError, TrainingError
+from ..evaluate import Outputs
+from ..files import replacing
+from . import charts, page
+from .measure import image_shape, measure, parse_metadata
 
 
 def write(path: Path, data: Dataset, advance: Callable[[int], object] = lambda _: None) -> dict[str, Any]:

@@ -363,10 +363,8 @@ def test_failures_are_told_and_logged(odd_server: ServerProcess) -> None:
         "model 'halves' cannot run this request in a Reshape node: "
         "The input tensor cannot be reshaped to the requested shape. (request id request-77)"
     )
-    events = [event for event in odd_server.events if event.get("id") == "request-77"]
-    assert [(e["event"], e["model"], e["version"], e["node"]) for e in events] == [
-        ("request failed", "halves", "1", "Reshape in two")
-    ]
+    event = odd_server.events.await_one("request failed", id="request-77")
+    assert (event["model"], event["version"], event["node"]) == ("halves", "1", "Reshape in two")
 
 
 def test_failures_can_be_hidden(odd_models_dir: Path, transport: str) -> None:
