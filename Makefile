@@ -105,7 +105,7 @@ $(VENV)/.serve: $(BIN)/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
-	$(INSTALL) --editable '.[$(RUNTIME),train,dev,otel]'
+	$(INSTALL) --editable '.[$(RUNTIME),train,dev,otel,rest,pull,docs]'
 	touch $@ $(VENV)/.serve
 
 # tritonclient registers the same protobuf package as we do: it gets an environment of its own.
