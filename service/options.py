@@ -16,6 +16,7 @@ from typing import Any, Literal, NewType, TypeVar, Union, get_args, get_origin
 
 T = TypeVar("T")
 PROG = "python -m service"
+"""The program's name, where the class of settings does not say another in a class variable of this name."""
 FilePath = NewType("FilePath", Path)
 """A path to a file that is there."""
 TRUE, FALSE = {"1", "true", "t", "yes", "y", "on"}, {"0", "false", "f", "no", "n", "off"}
@@ -92,7 +93,7 @@ def _parser(
     kind: type[Any], fields: Mapping[str, "dataclasses.Field[Any]"], arguments: Sequence[str]
 ) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        PROG,
+        getattr(kind, "PROG", PROG),
         description=kind.__doc__,
         formatter_class=_HelpFormatter,
         argument_default=argparse.SUPPRESS,
