@@ -57,6 +57,10 @@ def _connection_manager(settings: FrontSettings) -> dict[str, Data]:
         # The caller's address is that of its connection, whatever its header fields say; its request id is kept.
         use_remote_address=True,
         preserve_external_request_id=True,
+        # Rules and servers see one and the same path: /open/../closed is /closed for both.
+        normalize_path=True,
+        merge_slashes=True,
+        path_with_escaped_slashes_action="REJECT_REQUEST",
         request_headers_timeout=f"{HEADERS_S}s",
         stream_idle_timeout=f"{QUIET_S}s",
         common_http_protocol_options={"idle_timeout": f"{QUIET_S}s"},

@@ -23,9 +23,10 @@ FIELDS = {
 """A line of the access log."""
 ANSWERED = ("OK", "CANCELED", "INVALID_ARGUMENT", "NOT_FOUND")
 """Codes by which nothing has failed, or the caller has."""
-FAILED_STATUS = 500
+UNAUTHENTICATED, FORBIDDEN, TOO_MANY, FAILED = 401, 403, 429, 500
+"""Statuses of HTTP."""
+LIMITED = "The front's limit of calls each second is reached. Wait a second, or ask its operator to raise it."
 SENTENCES: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("RL",), "The front's limit of calls each second is reached. Wait a second, or ask its operator to raise it."),
     (("UH",), "None of the front's servers is healthy. Try again in a second."),
     (("UF", "UC", "UT", "LR", "UR"), "The server went away, and so did those tried after it. Try again in a second."),
 )
@@ -34,7 +35,8 @@ SENTENCES: tuple[tuple[tuple[str, ...], str], ...] = (
 
 def local_replies(settings: FrontSettings) -> dict[str, Data]:
     """Each refusal of Envoy's own as a sentence that says what to do."""
-    mappers: list[Data] = [
+    mappers: list[Data] = [{"filter": _status("EQ", TOO_MANY), "body": {"inline_string": LIMITED}}]
+    mappers += [
         {"filter": {"response_flag_filter": {"flags": list(flags)}}, "body": {"inline_string": sentence}}
         for flags, sentence in SENTENCES
     ]
@@ -42,7 +44,7 @@ def local_replies(settings: FrontSettings) -> dict[str, Data]:
         said = f"This call needs 'authorization: Bearer JWT' of {settings.jwt_issuer}: %LOCAL_REPLY_BODY%."
         mappers.append(
             {
-                "filter": {"response_flag_filter": {"flags": ["UAEX"]}},
+                "filter": {"or_filter": {"filters": [_status("EQ", UNAUTHENTICATED), _status("EQ", FORBIDDEN)]}},
                 "body_format_override": {"text_format_source": {"inline_string": said}},
             }
         )
@@ -63,6 +65,10 @@ def access_log(settings: FrontSettings) -> list[Data]:
 
 def _failures() -> dict[str, Data]:
     grpc: Data = {"grpc_status_filter": {"statuses": list(ANSWERED), "exclude": True}}
-    least: Data = {"default_value": FAILED_STATUS, "runtime_key": "front.failed_status"}
-    http: Data = {"status_code_filter": {"comparison": {"op": "GE", "value": least}}}
-    return {"or_filter": {"filters": [grpc, http, {"response_flag_filter": {}}]}}
+    return {"or_filter": {"filters": [grpc, _status("GE", FAILED), {"response_flag_filter": {}}]}}
+
+
+def _status(op: str, value: int) -> dict[str, Data]:
+    """Responses of this HTTP status, or of it and above."""
+    wanted: Data = {"default_value": value, "runtime_key": f"front.status_{value}"}
+    return {"status_code_filter": {"comparison": {"op": op, "value": wanted}}}

@@ -1,4 +1,4 @@
-"""Data → YAML, for people to read.
+"""Text, whole numbers, truth values, lists and mappings → YAML, for people to read.
 
 Each scalar is written as JSON, which YAML 1.2 contains, so nothing can be taken for another type. A library for YAML
 would be a dependency of the service for this one page; the tests compare with such a library.
@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-Data: TypeAlias = "str | int | float | bool | Mapping[str, Data] | Sequence[Data]"
-PLAIN_KEY = re.compile(r"[a-z_]*[a-z][a-z_]{2,}")
-"""Keys that need no quotes: long enough to be none of YAML's words for truth, and checked against the others."""
+Data: TypeAlias = "str | int | bool | Mapping[str, Data] | Sequence[Data]"
+PLAIN_KEY = re.compile(r"[a-z]{2}[a-z0-9_]+")
+"""Keys that need no quotes, unless they are WORDS; ``y``, ``n``, ``on`` and ``no`` are too short."""
 WORDS = {"null", "true", "false", "yes", "off", "nan", "inf"}
 
 

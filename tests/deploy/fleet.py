@@ -51,18 +51,15 @@ class FleetServer(ServerProcess):
     """A server with one model, which drains as a front wants it; ``within`` is a command that runs it."""
 
     def __init__(self, *options: str, transport: str = "native", within: tuple[str, ...] = ()) -> None:
-        drain = ("--drain-delay-s", str(DRAIN_DELAY_S))
-        super().__init__(ROOT / "models", "--models", MODEL, *drain, *options, transport=transport)
+        self._made_of = options, transport, within
+        drain = ("--models", MODEL, "--drain-delay-s", str(DRAIN_DELAY_S))
+        super().__init__(ROOT / "models", *drain, *options, transport=transport)
         self._command = [*within, *self._command]
 
-    def again(self) -> Self:
-        """The same server, not started, on the same port."""
-        return self._copied("--port", self.address.rpartition(":")[2])
-
-    def _copied(self, *options: str) -> Self:
-        copy = type(self)(transport=self.transport)
-        copy._command = [*self._command, *options]
-        return copy
+    def again(self) -> "FleetServer":
+        """The same server, not started, for the same port."""
+        options, transport, within = self._made_of
+        return FleetServer(*options, "--port", self.address.rpartition(":")[2], transport=transport, within=within)
 
 
 class Front:
