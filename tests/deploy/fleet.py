@@ -39,9 +39,9 @@ def write_front(file: Path, *options: str) -> Path:
     return file
 
 
-def request(rows: int = 1) -> bytes:
+def request(rows: int = 1, model: str = MODEL) -> bytes:
     """A request of this many black digits."""
-    message = pb.ModelInferRequest(model_name=MODEL)
+    message = pb.ModelInferRequest(model_name=model)
     message.inputs.add(name="images", datatype="UINT8", shape=[rows, 28, 28, 1])
     message.raw_input_contents.append(bytes(rows * 784))
     return message.SerializeToString()
@@ -114,12 +114,22 @@ class Front:
         """A plain channel of its own that retries nothing."""
         return grpc.insecure_channel(self.address, [*ALONE, *options])
 
+    def shares(self) -> list[int]:
+        """How many calls each server has had."""
+        totals = [{each["name"]: int(each.get("value", 0)) for each in host["stats"]} for host in self._hosts()]
+        return [counters["rq_total"] for counters in totals]
+
+    def _hosts(self) -> list[dict[str, Any]]:
+        """The gRPC servers, as Envoy sees them."""
+        clusters = json.loads(self._get("/clusters?format=json"))["cluster_statuses"]
+        found: list[dict[str, Any]] = next(each["host_statuses"] for each in clusters if each["name"] == "grpc")
+        return found
+
     def _healthy(self) -> int:
         try:
-            clusters = json.loads(self._get("/clusters?format=json"))["cluster_statuses"]
+            hosts = self._hosts()
         except OSError:
             return -1  # it does not listen yet
-        hosts = next(each["host_statuses"] for each in clusters if each["name"] == "grpc")
         unwell = ("failed_active_health_check", "failed_outlier_check", "pending_active_hc")
         return sum(not any(host["health_status"].get(word) for word in unwell) for host in hosts)
 

@@ -93,7 +93,9 @@ def kill_two(fleet: Fleet) -> None:
 def kill_beside_large_calls(fleet: Fleet) -> None:
     """One is killed while each call has 2 MB."""
     rows, fleet.calls = str(LARGE_ROWS), CALLS // 10
-    fleet.start("--max-batch-rows", rows, "--max-queue-ms", "10000", payload=request(LARGE_ROWS))
+    fleet.start(
+        "--max-batch-rows", rows, "--max-queue-rows", "20000", "--max-queue-ms", "10000", payload=request(LARGE_ROWS)
+    )
     fleet.servers[1].process.kill()
 
 
