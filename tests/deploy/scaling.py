@@ -1,5 +1,6 @@
-"""``python -m tests.deploy.scaling``: what 1 to 4 servers behind Envoy do, each held to a tenth of a core, and what Envoy
-costs. Needs root, for the kernel's limits of processor time, and prints the tables of docs/many-machines.md.
+"""``python -m tests.deploy.scaling``: what 1 to 4 servers behind Envoy do, and what Envoy costs.
+
+Each server is held to a tenth of a core, which needs root. It prints the tables of docs/many-machines.md.
 """
 
 import os
