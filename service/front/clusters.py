@@ -15,6 +15,8 @@ CONNECT_S = 1
 PING_S = 1
 """How often a server is pinged over HTTP/2, and how long the answer may take: one that stands still, or is cut off, is
 left after twice that, and its calls are repeated elsewhere."""
+IDLE_S = 60
+"""How long a connection to a server may be idle: less than the 75 s after which servers close those of HTTP."""
 WITHOUT_LIMIT = 1_000_000
 """Calls at a time: the servers bound their queues by themselves, and Envoy's 1,024 would refuse before they do."""
 RETRIES_AT_LEAST = 100
@@ -46,6 +48,7 @@ def _cluster(settings: FrontSettings, name: str, servers: tuple[Address, ...]) -
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
                 "explicit_http_config": _protocol(name),
+                "common_http_protocol_options": {"idle_timeout": f"{IDLE_S}s"},
             }
         },
     }

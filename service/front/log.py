@@ -31,24 +31,42 @@ SENTENCES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("UF", "UC", "UT", "LR", "UR"), "The server went away, and so did those tried after it. Try again in a second."),
 )
 """What is said in place of Envoy's own words, by its flags of what happened."""
+BODY = "%LOCAL_REPLY_BODY%"
+NO_GRPC: Data = {
+    "header_filter": {
+        "header": {
+            "name": "content-type",
+            "string_match": {"prefix": "application/grpc"},
+            "invert_match": True,
+            "treat_missing_header_as_empty": True,
+        }
+    }
+}
+"""Calls over HTTP."""
 
 
 def local_replies(settings: FrontSettings) -> dict[str, Data]:
-    """Each refusal of Envoy's own as a sentence that says what to do."""
-    mappers: list[Data] = [{"filter": _status("EQ", TOO_MANY), "body": {"inline_string": LIMITED}}]
-    mappers += [
-        {"filter": {"response_flag_filter": {"flags": list(flags)}}, "body": {"inline_string": sentence}}
-        for flags, sentence in SENTENCES
-    ]
+    """Each refusal of Envoy's own as a sentence that says what to do, in the servers' form."""
+    mappers = _mappers(_status("EQ", TOO_MANY), BODY, sentence=LIMITED)
+    for flags, sentence in SENTENCES:
+        mappers += _mappers({"response_flag_filter": {"flags": list(flags)}}, BODY, sentence=sentence)
     if settings.jwt_issuer:
-        said = f"This call needs 'authorization: Bearer JWT' of {settings.jwt_issuer}: %LOCAL_REPLY_BODY%."
-        mappers.append(
-            {
-                "filter": {"or_filter": {"filters": [_status("EQ", UNAUTHENTICATED), _status("EQ", FORBIDDEN)]}},
-                "body_format_override": {"text_format_source": {"inline_string": said}},
-            }
-        )
-    return {"mappers": mappers}
+        refused: Data = {"or_filter": {"filters": [_status("EQ", UNAUTHENTICATED), _status("EQ", FORBIDDEN)]}}
+        mappers += _mappers(refused, f"This call needs 'authorization: Bearer JWT' of {settings.jwt_issuer}: {BODY}.")
+    return {"mappers": [*mappers, {"filter": NO_GRPC, "body_format_override": _error(BODY)}]}
+
+
+def _mappers(wanted: Data, text: str, *, sentence: str = "") -> list[Data]:
+    """The same text for HTTP as JSON, and for gRPC, whose message it is; ``sentence`` takes the place of Envoy's body."""
+    body: dict[str, Data] = {"body": {"inline_string": sentence}} if sentence else {}
+    return [
+        {"filter": {"and_filter": {"filters": [wanted, NO_GRPC]}}, **body, "body_format_override": _error(text)},
+        {"filter": wanted, **body, "body_format_override": {"text_format_source": {"inline_string": text}}},
+    ]
+
+
+def _error(text: str) -> Data:
+    return {"json_format": {"error": text}}
 
 
 def access_log(settings: FrontSettings) -> list[Data]:

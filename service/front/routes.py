@@ -5,9 +5,14 @@ from .extension import extension
 from .settings import FrontSettings
 from .yaml_text import Data
 
-OPEN_PREFIXES = ("/grpc.health.v1.Health/", "/v2/health/")
-OPEN_PATHS = tuple(f"/inference.GRPCInferenceService/{name}" for name in ("ServerLive", "ServerReady", "ModelReady"))
-"""What needs no token and no JWT: health and readiness."""
+OPEN_PREFIXES = ("/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/v2/health/")
+OPEN_PATHS = (
+    *(f"/inference.GRPCInferenceService/{name}" for name in ("ServerLive", "ServerReady", "ModelReady")),
+    "/openapi.json",
+    "/",
+)
+OPEN_PATTERNS = ("/v2/models/[^/]+(/versions/[^/]+)?/ready", "/page/[^/]+")
+"""What needs no token and no JWT: health, readiness, reflection and the page itself, as in the servers."""
 HTTP_CALL_S, HTTP_TRY_S = 60, 5
 """An HTTP call has no deadline of its caller's: how long it may take, and how long one server may be silent."""
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.005, 0.1
@@ -16,27 +21,27 @@ OTHER_HOST_DRAWS = 100
 """How often to draw again for a server that has not been tried. One that has just died has no calls in flight, so it is
 drawn most: with 5, 2 of 3,000 calls failed when two of three servers were killed at once."""
 MIB = 2**20
-NO_HTTP = "This address serves gRPC alone. Start the servers with --http-port, and write the front with --http-hosts.\n"
-WITHOUT_TOKEN = "This call needs the header field 'authorization: Bearer TOKEN'; the server's operator makes tokens.\n"  # noqa: S105 - a sentence
+NO_HTTP = "This address serves gRPC alone. Start the servers with --http-port, and write the front with --http-hosts."
+WITHOUT_TOKEN = "This call needs the header field 'authorization: Bearer TOKEN'; the server's operator makes tokens."  # noqa: S105 - a sentence
 
 
 def routes(settings: FrontSettings) -> list[Data]:
     """The routes, of which the first that fits is taken."""
     found: list[Data] = []
     if settings.tokens == "require":
-        found += [_route(settings, match) for match in open_matches()]
-        found += [_without_token({"prefix": "/"})]
+        for match in open_matches():
+            found += [_grpc_route(settings, match), _http_route(settings, match)]
+        found.append(_without_token({"prefix": "/"}))
     return [*found, _grpc_route(settings, {"prefix": "/"}), _http_route(settings, {"prefix": "/"})]
 
 
 def open_matches() -> list[dict[str, Data]]:
     """What needs no token and no JWT, as Envoy matches it."""
-    return [{"prefix": prefix} for prefix in OPEN_PREFIXES] + [{"path": path} for path in OPEN_PATHS]
-
-
-def _route(settings: FrontSettings, match: dict[str, Data]) -> dict[str, Data]:
-    http = str(match.get("prefix", "")).startswith("/v2")
-    return _http_route(settings, match) if http else _grpc_route(settings, match)
+    return [
+        *({"prefix": prefix} for prefix in OPEN_PREFIXES),
+        *({"path": path} for path in OPEN_PATHS),
+        *({"safe_regex": {"regex": pattern}} for pattern in OPEN_PATTERNS),
+    ]
 
 
 def _without_token(match: dict[str, Data]) -> dict[str, Data]:

@@ -23,8 +23,10 @@ from hypothesis import strategies as st
 
 from service.front import main
 from service.front.yaml_text import yaml_text
+from service.options import options_of
+from service.settings import Settings
 from tests.deploy.fleet import ENVOY, INFER, Front, needs_envoy, request, write_front
-from tests.servers import START_S, Serve, ServerProcess
+from tests.servers import ROOT, START_S, Serve, ServerProcess
 from tests.wire import TIMEOUT_S
 
 CODE = grpc.StatusCode
@@ -205,12 +207,17 @@ def ask(channel: grpc.Channel, method: str = INFER, bearer: str = "") -> tuple[g
     return CODE.OK, ""
 
 
+def write_tokens(folder: Path) -> Path:
+    """A tokens file that knows TOKEN."""
+    file, digest = folder / "tokens.toml", hashlib.sha256(TOKEN.encode()).hexdigest()
+    file.write_text(f'[[tokens]]\nname = "front"\nsha256 = "{digest}"\nrights = ["infer"]\n')
+    return file
+
+
 @pytest.fixture(scope="module")
 def guarded(serve: Serve, models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> ServerProcess:
     """A server that wants one token."""
-    file = tmp_path_factory.mktemp("tokens") / "tokens.toml"
-    digest = hashlib.sha256(TOKEN.encode()).hexdigest()
-    file.write_text(f'[[tokens]]\nname = "front"\nsha256 = "{digest}"\nrights = ["infer"]\n')
+    file = write_tokens(tmp_path_factory.mktemp("tokens"))
     return serve(models_dir, "--models", "mnist-tiny", "--tokens-file", str(file))
 
 
@@ -301,8 +308,48 @@ def test_one_port_tells_http_apart(callers_of: Any) -> None:
     connection.request("POST", "/v1/classify", b"picture")
     response = connection.getresponse()
     assert response.status == 404
-    assert b"--http-port" in response.read()
+    assert "--http-port" in json.loads(response.read())["error"]
     connection.close()
+
+
+@pytest.fixture
+def both_doors(models_dir: Path, tmp_path: Path) -> Iterator[Front]:
+    """A front before a server of gRPC and HTTP, which wants tokens."""
+    if "http_port" not in options_of(Settings):
+        pytest.skip("this server has no HTTP")
+    tokens = write_tokens(tmp_path)
+    options = ("--models", "mnist-tiny", "--http-port", "0", "--tokens-file", str(tokens))
+    with ServerProcess(models_dir, *options) as server:
+        http_address = server.events.await_one("listening")["http_address"]
+        with Front(tmp_path, [server.address], "--http-hosts", http_address, "--tokens", "require") as front:
+            yield front
+
+
+@needs_envoy
+def test_http_reaches_the_servers(both_doors: Front) -> None:
+    """HTTP and gRPC come by one port; an image is classified, and a call without a token is refused by JSON."""
+    picture = (ROOT / "tests" / "pictures" / "seven.png").read_bytes()
+    status, found = classify(both_doors.address, picture, TOKEN)
+    assert status == 200
+    assert found["results"][0]["classes"][0]["label"] == "7"
+    status, found = classify(both_doors.address, picture, "")
+    assert status == 401
+    assert "authorization: Bearer TOKEN" in found["error"]
+    with both_doors.channel() as channel:
+        assert ask(channel, bearer=TOKEN) == (CODE.OK, "")
+
+
+def classify(address: str, picture: bytes, bearer: str) -> tuple[int, Any]:
+    """The HTTP status and the JSON for an image."""
+    host, _, port = address.rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), TIMEOUT_S)
+    headers = {"authorization": f"Bearer {bearer}"} if bearer else {}
+    try:
+        connection.request("POST", "/v1/classify?model=mnist-tiny", picture, headers)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
 
 
 @needs_envoy
