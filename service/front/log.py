@@ -57,7 +57,7 @@ def local_replies(settings: FrontSettings) -> dict[str, Data]:
 
 
 def _mappers(wanted: Data, text: str, *, sentence: str = "") -> list[Data]:
-    """The same text for HTTP as JSON, and for gRPC, whose message it is; ``sentence`` takes the place of Envoy's body."""
+    """The same text for HTTP as JSON, and for gRPC as its message; ``sentence`` takes the place of Envoy's body."""
     body: dict[str, Data] = {"body": {"inline_string": sentence}} if sentence else {}
     return [
         {"filter": {"and_filter": {"filters": [wanted, NO_GRPC]}}, **body, "body_format_override": _error(text)},

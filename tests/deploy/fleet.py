@@ -1,6 +1,8 @@
 """Several servers behind the real Envoy, under load from callers that retry nothing by themselves."""
 
 import collections
+import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -9,6 +11,8 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -105,9 +109,10 @@ class Front:
             assert self.process.poll() is None, "Envoy has ended"
             time.sleep(POLL_S)
 
-    def counter(self, name: str) -> int:
-        """One of Envoy's counters of the gRPC servers."""
-        found = json.loads(self._get(f"/stats?format=json&filter=^cluster.grpc.{name}$"))["stats"]
+    def counter(self, name: str, *, http: bool = False) -> int:
+        """One of Envoy's counters of the servers, as it knows them for gRPC or for HTTP."""
+        cluster = "http" if http else "grpc"
+        found = json.loads(self._get(f"/stats?format=json&filter=^cluster.{cluster}.{name}$"))["stats"]
         return int(found[0]["value"]) if found else 0
 
     def channel(self, *options: tuple[str, Any]) -> grpc.Channel:
@@ -182,18 +187,50 @@ class Load:
             assert self._changed.wait_for(lambda: self.calls >= aim, START_S), f"{self.calls} of {aim} calls"
 
     def _call(self) -> None:
-        with self._front.channel(("grpc.max_receive_message_length", -1)) as channel:
-            method = channel.unary_unary(INFER)
+        with self._caller() as ask:
             while not self._ended.is_set():
                 began = time.monotonic()
-                try:
-                    method(self._payload, timeout=CALL_S)
-                    code, told = "OK", ""
-                except grpc.RpcError as error:
-                    code, told = error.code().name, error.details() or ""
+                code, told = ask()
                 with self._changed:
                     self.longest_s = max(self.longest_s, time.monotonic() - began)
                     self.codes[code] += 1
                     if code != "OK":
                         self.failures[f"{code}: {told}"] += 1
                     self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def _caller(self) -> Iterator[Callable[[], tuple[str, str]]]:
+        """What calls once, and returns the code and what was told."""
+        with self._front.channel(("grpc.max_receive_message_length", -1)) as channel:
+            method = channel.unary_unary(INFER)
+
+            def ask() -> tuple[str, str]:
+                try:
+                    method(self._payload, timeout=CALL_S)
+                except grpc.RpcError as error:
+                    return error.code().name, error.details() or ""
+                return "OK", ""
+
+            yield ask
+
+
+class HttpLoad(Load):
+    """Callers of HTTP, which have an image classified again and again over one connection."""
+
+    @contextlib.contextmanager
+    def _caller(self) -> Iterator[Callable[[], tuple[str, str]]]:
+        host, _, port = self._front.address.rpartition(":")
+        picture = (ROOT / "tests" / "pictures" / "seven.png").read_bytes()
+        with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=CALL_S)) as connection:
+
+            def ask() -> tuple[str, str]:
+                try:
+                    connection.request("POST", f"/v1/classify?model={MODEL}", picture)
+                    response = connection.getresponse()
+                    told = response.read().decode()
+                except (OSError, http.client.HTTPException) as error:
+                    connection.close()
+                    return "no response", str(error)
+                return ("OK", "") if response.status == HTTPStatus.OK else (str(response.status), told)
+
+            yield ask

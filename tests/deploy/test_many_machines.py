@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.delay import DelayingProxy
+from service.options import options_of
+from service.settings import Settings
 from tests.deploy import namespace
-from tests.deploy.fleet import FleetServer, Front, Load, needs_envoy, request
+from tests.deploy.fleet import FleetServer, Front, HttpLoad, Load, needs_envoy, request
 from tests.deploy.test_front import EVERY
 
 pytestmark = needs_envoy
@@ -44,6 +46,8 @@ class Fleet:
         self.stack, self.transport = stack, transport
         self.servers: list[FleetServer] = []
         self.calls = CALLS
+        self.http = False
+        """Whether the load comes by HTTP."""
         self.front: Front
         self.load: Load
         self._folder = folder
@@ -53,9 +57,16 @@ class Fleet:
         while len(self.servers) < SERVERS:
             self.add(*options)
         given = addresses or [server.address for server in self.servers]
-        self.front = self.stack.enter_context(Front(self._folder, given, "--access-log", "off"))
-        self.load = self.stack.enter_context(Load(self.front, payload=payload))
+        front = Front(self._folder, given, "--access-log", "off", *self.http_hosts())
+        self.front = self.stack.enter_context(front)
+        self.load = self.stack.enter_context((HttpLoad if self.http else Load)(self.front, payload=payload))
         self.go_on()
+
+    def http_hosts(self) -> tuple[str, ...]:
+        """Where the servers have HTTP, as an option of the front; none without it."""
+        if not self.http:
+            return ()
+        return ("--http-hosts", ",".join(each.events.await_one("listening")["http_address"] for each in self.servers))
 
     def go_on(self) -> None:
         """Waits for so many more calls as stand before a fault, during it and after it."""
@@ -97,6 +108,29 @@ def kill_beside_large_calls(fleet: Fleet) -> None:
         "--max-batch-rows", rows, "--max-queue-rows", "20000", "--max-queue-ms", "10000", payload=request(LARGE_ROWS)
     )
     fleet.servers[1].process.kill()
+
+
+def kill_beside_http(fleet: Fleet) -> None:
+    """One is killed, another ends by SIGTERM, and calls come by HTTP."""
+    if "http_port" not in options_of(Settings):
+        pytest.skip("this server has no HTTP")
+    fleet.http = True
+    fleet.start("--http-port", "0")
+    fleet.servers[1].process.kill()
+    fleet.go_on()
+    assert fleet.servers[2].terminate() == 0
+
+
+def stop_beside_http(fleet: Fleet) -> None:
+    """One stands still (SIGSTOP), and calls come by HTTP."""
+    if "http_port" not in options_of(Settings):
+        pytest.skip("this server has no HTTP")
+    fleet.http = True
+    fleet.start("--http-port", "0")
+    fleet.servers[0].process.send_signal(signal.SIGSTOP)
+    fleet.front.await_healthy(SERVERS - 1)
+    fleet.go_on()
+    fleet.servers[0].process.send_signal(signal.SIGCONT)
 
 
 def stop(fleet: Fleet) -> None:
@@ -149,13 +183,14 @@ def rolling_restart(fleet: Fleet) -> None:
         fleet.go_on()
 
 
-FAULTS = (kill, *((rolling_restart, kill_two, kill_beside_large_calls, stop, slow, deaf, partition) if EVERY else ()))
+SLOW_FAULTS = (rolling_restart, kill_two, kill_beside_large_calls, stop, slow, deaf, partition)
+FAULTS = (kill, *((*SLOW_FAULTS, kill_beside_http, stop_beside_http) if EVERY else ()))
 
 
 def report(title: str, fleet: Fleet) -> None:
     """A line of the table of docs/many-machines.md."""
     load = fleet.load
-    failed, repeated = load.calls - load.codes["OK"], fleet.front.counter("upstream_rq_retry")
+    failed, repeated = load.calls - load.codes["OK"], fleet.front.counter("upstream_rq_retry", http=fleet.http)
     cells = title, fleet.transport, f"{load.calls:,}", f"{failed:,}", f"{repeated:,}", f"{load.longest_s:.2f}"
     print(f"\n| {' | '.join(cells)} |")  # noqa: T201 - for the page
 
