@@ -28,6 +28,7 @@ PROGRAMS = (
     "service.client infer",
     "service.client top",
     "service.client infer",
+    "service.front",
     "service.health_check",
     "service.tokens new",
     "service.tune",

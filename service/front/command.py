@@ -1,6 +1,7 @@
 """Options → Envoy's configuration on standard output."""
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -31,5 +32,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def front_file(settings: FrontSettings, arguments: Sequence[str] = ()) -> str:
     """The file's text: a head of comments, and the configuration."""
-    command = " ".join(["convserve front", *arguments]).replace("\n", " ")
+    command = f"convserve front {shlex.join(arguments)}".rstrip().replace("\n", " ")
     return HEAD.format(command=command, drain_delay_s=settings.drain_delay_s) + yaml_text(configuration(settings))

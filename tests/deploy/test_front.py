@@ -7,6 +7,7 @@ import http.client
 import itertools
 import json
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
@@ -99,6 +100,14 @@ def test_safety_does_not_depend_on_options(capsys: pytest.CaptureFixture[str]) -
         assert cluster["common_lb_config"] == {"healthy_panic_threshold": {"value": 0}}
         assert cluster["circuit_breakers"]["thresholds"][0]["retry_budget"]["budget_percent"] == {"value": 100}
         assert cluster["health_checks"][0]["interval"] == "1.500s"
+
+
+def test_sample_is_what_its_head_says(capsys: pytest.CaptureFixture[str]) -> None:
+    """deploy/envoy/envoy.yaml is what the command in its first line writes."""
+    sample = (ROOT / "deploy" / "envoy" / "envoy.yaml").read_text(encoding="utf-8")
+    options = shlex.split(sample.splitlines()[0].partition("convserve front ")[2])
+    assert main(options) == 0
+    assert capsys.readouterr().out == sample
 
 
 class Door:
@@ -201,7 +210,7 @@ def ask(channel: grpc.Channel, method: str = INFER, bearer: str = "") -> tuple[g
     metadata = (("authorization", f"Bearer {bearer}"),) if bearer else ()
     body = request() if method.endswith(INFER) else b""
     try:
-        channel.unary_unary(method)(body, timeout=TIMEOUT_S, metadata=metadata)
+        channel.unary_unary(method, None, None)(body, timeout=TIMEOUT_S, metadata=metadata)
     except grpc.RpcError as error:
         return error.code(), error.details() or ""
     return CODE.OK, ""
