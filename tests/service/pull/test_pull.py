@@ -136,7 +136,16 @@ def key(tmp_path: Path) -> Path:
 def sign(folder: Path, key: Path) -> None:
     """Sign all files of a folder as the page says."""
     program = Path(sys.executable).with_name("model_signing")
-    command = [program, "sign", "key", folder, "--private_key", key, "--signature", folder / "model.sig"]
+    command: list[str | Path] = [
+        program,
+        "sign",
+        "key",
+        folder,
+        "--private_key",
+        key,
+        "--signature",
+        folder / "model.sig",
+    ]
     subprocess.run(command, check=True, capture_output=True)
 
 
