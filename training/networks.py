@@ -221,6 +221,32 @@ def _residual(classes: int, first: int, *widths: int) -> nn.Sequential:
     return network
 
 
+def cifar10_small(classes: int = 10) -> nn.Sequential:
+    """Ours, for a tenth of cifar10's work: four convolutions, three strided, and three residual blocks of two."""
+    return _strided(classes, (16, 1, 0), (32, 2, 1), (96, 2, 1), (128, 2, 1))
+
+
+def cifar10_nano(classes: int = 10) -> nn.Sequential:
+    """Ours, for what cifar10-cnn takes: three strided convolutions and two residual blocks; 316,202 parameters."""
+    return _strided(classes, (32, 2, 0), (64, 2, 1), (96, 2, 1))
+
+
+def _strided(classes: int, *stages: tuple[int, int, int]) -> nn.Sequential:
+    """Build stages of (width, stride of the convolution that gives it, residual blocks)."""
+    network = nn.Sequential()
+    channels = 3
+    for stage, (width, stride, blocks) in enumerate(stages, start=1):
+        network.add_module(f"conv{stage}", nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False))
+        network.add_module(f"norm{stage}", nn.BatchNorm2d(width))
+        network.add_module(f"relu{stage}", nn.ReLU())
+        for block in range(1, blocks + 1):
+            network.add_module(f"block{stage}_{block}", Residual(width))
+        channels = width
+    network.add_module("largest", GlobalMaxPool())
+    network.add_module("linear", nn.Linear(channels, classes))
+    return network
+
+
 def pool_last(network: nn.Module) -> nn.Module:
     """Give the same function with every max pool behind the batch norm and the ReLU that follow it, where it may be.
 
@@ -287,6 +313,18 @@ NETWORKS = {
     ),
     "cifar10-wide": Network(
         cifar10_wide, "cifar10 with twice the maps: Conv 64, 160, 352, 640 and their blocks, Linear 640→10", CIFAR10
+    ),
+    "cifar10-small": Network(
+        cifar10_small,
+        "Conv 16, Conv 32 stride 2, 1 residual block, Conv 96 stride 2, 1 residual block, Conv 128 stride 2, "
+        "1 residual block (of two Conv; each Conv 3x3 pad 1, BatchNorm, ReLU), global MaxPool, Linear 128→10",
+        CIFAR10,
+    ),
+    "cifar10-nano": Network(
+        cifar10_nano,
+        "Conv 32 stride 2, Conv 64 stride 2, 1 residual block, Conv 96 stride 2, 1 residual block "
+        "(of two Conv; each Conv 3x3 pad 1, BatchNorm, ReLU), global MaxPool, Linear 96→10",
+        CIFAR10,
     ),
     "cifar10-tiny": Network(cifar10_tiny, "Conv 3→16 3x3 pad 1, ReLU, MaxPool 2, Linear 4096→10", CIFAR10),
     "cifar10-lenet": Network(
