@@ -101,15 +101,15 @@ def _norm_convs(*numbers: int, padding: int = 1, stride: int = 1) -> Layers:
 
 def _widening(number: int, blocks: int) -> Layers:
     """Describe a stage of cifar10: a convolution, pooled before its norm, and residual blocks."""
-    return (("conv", f"conv{number}", 1), HALVE, ("norm", f"norm{number}"), RELU, *_blocks(number, blocks))
+    return (("conv", f"conv{number}", 1), HALVE, ("norm", f"norm{number}"), RELU, *_residual_blocks(number, blocks))
 
 
 def _strided(number: int) -> Layers:
     """Describe a stage of cifar10-small: a convolution with stride 2 and a residual block."""
-    return (*_norm_convs(number, stride=2), *_blocks(number, 1))
+    return (*_norm_convs(number, stride=2), *_residual_blocks(number, 1))
 
 
-def _blocks(stage: int, count: int) -> Layers:
+def _residual_blocks(stage: int, count: int) -> Layers:
     return sum((_residual_block(f"block{stage}_{block}.") for block in range(1, count + 1)), ())
 
 
