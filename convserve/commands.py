@@ -5,16 +5,19 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-RUNTIME = ("onnxruntime",)
-TRAINING = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime")
-EXTRAS = {
-    "onnxruntime": ("ONNX Runtime", "cpu"),
-    "torch": ("PyTorch", "train"),
-    "torchvision": ("torchvision", "train"),
-    "onnx": ("ONNX", "train"),
-    "onnxscript": ("ONNX Script", "train"),
-}
-"""What modules are called, and the extras that bring them."""
+
+class Extra(NamedTuple):
+    """An extra of the package, and what it brings."""
+
+    name: str
+    brings: str
+    modules: tuple[str, ...]
+
+
+RUNTIME = Extra("cpu", "ONNX Runtime", ("onnxruntime",))
+PULL = Extra("pull", "clients of registries and buckets", ("oras", "obstore", "model_signing"))
+TORCH = Extra("train", "PyTorch and ONNX", ("torch", "torchvision", "onnx", "onnxscript"))
+TRAINING = (TORCH, RUNTIME)
 CLIENT = "service.client.__main__"
 
 
@@ -27,16 +30,15 @@ class Command(NamedTuple):
 
     module: str
     about: str
-    needs: tuple[str, ...] = ()
-    """The modules that it needs besides those of every installation."""
+    needs: tuple[Extra, ...] = ()
 
 
 GROUPS: dict[str, dict[str, Command]] = {
     "serve models": {
-        "serve": Command("service.__main__", "serve a folder of models; the default command", RUNTIME),
+        "serve": Command("service.__main__", "serve a folder of models; the default command", (RUNTIME,)),
         "health": Command("service.health_check", "ask whether a server is serving, for probes"),
         "tokens": Command("service.tokens", "make bearer tokens for a server"),
-        "tune": Command("service.tune", "measure how a model runs best on this machine's CPU", RUNTIME),
+        "tune": Command("service.tune", "measure how a model runs best on this machine's CPU", (RUNTIME,)),
     },
     "ask a server": {
         "classify": Command(CLIENT, "tell what images show"),
@@ -45,7 +47,8 @@ GROUPS: dict[str, dict[str, Command]] = {
         "dataset": Command(CLIENT, "measure a model on a real test set"),
         "top": Command(CLIENT, "show what the models do now"),
     },
-    "make models": {
+    "get and make models": {
+        "pull": Command("service.pull.__main__", "bring a model from a registry, a bucket or a folder", (PULL,)),
         "export": Command("training.export", "train a network, or take one of yours, and prove its file", TRAINING),
         "inspect": Command("training.inspect", "show what a model file says of itself, and prove it", TRAINING),
     },
@@ -69,9 +72,9 @@ def run(name: str, arguments: Sequence[str]) -> int:
     return code
 
 
-def missing(command: Command) -> list[str]:
-    """What the command needs, and is not installed."""
-    return [module for module in command.needs if importlib.util.find_spec(module) is None]
+def missing(command: Command) -> list[Extra]:
+    """The extras that the command needs, and that are not installed, or not whole."""
+    return [extra for extra in command.needs if not all(map(importlib.util.find_spec, extra.modules))]
 
 
 def load(command: Command) -> Any:
@@ -79,8 +82,7 @@ def load(command: Command) -> Any:
     return importlib.import_module(f".{command.module}", __package__)
 
 
-def _remedy(lacking: Sequence[str]) -> str:
-    words = " and ".join(EXTRAS[module][0] for module in lacking)
-    extras = ",".join(dict.fromkeys(EXTRAS[module][1] for module in lacking))
-    other = "; for NVIDIA's GPUs, gpu instead of cpu" if "cpu" in extras else ""
-    return f"{words}: pip install 'convserve[{extras}]'{other}"
+def _remedy(lacking: Sequence[Extra]) -> str:
+    other = "; for NVIDIA's GPUs, gpu instead of cpu" if RUNTIME in lacking else ""
+    brought = ", and ".join(extra.brings for extra in lacking)
+    return f"{brought}: pip install 'convserve[{','.join(extra.name for extra in lacking)}]'{other}"

@@ -21,6 +21,7 @@ ELSEWHERE = {"--stop-timeout", "--token"}
 PROGRAMS = (
     "benchmarks",
     "benchmarks.providers",
+    "benchmarks.shapes",
     "benchmarks.training",
     "convserve classify",
     "convserve completion",
@@ -30,6 +31,7 @@ PROGRAMS = (
     "convserve infer",
     "convserve inspect",
     "convserve list",
+    "convserve pull",
     "convserve serve",
     "convserve tokens new",
     "convserve top",
