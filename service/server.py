@@ -19,6 +19,7 @@ from .api import open_inference as inference_protocol
 from .api.image_classifier import ImageClassifier
 from .api.model_errors import ModelErrors
 from .api.model_repository import ModelRepository
+from .api.model_statistics import ModelStatistics
 from .api.open_inference import InferenceProtocol
 from .cpu import usable_cores
 from .memory import trim_memory
@@ -63,7 +64,8 @@ class Server:
         """``metrics``: None where nothing reads them."""
         self.metrics = metrics
         self._transport = transport
-        self._repository = repository
+        self.repository = repository
+        """The models, and what they have done."""
         self._readiness = readiness
         self._told: dict[str, bool] = {}  # what the health protocol knows
         self.control = control
@@ -83,7 +85,7 @@ class Server:
     def _announce(self) -> None:
         ready = self._readiness.ready
         serving = dict.fromkeys(("", inference_protocol.SERVICE, image_classifier.SERVICE), ready)
-        serving |= {f"model/{name}": ready and served for name, served in self._repository.names.items()}
+        serving |= {f"model/{name}": ready and served for name, served in self.repository.names.items()}
         serving = dict.fromkeys(self._told, False) | serving
         # Whoever watches is told of changes only.
         self._transport.set_ready({name: state for name, state in serving.items() if self._told.get(name) != state})
@@ -106,7 +108,7 @@ class Server:
             time.sleep(delay_s)
             self._transport.leave(LEAVE_S)
         self._transport.stop_admitting()
-        self._repository.stop_delaying()
+        self.repository.stop_delaying()
         return self._transport.drain(grace_s)
 
 
@@ -169,6 +171,7 @@ def running(
                 digit_normalization=settings.digit_normalization == "auto",
                 model_errors=model_errors,
             ).methods
+            | ModelStatistics(repository).methods
             | ModelRepository(repository, control).methods
         )
         transport = _transport(settings, methods, repository, flush_scope, stack, reuse_port=reuse_port)

@@ -10,10 +10,11 @@ from google.protobuf.message import DecodeError, Message
 
 from ..errors import InvalidRequest, ModelChangeFailed, Unsupported
 from ..pb import open_inference_pb2 as pb
-from ..rpc import Call, ImmediateMethod, Methods
-from ..rpc.call import DeferredMethod
+from ..rpc import Call, Methods
 from ..runtime.model_control import ModelControl
+from ..runtime.model_report import READY, ModelReport, State
 from ..runtime.repository import Repository
+from .outcomes import refusing
 
 SERVICE = "inference.GRPCInferenceService"
 UNLOAD_DEPENDENTS = "unload_dependents"
@@ -35,25 +36,34 @@ class ModelRepository:
         """The RPCs by full name."""
         return Methods(
             deferred={
-                f"/{SERVICE}/RepositoryModelLoad": _refusing(self._load),
-                f"/{SERVICE}/RepositoryModelUnload": _refusing(self._unload),
+                f"/{SERVICE}/RepositoryIndex": refusing(self._index),
+                f"/{SERVICE}/RepositoryModelLoad": refusing(self._load),
+                f"/{SERVICE}/RepositoryModelUnload": refusing(self._unload),
             },
-            immediate={f"/{SERVICE}/RepositoryIndex": ImmediateMethod(pb.RepositoryIndexRequest, self._index)},
+            immediate={},
         )
 
-    def _index(self, message: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
-        return pb.RepositoryIndexResponse(
-            models=[
-                pb.RepositoryIndexResponse.ModelIndex(
-                    name=entry.name,
-                    version=str(entry.version),
-                    state=entry.state,
-                    reason=_without_folders(entry.reason),
-                )
-                for entry in self._repository.index()
-                if entry.state == "READY" or not message.ready
-            ]
-        )
+    def _index(self, call: Call) -> None:
+        """Of all workers, as one."""
+        try:
+            message = pb.RepositoryIndexRequest.FromString(call.payload)
+        except DecodeError as error:
+            raise InvalidRequest("the message is not a RepositoryIndexRequest") from error
+
+        def answer(report: ModelReport) -> None:
+            call.respond(
+                pb.RepositoryIndexResponse(
+                    models=[
+                        pb.RepositoryIndexResponse.ModelIndex(
+                            name=name, version=str(version), state=state, reason=_without_folders(reason)
+                        )
+                        for (name, version), (state, reason) in sorted(map(_listed, report.states.items()))
+                        if state == READY or not message.ready
+                    ]
+                ).SerializeToString()
+            )
+
+        self._repository.gather(answer)
 
     def _load(self, call: Call) -> None:
         try:
@@ -78,16 +88,9 @@ class ModelRepository:
         self._control.unload(_name(message.model_name), partial(_answer, call, pb.RepositoryModelUnloadResponse()))
 
 
-def _refusing(method: DeferredMethod) -> DeferredMethod:
-    """Has what the method raises answer its call: what reaches the transport counts as inference that failed."""
-
-    def serve(call: Call) -> None:
-        try:
-            method(call)
-        except Exception as error:
-            call.fail(error)
-
-    return serve
+def _listed(item: tuple[str, State]) -> tuple[tuple[str, int], State]:
+    name, _, version = item[0].rpartition("/")
+    return (name, int(version)), item[1]
 
 
 def _name(name: str) -> str:

@@ -23,6 +23,7 @@ from ..settings import Settings
 from .model_agreement import ModelAgreement
 from .port import reserved_port
 from .worker_process import Launch, WorkerProcess
+from .worker_reports import WorkerReports
 
 if TYPE_CHECKING:
     from ..metrics.supervisor import SupervisorMetrics
@@ -93,6 +94,7 @@ class _Supervisor:
         metrics: "SupervisorMetrics | None",
     ) -> None:
         self._metrics = metrics
+        self._reports = WorkerReports(metrics)
         self.end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """The exit code, when all is over."""
         self._settings = settings
@@ -244,7 +246,7 @@ class _Supervisor:
                 asker.tell_done(number, error)
 
     def _start(self, number: int) -> WorkerProcess:
-        reports = None if self._metrics is None else self._metrics.open_reports(asyncio.get_running_loop())
+        reports = self._reports.open_stream()
         launch = Launch(self._command, number, self._port, self._shares[number], self._agreement.names, reports)
         worker = WorkerProcess(launch, self._on_ask)
         self._alive.add(worker)

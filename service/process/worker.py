@@ -3,24 +3,23 @@
 import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from functools import partial
 
 import structlog
 
 from ..errors import StartError
 from ..runtime.repository import Contents
-from ..server import running
+from ..server import Server, running
 from ..settings import Settings
 from .control_socket import ControlSocket
 from .messages import FAILED, READY
 from .port import check_port
+from .report_socket import ReportSocket
 from .worker_slot import WorkerSlot
-
-if TYPE_CHECKING:
-    from ..metrics.process import ProcessMetrics
 
 CLOSE_S = 5.0
 """How long closing may take, when all that is in flight is answered or the grace period is over."""
@@ -53,24 +52,39 @@ def run(settings: Settings, slot: WorkerSlot | None = None) -> int:
     return 0 if drained else 1
 
 
-Export = Callable[["ProcessMetrics"], contextlib.AbstractContextManager[None]]
-"""Has the metrics of a server read, as long as the context lasts."""
+Export = Callable[["Server"], contextlib.AbstractContextManager[object]]
+"""Has a server's figures read, as long as the context lasts."""
 
 
 @contextlib.contextmanager
 def _exporting(settings: Settings, slot: WorkerSlot | None) -> Iterator[Export]:
-    """Where the metrics go: to the supervisor, or to our own port, which is taken at once. Raises StartError."""
-    if not settings.metrics_port:
+    """Where the figures go: to the supervisor, or to our own port, which is taken at once. Raises StartError."""
+    if slot is not None:
+        with slot.open_report_socket() as connection:
+            yield partial(_reporting, connection)
+    elif not settings.metrics_port:
         yield lambda _: contextlib.nullcontext()
-    elif slot is not None:
-        from ..metrics.reports import reporting
-
-        yield lambda metrics: reporting(slot.metrics_fd, metrics.snapshot)
     else:
         from ..metrics.exporter import exporting
 
         with exporting(settings.metrics_host, settings.metrics_port, settings.tokens_file) as exporter:
-            yield lambda metrics: exporter.reading(metrics.snapshot)
+            yield (
+                lambda server: (
+                    contextlib.nullcontext() if server.metrics is None else exporter.reading(server.metrics.snapshot)
+                )
+            )
+
+
+@contextlib.contextmanager
+def _reporting(connection: socket.socket, server: Server) -> Iterator[None]:
+    """Reports to the supervisor, and has callers told the sums of all workers."""
+    repository, metrics = server.repository, server.metrics
+    with ReportSocket(connection, repository.report, None if metrics is None else metrics.snapshot) as reports:
+        alone, repository.gather = repository.gather, reports.gather
+        try:
+            yield
+        finally:
+            repository.gather = alone
 
 
 def _serve(settings: Settings, control: ControlSocket | None, signals: "StopSignals", export: Export) -> bool:
@@ -86,8 +100,7 @@ def _serve(settings: Settings, control: ControlSocket | None, signals: "StopSign
 
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(running(settings, reuse_port=control is not None, admit=admit))
-        if server.metrics is not None:
-            stack.enter_context(export(server.metrics))
+        stack.enter_context(export(server))
         if control is None:
             signals.reload_by(server.control.reload)
         else:

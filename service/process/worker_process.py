@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..cpu import Share
 from .messages import (
@@ -29,10 +29,8 @@ from .messages import (
     decode,
     encode,
 )
+from .worker_reports import ReportStream
 from .worker_slot import WorkerSlot
-
-if TYPE_CHECKING:
-    from ..metrics.supervisor import ReportSocket
 
 OnAsk = Callable[["WorkerProcess", str, str, int], None]
 """Takes the worker, kind and model of a change that one of its callers asks for, and the number to answer to."""
@@ -48,13 +46,13 @@ class Launch:
     share: Share
     models: str | None
     """Those to be served, where that has changed since the start."""
-    reports: "ReportSocket | None"
-    """Where its metrics are reported to."""
+    reports: ReportStream
+    """Where it tells what it has counted and serves."""
 
-    def slot(self, control_fd: int, metrics_fd: int) -> WorkerSlot:
-        """Its slot, with these ends of the lines to it."""
-        share = self.share
-        return WorkerSlot(self.number, self.port, share.threads, share.cores, control_fd, self.models, metrics_fd)
+    def slot(self, control_fd: int) -> WorkerSlot:
+        """Its slot, with this end of the line to it."""
+        share, reports_fd = self.share, self.reports.theirs.fileno()
+        return WorkerSlot(self.number, self.port, share.threads, share.cores, control_fd, reports_fd, self.models)
 
 
 class WorkerProcess:
@@ -82,12 +80,12 @@ class WorkerProcess:
         self._ready_at: float | None = None
         self._heard_at = 0.0
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, contextlib.nullcontext() if self._reports is None else self._reports.sender as sender:
-            slot = launch.slot(theirs.fileno(), -1 if sender is None else sender.fileno())
+        with theirs, self._reports.theirs:
+            slot = launch.slot(theirs.fileno())
             self._process = subprocess.Popen(  # noqa: S603 - our own command
                 launch.command,
                 env=slot.environment(),
-                pass_fds=[descriptor for descriptor in (slot.control_fd, slot.metrics_fd) if descriptor >= 0],
+                pass_fds=(slot.control_fd, slot.reports_fd),
                 process_group=0,  # a terminal's Ctrl-C is for the supervisor
             )
         self._control.setblocking(False)  # noqa: FBT003 - the standard library's signature
@@ -124,6 +122,7 @@ class WorkerProcess:
 
     def hand_over(self) -> None:
         """Has it leave its slot, without losing a request."""
+        self._reports.serves = False
         if self.has_served:
             self._send(encode(HAND_OVER))
         else:
@@ -171,8 +170,7 @@ class WorkerProcess:
             self.loaded.set_result(None)
         elif kind == READY:
             self._ready_at = self._heard_at
-            if self._reports is not None:
-                self._reports.ready = True
+            self._reports.serves = True
             self.ready.set_result(None)
         elif kind == FAILED:
             self.failure = fields["reason"]
@@ -197,8 +195,7 @@ class WorkerProcess:
         self._on_message()  # its last message may be there still
         self._loop.remove_reader(self._control)
         self._control.close()
-        if self._reports is not None:
-            self._reports.close()
+        self._reports.serves = False
         how = f"ended with status {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
         self.failure = self.failure or f"worker {self.number} {how}"
         self._settle()

@@ -22,10 +22,10 @@ class WorkerSlot:
     """The cores to be bound to; empty: none."""
     control_fd: int
     """File descriptor of a socket that is at its end when the supervisor is."""
+    reports_fd: int
+    """File descriptor of a socket for what it has counted and serves."""
     models: str | None = None
     """The models to be served, where callers have loaded and unloaded some; None: as set."""
-    metrics_fd: int = -1
-    """File descriptor of a socket for the worker's metrics; -1: none are wanted."""
 
     @classmethod
     def from_environment(cls) -> Self | None:
@@ -52,3 +52,7 @@ class WorkerSlot:
     def open_control_socket(self) -> socket.socket:
         """The worker's end of the line."""
         return socket.socket(fileno=self.control_fd)
+
+    def open_report_socket(self) -> socket.socket:
+        """The worker's end of the other line."""
+        return socket.socket(fileno=self.reports_fd)
