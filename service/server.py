@@ -3,7 +3,7 @@
 import gc
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -28,7 +28,7 @@ from .rpc import FlushScope, Methods, NativeTransport, TlsFiles, Transport, Tran
 from .runtime import providers
 from .runtime.endpoint import EndpointOpener, ServingOptions
 from .runtime.model_control import ControlOptions, ModelControl, open_models
-from .runtime.model_folder import ModelFolder
+from .runtime.model_folder import ModelFolder, parse_place
 from .runtime.model_loader import ModelLoader
 from .runtime.repository import Contents, Repository
 from .settings import Settings, split_names
@@ -127,12 +127,16 @@ def longest_inline_us(provider: str, threads: int, cores: int) -> int:
 
 @contextmanager
 def running(
-    settings: Settings, *, reuse_port: bool = False, admit: Callable[[Contents], None] | None = None
+    settings: Settings,
+    *,
+    reuse_port: bool = False,
+    admit: Callable[[Contents], None] | None = None,
+    versions: Collection[str] | None = None,
 ) -> Iterator[Server]:
     """A server that listens and is ready; on leaving, it closes. Raises StartError.
 
     ``reuse_port``: others may serve the port too. ``admit`` gets what has been opened, and returns when it may be
-    served.
+    served. ``versions``: the start opens only these, by name/version.
     """
     cores = usable_cores()
     threads = settings.threads or cores
@@ -146,7 +150,7 @@ def running(
             open_models(
                 _loader(settings, EndpointOpener(chosen, options, flush_scope, busy, digests=reuse_port), repository),
                 repository,
-                _control(settings),
+                _control(settings, versions),
             )
         )
         if admit is not None:
@@ -258,13 +262,14 @@ def _loader(settings: Settings, opener: EndpointOpener, repository: Repository) 
     )
 
 
-def _control(settings: Settings) -> ControlOptions:
+def _control(settings: Settings, versions: Collection[str] | None) -> ControlOptions:
     return ControlOptions(
         names=split_names(settings.models),
         mode=settings.model_control,
         poll_s=settings.model_poll_s if settings.model_control == "poll" and not settings.workers else None,
         ready_when=settings.ready_when,
         lossy=settings.reload_lossy,
+        first_places=None if versions is None else frozenset(map(parse_place, versions)),
     )
 
 

@@ -4,6 +4,7 @@ Triton: https://github.com/triton-inference-server/server/blob/main/docs/protoco
 """
 
 import re
+from collections.abc import Mapping
 from functools import partial
 
 from google.protobuf.message import DecodeError, Message
@@ -12,6 +13,7 @@ from ..errors import InvalidRequest, ModelChangeFailed, Unsupported
 from ..pb import open_inference_pb2 as pb
 from ..rpc import Call, Methods
 from ..runtime.model_control import ModelControl
+from ..runtime.model_folder import Place, parse_place
 from ..runtime.model_report import READY, ModelReport, State
 from ..runtime.repository import Repository
 from .outcomes import refusing
@@ -57,7 +59,7 @@ class ModelRepository:
                         pb.RepositoryIndexResponse.ModelIndex(
                             name=name, version=str(version), state=state, reason=_without_folders(reason)
                         )
-                        for (name, version), (state, reason) in sorted(map(_listed, report.states.items()))
+                        for (name, version), (state, reason) in sorted(_by_place(report.states).items())
                         if state == READY or not message.ready
                     ]
                 ).SerializeToString()
@@ -88,9 +90,8 @@ class ModelRepository:
         self._control.unload(_name(message.model_name), partial(_answer, call, pb.RepositoryModelUnloadResponse()))
 
 
-def _listed(item: tuple[str, State]) -> tuple[tuple[str, int], State]:
-    name, _, version = item[0].rpartition("/")
-    return (name, int(version)), item[1]
+def _by_place(states: Mapping[str, State]) -> dict[Place, State]:
+    return {parse_place(key): state for key, state in states.items()}
 
 
 def _name(name: str) -> str:

@@ -186,7 +186,7 @@ class _Supervisor:
             for worker in fresh:
                 worker.admit()
             for worker in fresh:
-                await worker.ready
+                await self._reach(worker, worker.ready)
             reason = self._reason_against(fresh, {})
         if reason or self._stopping:
             self._dismiss(fresh, reason, lost)
@@ -203,7 +203,7 @@ class _Supervisor:
         fresh: list[WorkerProcess] = []
         for number in range(len(self._shares)):
             fresh.append(self._start(number))
-            await fresh[-1].loaded
+            await self._reach(fresh[-1], fresh[-1].loaded)
             if self._stopping or fresh[-1].failure:
                 break
         return fresh
@@ -237,7 +237,11 @@ class _Supervisor:
     async def _change(self, order: str, model: str, asker: WorkerProcess | None = None, number: int = 0) -> None:
         """Has all workers make one change of their models, or none."""
         async with self._changing:
-            error = await self._agreement.change(self._workers, order, model)
+            workers = self._workers.copy()
+            error = await self._agreement.change(workers, order, model)
+            for worker in workers:
+                if worker.hangs:
+                    self._spawn(self._replace(worker))
             if error:
                 log.error("the models are not renewed, and go on serving", reason=error)
             else:
@@ -245,9 +249,9 @@ class _Supervisor:
             if asker is not None:
                 asker.tell_done(number, error)
 
-    def _start(self, number: int) -> WorkerProcess:
-        reports = self._reports.open_stream()
-        launch = Launch(self._command, number, self._port, self._shares[number], self._agreement.names, reports)
+    def _start(self, number: int, versions: tuple[str, ...] | None = None) -> WorkerProcess:
+        reports, names = self._reports.open_stream(), self._agreement.names
+        launch = Launch(self._command, number, self._port, self._shares[number], names, versions, reports)
         worker = WorkerProcess(launch, self._on_ask)
         self._alive.add(worker)
         self._spawn(self._watch(worker))
@@ -285,12 +289,12 @@ class _Supervisor:
         await asyncio.sleep(delay_s)
         async with self._changing:
             if not self._stopping and self._workers[number] is worker:
-                self._workers[number] = self._start(number)
+                self._workers[number] = self._start(number, self._agreement.versions)
                 await self._admit(self._workers[number])
 
     async def _admit(self, worker: WorkerProcess) -> None:
         """Lets a successor serve, if it has opened what the others serve."""
-        await worker.loaded
+        await self._reach(worker, worker.loaded)
         if worker.failure:
             return
         if difference := self._agreement.difference(worker):
@@ -301,7 +305,34 @@ class _Supervisor:
             worker.signal(signal.SIGTERM)
             return
         worker.admit()
-        await worker.ready
+        await self._reach(worker, worker.ready)
+
+    async def _reach(self, worker: WorkerProcess, stage: "asyncio.Future[None]") -> None:
+        """Waits until a worker has come so far, or has failed to; one that takes too long is ended."""
+        await asyncio.wait([stage], timeout=self._settings.model_load_timeout_s)
+        if not stage.done():
+            limit_s = self._settings.model_load_timeout_s
+            worker.failure = f"worker {worker.number} was not ready within {limit_s:g} s (--model-load-timeout-s)"
+            worker.signal(signal.SIGKILL)
+            await worker.ended
+
+    async def _replace(self, worker: WorkerProcess) -> None:
+        """Gives the slot of a worker that hangs to one that has opened what the others serve."""
+        number = worker.number
+        async with self._changing:
+            if self._stopping or self._workers[number] is not worker or worker.ended.done():
+                return
+            log.warning("worker hangs, and is replaced", worker=number)
+            fresh = self._start(number, self._agreement.versions)
+            await self._admit(fresh)
+            if fresh.failure or self._stopping:
+                log.error("worker is not replaced, and goes on serving", worker=number, reason=fresh.failure)
+                return
+            self._workers[number] = fresh
+            worker.hand_over()
+        await asyncio.wait([worker.ended], timeout=self._settings.grace_s + END_S)
+        if not worker.ended.done():
+            worker.signal(signal.SIGKILL)
 
     async def _stop_workers(self, number: signal.Signals, code: int) -> None:
         """Ends all workers; one that does not end in time is killed."""

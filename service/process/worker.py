@@ -41,7 +41,7 @@ def run(settings: Settings, slot: WorkerSlot | None = None) -> int:
         control = None if connection is None else ControlSocket(connection, signals.hand_over, signals.supervisor_ended)
         try:
             with _exporting(settings, slot) as export:
-                drained = _serve(settings, control, signals, export)
+                drained = _serve(settings, slot, control, signals, export)
         except StartError as error:
             if control is None:
                 log.error("cannot start", reason=str(error))
@@ -87,7 +87,9 @@ def _reporting(connection: socket.socket, server: Server) -> Iterator[None]:
             repository.gather = alone
 
 
-def _serve(settings: Settings, control: ControlSocket | None, signals: "StopSignals", export: Export) -> bool:
+def _serve(
+    settings: Settings, slot: WorkerSlot | None, control: ControlSocket | None, signals: "StopSignals", export: Export
+) -> bool:
     """Start, service and stop; returns True if all was answered. Raises StartError."""
     started = time.monotonic()
     if control is None:
@@ -99,7 +101,9 @@ def _serve(settings: Settings, control: ControlSocket | None, signals: "StopSign
         signals.serves()
 
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(running(settings, reuse_port=control is not None, admit=admit))
+        server = stack.enter_context(
+            running(settings, reuse_port=slot is not None, admit=admit, versions=slot and slot.versions)
+        )
         stack.enter_context(export(server))
         if control is None:
             signals.reload_by(server.control.reload)

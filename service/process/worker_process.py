@@ -46,13 +46,18 @@ class Launch:
     share: Share
     models: str | None
     """Those to be served, where that has changed since the start."""
+    versions: tuple[str, ...] | None
+    """Those to be opened at its start, by name/version; None: what its settings say."""
     reports: ReportStream
     """Where it tells what it has counted and serves."""
 
     def slot(self, control_fd: int) -> WorkerSlot:
         """Its slot, with this end of the line to it."""
         share, reports_fd = self.share, self.reports.theirs.fileno()
-        return WorkerSlot(self.number, self.port, share.threads, share.cores, control_fd, reports_fd, self.models)
+        return WorkerSlot(
+            *(self.number, self.port, share.threads, share.cores),
+            *(control_fd, reports_fd, self.models, self.versions),
+        )
 
 
 class WorkerProcess:
@@ -72,6 +77,9 @@ class WorkerProcess:
         self.ready: asyncio.Future[None] = self._loop.create_future()
         """Done when it serves, or has failed to."""
         self._answer: asyncio.Future[dict[str, Any]] | None = None
+        self._step = 0  # the number of the step that is to be answered
+        self.hangs = False
+        """True once a step of a change has taken it too long."""
         self._on_ask = on_ask
         self.ended: asyncio.Future[int] = self._loop.create_future()
         """Its exit status, or minus the number of the signal that ended it."""
@@ -136,13 +144,21 @@ class WorkerProcess:
         """Has it answer a caller that asked for a change."""
         self._send(encode(DONE, number=number, error=error))
 
-    async def request(self, kind: str, **fields: Any) -> dict[str, Any]:
-        """Sends one step of a change and returns its answer; one with an ``error`` if it ends meanwhile."""
-        self._answer = self._loop.create_future()
+    async def request(self, kind: str, limit_s: float, **fields: Any) -> dict[str, Any]:
+        """Sends one step of a change and returns its answer; one with an ``error`` if it ends, or hangs, meanwhile."""
         if self.ended.done():
             return {"error": self.failure}
-        self._send(encode(kind, **fields))
-        return await self._answer
+        self._step += 1
+        self._answer = self._loop.create_future()
+        self._send(encode(kind, number=self._step, **fields))
+        await asyncio.wait([self._answer], timeout=limit_s)
+        if self._answer.done():
+            return self._answer.result()
+        self.hangs = True
+        return {
+            "error": f"worker {self.number} has not opened the models within {limit_s:g} s (--model-load-timeout-s), "
+            "and is replaced"
+        }
 
     def abandon(self, reason: str, lost: Mapping[str, str]) -> None:
         """Has it drop what was prepared."""
@@ -177,7 +193,12 @@ class WorkerProcess:
             self._settle()
         elif kind == ASK:
             self._on_ask(self, fields["order"], fields["model"], fields["number"])
-        elif kind in (PREPARED, COMMITTED) and self._answer is not None and not self._answer.done():
+        elif kind in (PREPARED, COMMITTED):
+            self._take_answer(fields)
+
+    def _take_answer(self, fields: dict[str, Any]) -> None:
+        """Takes the answer to the step that is under way, not one that comes too late."""
+        if fields["number"] == self._step and self._answer is not None and not self._answer.done():
             self._answer.set_result(fields)
 
     def _settle(self) -> None:

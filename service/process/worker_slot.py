@@ -26,6 +26,8 @@ class WorkerSlot:
     """File descriptor of a socket for what it has counted and serves."""
     models: str | None = None
     """The models to be served, where callers have loaded and unloaded some; None: as set."""
+    versions: tuple[str, ...] | None = None
+    """The versions to be opened at the start, by name/version: those that the other workers serve; None: as set."""
 
     @classmethod
     def from_environment(cls) -> Self | None:
