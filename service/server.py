@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
 
 from . import __version__
 from .access.guard import Guard
+from .access.shared_counts import SharedCounts
 from .access.token_store import TokenStore
 from .api import image_classifier
 from .api import open_inference as inference_protocol
@@ -112,6 +113,16 @@ class Server:
         return self._transport.drain(grace_s)
 
 
+@dataclass(frozen=True)
+class SharedPort:
+    """What a server is given that serves its port together with others."""
+
+    versions: Collection[str] | None
+    """Its start opens only these, by name/version; None: what the settings say."""
+    token_counts: SharedCounts | None
+    """Where the requests of tokens are counted, which their limits are for."""
+
+
 class Readiness:
     """Whether the server may be sent requests; read by its methods, set by its life."""
 
@@ -129,14 +140,12 @@ def longest_inline_us(provider: str, threads: int, cores: int) -> int:
 def running(
     settings: Settings,
     *,
-    reuse_port: bool = False,
     admit: Callable[[Contents], None] | None = None,
-    versions: Collection[str] | None = None,
+    shared: SharedPort | None = None,
 ) -> Iterator[Server]:
     """A server that listens and is ready; on leaving, it closes. Raises StartError.
 
-    ``reuse_port``: others may serve the port too. ``admit`` gets what has been opened, and returns when it may be
-    served. ``versions``: the start opens only these, by name/version.
+    ``admit`` gets what has been opened, and returns when it may be served. ``shared``: others serve the port too.
     """
     cores = usable_cores()
     threads = settings.threads or cores
@@ -148,9 +157,11 @@ def running(
         repository = Repository(settings.default_versions)
         control = stack.enter_context(
             open_models(
-                _loader(settings, EndpointOpener(chosen, options, flush_scope, busy, digests=reuse_port), repository),
+                _loader(
+                    settings, EndpointOpener(chosen, options, flush_scope, busy, digests=shared is not None), repository
+                ),
                 repository,
-                _control(settings, versions),
+                _control(settings, None if shared is None else shared.versions),
             )
         )
         if admit is not None:
@@ -178,7 +189,7 @@ def running(
             | ModelStatistics(repository).methods
             | ModelRepository(repository, control).methods
         )
-        transport = _transport(settings, methods, repository, flush_scope, stack, reuse_port=reuse_port)
+        transport = _transport(settings, methods, repository, flush_scope, stack, shared)
         stack.enter_context(transport)
         stack.callback(control.stop)  # first of all: what it changes, the transport is told
         watchdog = stack.enter_context(
@@ -203,7 +214,7 @@ def running(
         yield server
 
 
-def _guard(settings: Settings, stack: ExitStack) -> Guard | None:
+def _guard(settings: Settings, stack: ExitStack, counts: SharedCounts | None) -> Guard | None:
     """The check of tokens; None where there are none."""
     if settings.tokens_file is None:
         if settings.model_control == "explicit":
@@ -211,7 +222,7 @@ def _guard(settings: Settings, stack: ExitStack) -> Guard | None:
         return None
     if settings.tls_certificate_file is None and settings.host not in LOOPBACK:
         log.warning("tokens are sent in plain text: use TLS here, or a proxy that has it")
-    tokens = stack.enter_context(TokenStore(settings.tokens_file))
+    tokens = stack.enter_context(TokenStore(settings.tokens_file, counts))
     return Guard(tokens, protect_health=settings.protect_health)
 
 
@@ -279,11 +290,10 @@ def _transport(
     repository: Repository,
     flush_scope: FlushScope,
     stack: ExitStack,
-    *,
-    reuse_port: bool,
+    shared: SharedPort | None,
 ) -> "NativeTransport | GrpcioTransport":
     address = f"{settings.host}:{settings.port}"
-    guard = _guard(settings, stack)
+    guard = _guard(settings, stack, None if shared is None else shared.token_counts)
     told = stack.enter_context(telemetry(settings, (lambda _: "") if guard is None else guard.name_of))
     methods = told.observe(methods if guard is None else guard.limited(methods))
     options = TransportOptions(
@@ -292,7 +302,7 @@ def _transport(
         slow_calls=told.slow_calls,
         on_immediate=told.on_immediate,
         tls=_tls(settings),
-        reuse_port=reuse_port,
+        reuse_port=shared is not None,
         busy_poll_s=settings.busy_poll_us / 1e6,
         connection_idle_s=settings.connection_idle_s,
         max_connection_age_s=settings.max_connection_age_s,
@@ -302,7 +312,7 @@ def _transport(
         return NativeTransport(address, methods, repository.dispatch, options, flush_scope)
     from .rpc.grpc_aio_server import GrpcioTransport  # not above: grpc.aio and uvloop are for it alone
 
-    if options.tls and reuse_port:  # GOAWAY cannot be written into TLS: ages see to it that all go
+    if options.tls and shared is not None:  # GOAWAY cannot be written into TLS: ages see to it that all go
         age_s = AGE_OF_GRACE * max(settings.grace_s, 1)
         options = replace(options, max_connection_age_s=min(age_s, options.max_connection_age_s or age_s))
     return GrpcioTransport(address, methods, repository.dispatch, options)

@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         "--requests-per-s",
         type=float,
         metavar="N",
-        help="inference requests that each worker takes (default: no limit)",
+        help="inference requests that the server takes, all workers together (default: no limit)",
     )
     return parser
 

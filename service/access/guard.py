@@ -58,8 +58,7 @@ class Guard:
             """Asks for the token again: in an open stream it may have been taken back."""
             authorization = call.metadata("authorization")
             token = tokens.known(authorization) or tokens.authenticate(authorization)
-            if token.limit is not None:
-                token.limit.take()
+            tokens.take(token)
             method(call)
 
         return call_within_limit

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from ..access.shared_counts import CountColumns
 from ..cpu import Share, divide
 from ..errors import StartError
 from ..settings import Settings
@@ -38,7 +39,8 @@ MAX_DEATHS = 5
 """So many deaths of one worker in a row are a crash loop, and the end of all."""
 END_S = 10.0
 """How long workers may take to end beyond the times they are given for what is in flight."""
-
+MOST_GENERATIONS = 4
+"""Workers of one slot that may live at a time: those that drain, and the one that serves."""
 PING_S = 1.0
 """Between two questions to each worker whether it lives."""
 
@@ -95,6 +97,7 @@ class _Supervisor:
     ) -> None:
         self._metrics = metrics
         self._reports = WorkerReports(metrics)
+        self._columns = None if settings.tokens_file is None else CountColumns(MOST_GENERATIONS * len(shares))
         self.end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """The exit code, when all is over."""
         self._settings = settings
@@ -251,7 +254,9 @@ class _Supervisor:
 
     def _start(self, number: int, versions: tuple[str, ...] | None = None) -> WorkerProcess:
         reports, names = self._reports.open_stream(), self._agreement.names
-        launch = Launch(self._command, number, self._port, self._shares[number], names, versions, reports)
+        column = None if self._columns is None else self._columns.lend()
+        share = self._shares[number]
+        launch = Launch(self._command, number, self._port, share, names, versions, reports, column)
         worker = WorkerProcess(launch, self._on_ask)
         self._alive.add(worker)
         self._spawn(self._watch(worker))
@@ -267,6 +272,8 @@ class _Supervisor:
         """
         await worker.ended
         self._alive.discard(worker)
+        if self._columns is not None and worker.column is not None:
+            self._columns.give_back(worker.column)
         number = worker.number
         if self._stopping or not self._begun or self._workers[number] is not worker:
             return

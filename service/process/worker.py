@@ -13,7 +13,7 @@ import structlog
 
 from ..errors import StartError
 from ..runtime.repository import Contents
-from ..server import Server, running
+from ..server import Server, SharedPort, running
 from ..settings import Settings
 from .control_socket import ControlSocket
 from .messages import FAILED, READY
@@ -101,9 +101,8 @@ def _serve(
         signals.serves()
 
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(
-            running(settings, reuse_port=slot is not None, admit=admit, versions=slot and slot.versions)
-        )
+        shared = None if slot is None else SharedPort(slot.versions, slot.token_counts())
+        server = stack.enter_context(running(settings, admit=admit, shared=shared))
         stack.enter_context(export(server))
         if control is None:
             signals.reload_by(server.control.reload)

@@ -8,9 +8,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
+from ..access.shared_counts import Column
 from ..cpu import Share
 from .messages import (
     ABANDON,
@@ -50,13 +51,15 @@ class Launch:
     """Those to be opened at its start, by name/version; None: what its settings say."""
     reports: ReportStream
     """Where it tells what it has counted and serves."""
+    column: Column | None
+    """Where it counts the requests of tokens."""
 
     def slot(self, control_fd: int) -> WorkerSlot:
         """Its slot, with this end of the line to it."""
         share, reports_fd = self.share, self.reports.theirs.fileno()
         return WorkerSlot(
             *(self.number, self.port, share.threads, share.cores),
-            *(control_fd, reports_fd, self.models, self.versions),
+            *(control_fd, reports_fd, self.column and astuple(self.column), self.models, self.versions),
         )
 
 
@@ -68,6 +71,8 @@ class WorkerProcess:
         self._loop = asyncio.get_running_loop()
         self.number = launch.number
         self._reports = launch.reports
+        self.column = launch.column
+        """Where it counts the requests of tokens."""
         self.loaded: asyncio.Future[None] = self._loop.create_future()
         """Done when it has opened its models, or has failed to."""
         self.models: dict[str, str] = {}
@@ -93,7 +98,7 @@ class WorkerProcess:
             self._process = subprocess.Popen(  # noqa: S603 - our own command
                 launch.command,
                 env=slot.environment(),
-                pass_fds=(slot.control_fd, slot.reports_fd),
+                pass_fds=(slot.control_fd, slot.reports_fd, *([] if self.column is None else [self.column.descriptor])),
                 process_group=0,  # a terminal's Ctrl-C is for the supervisor
             )
         self._control.setblocking(False)  # noqa: FBT003 - the standard library's signature

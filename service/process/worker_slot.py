@@ -6,6 +6,7 @@ import socket
 from dataclasses import asdict, dataclass, replace
 from typing import Self
 
+from ..access.shared_counts import Column, SharedCounts
 from ..settings import Settings
 
 VARIABLE = "CONVSERVE_WORKER_SLOT"
@@ -24,6 +25,8 @@ class WorkerSlot:
     """File descriptor of a socket that is at its end when the supervisor is."""
     reports_fd: int
     """File descriptor of a socket for what it has counted and serves."""
+    counts_column: tuple[int, int, int] | None = None
+    """The worker's place in the memory where the requests of tokens are counted: access/shared_counts.Column."""
     models: str | None = None
     """The models to be served, where callers have loaded and unloaded some; None: as set."""
     versions: tuple[str, ...] | None = None
@@ -50,6 +53,10 @@ class WorkerSlot:
             threads=settings.threads or self.threads,
             decode_threads=settings.decode_threads or self.threads,
         )
+
+    def token_counts(self) -> SharedCounts | None:
+        """Where the requests of tokens are counted; None where no token is."""
+        return None if self.counts_column is None else SharedCounts(Column(*self.counts_column))
 
     def open_control_socket(self) -> socket.socket:
         """The worker's end of the line."""
