@@ -13,7 +13,7 @@ from service.pb import open_inference_pb2 as pb
 from tests import onnx_models
 from tests.servers import ServerProcess, run_until_exit
 from tests.service.runtime.graphs import DEPENDENT, INDEPENDENT, Build, graph, node
-from tests.wire import ask, infer, infer_request
+from tests.wire import TIMEOUT_S, ask, infer, infer_request, model_infer
 
 FLOAT = TensorProto.FLOAT
 
@@ -194,6 +194,23 @@ def test_batching_on_refuses_dependent_rows(tmp_path: Path) -> None:
     assert (code, "Traceback" in stderr) == (1, False)
     assert "the setting --batching is on, but requests must not share a run: " in stderr
     assert "With auto, it is served one request at a time" in stderr
+
+
+def test_busy_connections_delay_no_other(tmp_path: Path, transport: str) -> None:
+    """A request of another connection is run before those that a busy one has queued."""
+    onnx_models.laborious(tmp_path)
+    request = infer_request("laborious", index=np.zeros(1, np.int64), work=np.full(1, 5))
+    with (
+        ServerProcess(tmp_path, "--batching", "off", "--max-queue-ms", "60000", transport=transport) as server,
+        server.channel([("grpc.use_local_subchannel_pool", 1)]) as busy,
+        server.channel([("grpc.use_local_subchannel_pool", 1)]) as other,
+    ):
+        model_infer(other)(request, timeout=TIMEOUT_S)  # it is connected
+        queued = [model_infer(busy).future(request, timeout=TIMEOUT_S) for _ in range(24)]
+        queued[0].result()
+        model_infer(other)(request, timeout=TIMEOUT_S)
+        assert sum(not call.done() for call in queued) > 8
+        assert [call.exception() for call in queued] == [None] * len(queued)
 
 
 def test_batching_off_leaves_classifiers(tmp_path: Path) -> None:
