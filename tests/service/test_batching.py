@@ -197,20 +197,30 @@ def test_batching_on_refuses_dependent_rows(tmp_path: Path) -> None:
 
 
 def test_busy_connections_delay_no_other(tmp_path: Path, transport: str) -> None:
-    """A request of another connection is run before those that a busy one has queued."""
+    """A request of another connection is run before those that a busy one has queued behind a long one."""
     onnx_models.laborious(tmp_path)
-    request = infer_request("laborious", index=np.zeros(1, np.int64), work=np.full(1, 5))
+
+    def request(name: str, work: int) -> pb.ModelInferRequest:
+        made = infer_request("laborious", index=np.zeros(1, np.int64), work=np.full(1, work))
+        made.id = name
+        return made
+
+    options = ("--batching", "off", "--max-queue-ms", "60000", "--access-log")
+    own_connection = [("grpc.use_local_subchannel_pool", 1)]
     with (
-        ServerProcess(tmp_path, "--batching", "off", "--max-queue-ms", "60000", transport=transport) as server,
-        server.channel([("grpc.use_local_subchannel_pool", 1)]) as busy,
-        server.channel([("grpc.use_local_subchannel_pool", 1)]) as other,
+        ServerProcess(tmp_path, *options, transport=transport) as server,
+        server.channel(own_connection) as busy,
+        server.channel(own_connection) as other,
     ):
-        model_infer(other)(request, timeout=TIMEOUT_S)  # it is connected
-        queued = [model_infer(busy).future(request, timeout=TIMEOUT_S) for _ in range(24)]
-        queued[0].result()
-        model_infer(other)(request, timeout=TIMEOUT_S)
-        assert sum(not call.done() for call in queued) > 8
-        assert [call.exception() for call in queued] == [None] * len(queued)
+        model_infer(other)(request("connected", 0), timeout=TIMEOUT_S)
+        model_infer(busy)(request("connected", 0), timeout=TIMEOUT_S)
+        calls = [model_infer(busy).future(request("long", 400), timeout=TIMEOUT_S)]
+        calls += [model_infer(busy).future(request("busy", 1), timeout=TIMEOUT_S) for _ in range(20)]
+        calls.append(model_infer(other).future(request("other", 1), timeout=TIMEOUT_S))
+        assert [call.exception() for call in calls] == [None] * len(calls)
+        server.events.await_one("access", id="other")
+        order = [event["id"] for event in server.events if event["event"] == "access" and event["id"] != "connected"]
+        assert order.index("other") - order.index("long") <= 2
 
 
 def test_batching_off_leaves_classifiers(tmp_path: Path) -> None:
