@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,6 +25,7 @@ from .api.model_statistics import ModelStatistics
 from .api.open_inference import InferenceProtocol
 from .cpu import usable_cores
 from .memory import trim_memory
+from .process.start_summary import LOOPBACK, MOST_MODELS, ServedModel
 from .process.watchdog import Watchdog
 from .rpc import FlushScope, Methods, NativeTransport, TlsFiles, Transport, TransportOptions
 from .runtime import providers
@@ -44,7 +46,6 @@ INLINE_US, INLINE_BESIDE_US = 2000, 500
 AGE_OF_GRACE = 0.8
 """Where workers use TLS, how old connections grow, in grace periods: all must have gone by the end of one."""
 
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 LEAVE_S = 2.0
 """How long clients have, after the drain delay, to take their requests elsewhere."""
 
@@ -77,6 +78,20 @@ class Server:
     def port(self) -> int:
         """The TCP port it listens on."""
         return self._transport.port
+
+    def served_models(self) -> list[ServedModel]:
+        """The models and how they run, for the summary of the start."""
+        return [
+            ServedModel(
+                endpoint.name,
+                endpoint.version,
+                endpoint.session.provider,
+                endpoint.session.arithmetic.name,
+                endpoint.session.probe_deviation,
+                endpoint.session.probe_tolerance,
+            )
+            for endpoint in islice(self.repository, MOST_MODELS)
+        ]
 
     def announce(self, *, ready: bool) -> None:
         """Sets readiness everywhere it is told: ServerReady, ModelReady and the health protocol."""

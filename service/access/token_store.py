@@ -52,8 +52,8 @@ class TokenStore:
         """The token of a header that was presented before."""
         return self._state[1].get(authorization or "")
 
-    def authenticate(self, authorization: str | None) -> Token:
-        """The token of a header; raises Unauthenticated."""
+    def authenticate(self, authorization: str | None, what: str) -> Token:
+        """The token of a header; raises Unauthenticated. ``what`` was called."""
         tokens, known = self._state
         if authorization is None:
             reason = "The call has no token: send one as the metadata 'authorization: Bearer …'."
@@ -67,12 +67,12 @@ class TokenStore:
                 known[authorization] = token
                 return token
             reason = "The token is none of this server's, or is not valid any more."
-        log.warning("request refused", reason=reason, peer=True)
+        log.warning("request refused", of=what, reason=reason, peer=True)
         raise Unauthenticated(reason)
 
     def require(self, right: str, authorization: str | None, what: str) -> None:
         """Raises Unauthenticated, or PermissionDenied where the token has not the right that this needs."""
-        token = self.known(authorization) or self.authenticate(authorization)
+        token = self.known(authorization) or self.authenticate(authorization, what)
         if right not in token.rights:
             log.warning("request refused", of=what, token=token.name, reason=f"no right {right}", peer=True)
             raise PermissionDenied(

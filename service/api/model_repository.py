@@ -9,7 +9,7 @@ from functools import partial
 
 from google.protobuf.message import DecodeError, Message
 
-from ..errors import InvalidRequest, ModelChangeFailed, Unsupported
+from ..errors import InvalidRequest, ModelChangeFailed, StartError, Unsupported
 from ..pb import open_inference_pb2 as pb
 from ..rpc import Call, Methods
 from ..runtime.model_control import ModelControl
@@ -104,7 +104,8 @@ def _answer(call: Call, response: Message, error: Exception | None) -> None:
     if error is None:
         call.respond(response.SerializeToString())
     else:
-        call.fail(ModelChangeFailed(_without_folders(str(error))) if isinstance(error, ModelChangeFailed) else error)
+        is_told = isinstance(error, ModelChangeFailed | StartError)
+        call.fail(ModelChangeFailed(_without_folders(str(error))) if is_told else error)
 
 
 def _without_folders(text: str) -> str:

@@ -69,10 +69,11 @@ class Totals:
     @classmethod
     def decode(cls, numbers: Sequence[int]) -> Self:
         """From what ``encode`` wrote."""
-        result = cls(*numbers[:3])
+        last_run_ms, rows, runs = numbers[:3]
+        result = cls(last_run_ms, rows, runs)
         for place, name in enumerate(DURATIONS):
             setattr(result, name, Duration(*numbers[3 + 2 * place : 5 + 2 * place]))
         for place in range(PLAIN, len(numbers), 3):
-            rows, count, ns = numbers[place : place + 3]
-            result.run_by_rows[rows] = Duration(count, ns)
+            size, count, ns = numbers[place : place + 3]
+            result.run_by_rows[size] = Duration(count, ns)
         return result

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from .. import logs
 from ..access.shared_counts import CountColumns
 from ..cpu import Share, divide
 from ..errors import StartError
 from ..settings import Settings
 from .model_agreement import ModelAgreement
 from .port import reserved_port
+from .start_summary import as_text, start_summary
 from .worker_process import Launch, WorkerProcess
 from .worker_reports import WorkerReports
 
@@ -161,6 +163,7 @@ class _Supervisor:
         after_s = round(time.monotonic() - began, 3)
         address = f"{self._settings.host}:{self._port}"
         log.info("all workers are ready", address=address, workers=len(self._workers), after_s=after_s)
+        logs.tell("serving", start_summary(self._settings, self._port, self._workers[0].served), as_text)
         while True:
             await self._restart_asked.wait()
             self._restart_asked.clear()

@@ -11,6 +11,7 @@ from functools import partial
 
 import structlog
 
+from .. import logs
 from ..errors import StartError
 from ..runtime.repository import Contents
 from ..server import Server, SharedPort, running
@@ -19,6 +20,7 @@ from .control_socket import ControlSocket
 from .messages import FAILED, READY
 from .port import check_port
 from .report_socket import ReportSocket
+from .start_summary import as_text, start_summary
 from .worker_slot import WorkerSlot
 
 CLOSE_S = 5.0
@@ -110,7 +112,9 @@ def _serve(
             control.attach(server.control)
         log.info("ready", after_s=round(time.monotonic() - started, 3))
         if control is not None:
-            control.report(READY)
+            control.report(READY, served=server.served_models())
+        else:
+            logs.tell("serving", start_summary(settings, server.port, server.served_models()), as_text)
         signals.wait()
         delay_s = settings.drain_delay_s
         if not signals.stop:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ..access.shared_counts import Column
@@ -30,6 +30,7 @@ from .messages import (
     decode,
     encode,
 )
+from .start_summary import ServedModel
 from .worker_reports import ReportStream
 from .worker_slot import WorkerSlot
 
@@ -56,10 +57,17 @@ class Launch:
 
     def slot(self, control_fd: int) -> WorkerSlot:
         """Its slot, with this end of the line to it."""
-        share, reports_fd = self.share, self.reports.theirs.fileno()
+        column = self.column
         return WorkerSlot(
-            *(self.number, self.port, share.threads, share.cores),
-            *(control_fd, reports_fd, self.column and astuple(self.column), self.models, self.versions),
+            number=self.number,
+            port=self.port,
+            threads=self.share.threads,
+            cores=self.share.cores,
+            control_fd=control_fd,
+            reports_fd=self.reports.theirs.fileno(),
+            counts_column=None if column is None else (column.descriptor, column.number, column.count),
+            models=self.models,
+            versions=self.versions,
         )
 
 
@@ -79,6 +87,8 @@ class WorkerProcess:
         """Digests of what it has opened or serves, by name/version."""
         self.rejected: dict[str, str] = {}
         """Why it does not serve other files, by name/version."""
+        self.served: list[ServedModel] = []
+        """What it serves, for the summary of the start."""
         self.ready: asyncio.Future[None] = self._loop.create_future()
         """Done when it serves, or has failed to."""
         self._answer: asyncio.Future[dict[str, Any]] | None = None
@@ -192,6 +202,7 @@ class WorkerProcess:
         elif kind == READY:
             self._ready_at = self._heard_at
             self._reports.serves = True
+            self.served = [ServedModel(*model) for model in fields["served"]]
             self.ready.set_result(None)
         elif kind == FAILED:
             self.failure = fields["reason"]
