@@ -14,7 +14,7 @@ from ..pb import open_inference_pb2 as pb
 from ..rpc import Call, Methods
 from ..runtime.model_control import ModelControl
 from ..runtime.model_folder import Place, parse_place
-from ..runtime.model_report import READY, ModelReport, State
+from ..runtime.process_report import READY, ProcessReport, State
 from ..runtime.repository import Repository
 from .outcomes import refusing
 
@@ -52,7 +52,7 @@ class ModelRepository:
         except DecodeError as error:
             raise InvalidRequest("the message is not a RepositoryIndexRequest") from error
 
-        def answer(report: ModelReport) -> None:
+        def answer(report: ProcessReport) -> None:
             call.respond(
                 pb.RepositoryIndexResponse(
                     models=[

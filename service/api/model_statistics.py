@@ -12,7 +12,7 @@ from ..errors import InvalidRequest
 from ..pb import open_inference_pb2 as pb
 from ..rpc import Call, Methods
 from ..runtime.endpoint import Endpoint
-from ..runtime.model_report import ModelReport
+from ..runtime.process_report import ProcessReport
 from ..runtime.repository import Repository
 from . import model_reports
 from .outcomes import refusing
@@ -38,7 +38,7 @@ class ModelStatistics:
             raise InvalidRequest("the message is not a ModelStatisticsRequest") from error
         chosen = self._chosen(message)
 
-        def answer(report: ModelReport) -> None:
+        def answer(report: ProcessReport) -> None:
             told = [
                 model_reports.model_statistics(
                     endpoint, report.totals.get(f"{endpoint.name}/{endpoint.version}", Totals())

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 
-from ..runtime.model_report import ModelReport, merged_states
+from ..runtime.process_report import ProcessReport, merged_states
 
 if TYPE_CHECKING:
     from ..metrics.snapshot import Snapshot
@@ -29,7 +29,7 @@ LAST_S = 2.0
 READ_BYTES = 2**18
 WAKEUP_BYTES = 8
 
-Done = Callable[[ModelReport], None]
+Done = Callable[[ProcessReport], None]
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +40,7 @@ class ReportSocket:
     def __init__(
         self,
         connection: socket.socket,
-        models: Callable[[], ModelReport],
+        models: Callable[[], ProcessReport],
         metrics: "Callable[[], Snapshot] | None" = None,
     ) -> None:
         """``models`` and ``metrics`` are asked for this worker's own; without ``metrics``, they are not reported."""
@@ -53,8 +53,8 @@ class ReportSocket:
         self._last_sent = b""
         self._waiting: deque[Done] = deque()
         self._asked: list[Done] = []  # what the question under way will answer
-        self._number, self._ask_ends, self._own = 0, 0.0, ModelReport()
-        self._others = ModelReport()
+        self._number, self._ask_ends, self._own = 0, 0.0, ProcessReport()
+        self._others = ProcessReport()
         self._connected = True
         self._stopped = False
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK)
@@ -130,7 +130,7 @@ class ReportSocket:
         own.merge_totals(self._others.totals)
         self._answer(own)
 
-    def _answer(self, told: ModelReport) -> None:
+    def _answer(self, told: ProcessReport) -> None:
         asked, self._asked = self._asked, []
         for done in asked:
             try:
@@ -178,7 +178,7 @@ class ReportSocket:
             if "question" in fields:
                 self._report(answers=fields["question"])
             elif fields["ask"] == self._number:
-                self._others = ModelReport.decode(fields["others"])
+                self._others = ProcessReport.decode(fields["others"])
                 self._own.merge_totals(self._others.totals)
                 self._own.states = merged_states([self._own.states, *filter(None, [self._others.states])])
                 self._answer(self._own)

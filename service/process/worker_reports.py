@@ -9,7 +9,7 @@ import socket
 from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
-from ..runtime.model_report import ModelReport, merged_states
+from ..runtime.process_report import ProcessReport, merged_states
 
 if TYPE_CHECKING:
     from ..metrics.supervisor import SupervisorMetrics
@@ -28,7 +28,7 @@ class WorkerReports:
         """``metrics``: None where nothing reads them."""
         self.metrics = metrics
         self.open: set[ReportStream] = set()
-        self.ended = ModelReport()
+        self.ended = ProcessReport()
         if metrics is not None:
             metrics.count_ready = lambda: sum(stream.serves for stream in self.open.copy())
         self._tasks: set[asyncio.Task[None]] = set()
@@ -50,11 +50,11 @@ class WorkerReports:
         if self.metrics is not None:
             self.metrics.end(stream)
 
-    async def others(self, asker: "ReportStream") -> ModelReport:
+    async def others(self, asker: "ReportStream") -> ProcessReport:
         """What all workers but one have done, and what those of them serve that have not been told to leave."""
         await _ask_all(self.open - {asker})
         others = self.open - {asker}  # some may have ended meanwhile
-        result = ModelReport(states=merged_states(one.last.states for one in others if one.serves and one.listens))
+        result = ProcessReport(states=merged_states(one.last.states for one in others if one.serves and one.listens))
         result.merge_totals(self.ended.totals)
         for one in others:
             result.merge_totals(one.last.totals)
@@ -65,7 +65,7 @@ class ReportStream:
     """The supervisor's end of the line to one worker."""
 
     def __init__(self, reports: WorkerReports) -> None:
-        self.last = ModelReport()
+        self.last = ProcessReport()
         self.serves = False
         """True while it is ready and has its slot."""
         self.listens = False
@@ -110,7 +110,7 @@ class ReportStream:
                     answered.set_result(None)
 
     def _receive(self, fields: dict[str, Any]) -> None:
-        self.last = ModelReport.decode(fields["models"])
+        self.last = ProcessReport.decode(fields["models"])
         self.listens = not fields.get("is_last")
         if "metrics" in fields and self._reports.metrics is not None:
             from ..metrics.snapshot import Snapshot

@@ -16,8 +16,8 @@ from ..errors import InvalidRequest, NotReady, UnknownModel
 from ..memory import trim_memory
 from .endpoint import Endpoint
 from .model_folder import Place
-from .model_report import Gather, ModelReport
 from .model_totals import ModelTotals
+from .process_report import Gather, ProcessReport
 from .version_policy import parse_version
 
 
@@ -197,10 +197,10 @@ class Repository:
                 found[name, version] = IndexEntry(name, version, "READY", _ready_reason(contents, name, version))
         return [found[place] for place in sorted(found)]
 
-    def report(self) -> ModelReport:
+    def report(self) -> ProcessReport:
         """What this process has done and serves. Any thread may ask."""
         states = {f"{entry.name}/{entry.version}": (entry.state, entry.reason) for entry in self.index()}
-        return ModelReport(self._totals.read(), states)
+        return ProcessReport(self._totals.read(), states)
 
 
 def _ready_reason(contents: Contents, name: str, version: int) -> str:
