@@ -43,6 +43,12 @@ class Line:
         return f"{shown} ({plain(self.value.lowest)} to {plain(self.value.highest)})"
 
 
+def ratio(what: str, one: Spread, other: Spread, unit: str, *, note: str = "", **target: float | None) -> Line:
+    """One figure over another of the same unit, and both of them."""
+    because = f"{plain(one.median)} to {plain(other.median)} {unit}{note}"
+    return Line(what, one / other, because=because, **target)
+
+
 @dataclass(frozen=True)
 class Table:
     """Cells as people read them; the first column names the row."""

@@ -10,7 +10,7 @@ from benchmarks import calls, session_ceiling
 from benchmarks.bench import Bench, Results
 from benchmarks.load import SINGLE
 from benchmarks.samples import Figures
-from benchmarks.section import Line, Section, Table, plain, spread
+from benchmarks.section import Section, Table, ratio, spread
 from benchmarks.workload import Workload
 from service.cpu import usable_cores
 from service.images.decode import ImageShape, decode
@@ -35,12 +35,8 @@ def measure(bench: Bench) -> Section:
         results |= _measure(bench, model)
         tensors, pixels, png = (results[f"{model}, {name}"]["requests_per_s"] for name in WAYS)
         decoder, session = (results[f"{model}, {name} ceiling"]["images_per_s"] for name in ("decoder", "session"))
-        because = f"{plain(pixels.median)} of {plain(tensors.median)}/s"
-        lines.append(
-            Line(f"{model}: Classify with pixels / ModelInfer", pixels / tensors, at_least=0.9, because=because)
-        )
-        because = f"{plain(png.median)} of {plain(decoder.median)}/s"
-        lines.append(Line(f"{model}: Classify with PNG / decoder ceiling", png / decoder, because=because))
+        lines.append(ratio(f"{model}: Classify with pixels / ModelInfer", pixels, tensors, "images/s", at_least=0.9))
+        lines.append(ratio(f"{model}: Classify with PNG / decoder ceiling", png, decoder, "images/s"))
         rows.append((model, *(spread(figure) for figure in (tensors, pixels, png, decoder, session))))
     columns = ("model", *WAYS, "decoder ceiling", "session ceiling")
     tables = [Table("Images per second, one a request", columns, rows)]

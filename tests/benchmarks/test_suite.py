@@ -119,7 +119,7 @@ def test_wrong_options(arguments: tuple[str, ...], sentence: str, capsys: pytest
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        ("--models-dir", "there is no model 'cifar10-cnn' in nowhere"),
+        ("--models-dir", "there is no model 'mnist-deep' in nowhere"),
         ("--data-dir", "The folder is --data-dir, or CONVSERVE_DATA_DIR"),
     ],
     ids=["models", "data"],
