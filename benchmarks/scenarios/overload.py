@@ -31,7 +31,7 @@ MORE, TRIES = 1.3, 3
 """Times the session ceiling is offered, so often, to find the sustainable rate."""
 OVERLOAD_SHARE = 2.0
 """Times the usual seconds."""
-WARM_S, FULL_S = 0.2, 0.8
+WARM_S, FULL_S = 0.2, 0.6
 """Of the beginning, are not counted; so many under overload, in which the queue fills."""
 SETTLED_S = 0.02
 """Between two looks at how many requests have succeeded."""

@@ -33,8 +33,8 @@ def measure(bench: Bench) -> Section:
     faster = [
         ratio(
             f"{integer} x 1: served / {float_} served",
-            *(served[integer], served[float_], "requests/s"),
-            note=f"; right on the whole test set {accuracy[integer]} to {accuracy[float_]}",
+            *(served[integer], served[float_]),
+            f"requests/s; right on the whole test set {accuracy[integer]} to {accuracy[float_]}",
             at_least=FASTER[float_],
         )
         for float_, integer in pairs
