@@ -98,7 +98,7 @@ def test_models_are_listed(client: httpx.Client) -> None:
     assert 0.9 < second["test_accuracy"] < 1
     assert set(second) == {
         *("name", "version", "labels", "dataset", "test_accuracy"),
-        *("precision", "provider", "image", "parameters"),
+        *("precision", "provider", "image", "parameters", "images_per_s_alone", "images_per_s"),
     }
 
 
