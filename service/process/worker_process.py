@@ -45,6 +45,7 @@ class Launch:
     command: Sequence[str]
     number: int
     port: int
+    http_port: int | None
     share: Share
     models: str | None
     """Those to be served, where that has changed since the start."""
@@ -54,7 +55,9 @@ class Launch:
     def slot(self, control_fd: int, metrics_fd: int) -> WorkerSlot:
         """Its slot, with these ends of the lines to it."""
         share = self.share
-        return WorkerSlot(self.number, self.port, share.threads, share.cores, control_fd, self.models, metrics_fd)
+        return WorkerSlot(
+            self.number, self.port, share.threads, share.cores, control_fd, self.models, self.http_port, metrics_fd
+        )
 
 
 class WorkerProcess:

@@ -24,6 +24,8 @@ class WorkerSlot:
     """File descriptor of a socket that is at its end when the supervisor is."""
     models: str | None = None
     """The models to be served, where callers have loaded and unloaded some; None: as set."""
+    http_port: int | None = None
+    """The port of HTTP; None: none."""
     metrics_fd: int = -1
     """File descriptor of a socket for the worker's metrics; -1: none are wanted."""
 
@@ -44,6 +46,7 @@ class WorkerSlot:
         return replace(
             settings,
             port=self.port,
+            http_port=self.http_port,
             models=settings.models if self.models is None else self.models,
             threads=settings.threads or self.threads,
             decode_threads=settings.decode_threads or self.threads,

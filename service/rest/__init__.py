@@ -1,1 +1,4 @@
-"""The HTTP door: the Open Inference Protocol and our own API as HTTP, and a page."""
+"""HTTP in front of the methods that gRPC serves: requests are translated, and enter by the same door.
+
+uvicorn and Starlette, the extra ``rest``, run in one thread of the serving process.
+"""
