@@ -174,7 +174,7 @@ def _flatten(data: Any, shape: list[int], place: str) -> list[Any]:
         return data
     level = [data]
     for length in shape:
-        if any(type(part) is not list or len(part) != length for part in level):
+        if set(map(type, level)) != {list} or set(map(len, level)) != {length}:
             raise InvalidRequest(f"data of {place} is not nested as its shape {shape} says")
         level = list(chain.from_iterable(level))
     return level
