@@ -97,10 +97,11 @@ addEventListener("keydown", (event) => {
   pad.undo();
 });
 
+asking.addEventListener("wait", () => results.wait());
 asking.addEventListener("answer", (event) => results.show(event.detail));
 asking.addEventListener("problem", (event) => {
   results.problem(event.detail.message);
-  if (event.detail.status === 404) connection.look(); // the model may be served no longer
+  if ([404, 503].includes(event.detail.status)) connection.look(); // the model may be served no longer
 });
 connection.addEventListener("models", (event) => {
   models.update(event.detail);

@@ -35,23 +35,27 @@ export class Asking extends EventTarget {
   async #run() {
     if (this.#busy) return;
     this.#busy = true;
-    while (this.#wanted) {
-      const question = this.#wanted;
-      this.#wanted = null;
-      await this.#put(question);
+    try {
+      while (this.#wanted) {
+        const question = this.#wanted;
+        this.#wanted = null;
+        await this.#put(question);
+      }
+    } finally {
+      this.#busy = false;
     }
-    this.#busy = false;
   }
 
   async #put(question) {
-    const blob = await question.file();
-    const start = performance.now();
     try {
+      const blob = await question.file();
+      const start = performance.now();
       const answer = await this.#server.classify(question.model, blob, question.topK);
       this.#connection.confirm();
       this.#tell("answer", question, { answer, milliseconds: performance.now() - start });
     } catch (problem) {
       if (problem.away || problem.status === 401) {
+        this.#tell("wait", question);
         await this.#connection.restore(problem);
         if (question.subject === this.#subject) this.#wanted ??= question;
       } else {

@@ -77,7 +77,9 @@ export class Connection extends EventTarget {
 
   async #askForToken(problem) {
     this.#show("away", "Token needed");
-    while (!(await this.#tokenDialog.ask(problem.message))) {
+    this.parts.notice.hidden = true;
+    const reason = this.#server.hasToken ? problem.message : "It answers only calls that carry one. Who runs the server has it.";
+    while (!(await this.#tokenDialog.ask(reason))) {
       this.#say("Without a token this server does not answer.", "Enter a token");
       this.parts["notice-count"].textContent = "";
       await new Promise((resolve) => {

@@ -39,7 +39,8 @@ export class Models extends EventTarget {
     this.#models = models;
     this.#select.replaceChildren(...groups(models));
     this.#select.disabled = models.length === 0;
-    const wanted = models.find((model) => keyOf(model) === before) ?? preferred(models);
+    const another = models.find(({ name }) => before?.startsWith(`${name}/`)); // version, where that one is gone
+    const wanted = models.find((model) => keyOf(model) === before) ?? another ?? preferred(models);
     if (wanted) this.#select.value = keyOf(wanted);
     this.#choose();
   }

@@ -21,7 +21,7 @@ export class Pad extends EventTarget {
     this.#recall();
     canvas.addEventListener("pointerdown", (event) => this.#begin(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));
-    for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, (event) => this.#end(event));
+    for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) canvas.addEventListener(name, (event) => this.#end(event));
     canvas.addEventListener("keydown", (event) => this.#onKey(event));
     canvas.addEventListener("focus", () => this.#showPen(canvas.matches(":focus-visible")));
     canvas.addEventListener("blur", () => this.#showPen(false));
@@ -40,7 +40,7 @@ export class Pad extends EventTarget {
   undo() {
     if (!this.canUndo) return;
     this.#states.pop();
-    this.#penDown = false;
+    this.#lift();
     this.#changed();
   }
 
@@ -48,7 +48,7 @@ export class Pad extends EventTarget {
   clear() {
     if (this.isEmpty) return;
     this.#states.push([]);
-    this.#penDown = false;
+    this.#lift();
     this.#changed();
   }
 
@@ -62,6 +62,12 @@ export class Pad extends EventTarget {
 
   get #strokes() {
     return this.#states.at(-1);
+  }
+
+  /** Ends a stroke under way. */
+  #lift() {
+    this.#penDown = false;
+    this.#pointer = null;
   }
 
   #begin(event) {
@@ -131,7 +137,7 @@ export class Pad extends EventTarget {
 
   #changed() {
     this.#repaint();
-    this.#keep();
+    if (this.#pointer === null) this.#keep(); // once for each stroke
     this.dispatchEvent(new Event("change"));
   }
 

@@ -96,7 +96,8 @@ async function refusal(response) {
   }
   const { status } = response;
   const seconds = Number(response.headers.get("Retry-After"));
-  const away = [429, 502, 503, 504].includes(status);
+  // Its own 503 without a time to wait is final: the model is not loaded.
+  const away = [429, 502, 504].includes(status) || (status === 503 && (seconds > 0 || !message));
   const sentence = message ? sentenceOf(message) : `The server refused with HTTP status ${status}.`;
   return new Problem(sentence, { status, away, waitMs: seconds > 0 ? seconds * 1000 : 0 });
 }

@@ -111,6 +111,7 @@ class Desk:
 def desk(browser: Browser, url: str, **options: Any) -> Iterator[Desk]:
     """A tab of its own; what the browser complained of and nobody forgave fails the test."""
     with browser.new_context(**{"viewport": DESKTOP} | options) as context:
+        context.set_default_timeout(TIMEOUT_MS)
         opened = Desk(context.new_page(), url)
         yield opened
         assert opened.complaints == []

@@ -66,7 +66,7 @@ def views(page: Desk) -> Iterator[str]:
     page.draw()
     page.expect_answer("7")
     yield "drawing"
-    page.page.get_by_role("radio", name="Picture").check(force=True)
+    page.page.get_by_role("radio", name="Picture").check()
     page.give(Path(__file__), "drop")
     expect(page.result.get_by_role("alert")).to_be_visible()
     page.forgive("status of 400")
