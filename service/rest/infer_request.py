@@ -159,7 +159,8 @@ def _elements(data: Any, shape: list[int], datatype: Datatype, place: str) -> Ar
         odd = next(element for element in flat if type(element) not in wanted)
         raise InvalidRequest(f"{place} is {datatype.name}, and has the element {_shown(odd)}")
     try:
-        array = np.array(flat, datatype.numpy)
+        with np.errstate(over="ignore"):
+            array = np.array(flat, datatype.numpy)
     except OverflowError:
         raise _outside(place, datatype) from None
     if array.dtype.kind == "f" and not np.isfinite(array).all():
