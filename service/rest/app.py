@@ -26,20 +26,19 @@ REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 def make_app(gateway: Gateway, bodies: Bodies, find_folder: FindFolder) -> Starlette:
     """The application that uvicorn serves; ``find_folder`` is for the page."""
     app = Starlette(
-        routes=make_routes(gateway, bodies, find_folder),
+        routes=[*make_routes(gateway, bodies), *page_routes(gateway, find_folder, bodies.max_bytes)],
         exception_handlers={HTTPException: _no_route(gateway)},
     )
     app.router.redirect_slashes = False
     return app
 
 
-def make_routes(gateway: Gateway, bodies: Bodies, find_folder: FindFolder) -> list[Route]:
+def make_routes(gateway: Gateway, bodies: Bodies) -> list[Route]:
     """All operations."""
     return [
         *OpenInference(gateway, bodies).routes,
         *Classify(gateway, bodies).routes,
         Route("/openapi.json", Operation(gateway, REFLECTION, _description(DESCRIPTION.read_bytes())), methods=["GET"]),
-        *page_routes(gateway, find_folder, bodies.max_bytes),
     ]
 
 

@@ -132,11 +132,12 @@ function learning({ facts: { history } }) {
       .map(([name, kind, prefix]) => ({ name, kind, values: history.map((epoch) => epoch[prefix + metric] ?? null) }))
       .filter(({ values }) => values.some((value) => value !== null));
   const loss = lines("loss");
+  const wrong = lines("accuracy").map((line) => ({ ...line, values: line.values.map((value) => value === null ? null : 1 - value) }));
   const pair = make(
     "div",
     "pair",
-    panel("Accuracy", epochChart("Accuracy against epochs", lines("accuracy"), { format: (value) => percent(value, 0) }), loss),
-    panel("Loss, in nats", epochChart("Loss against epochs, on a logarithmic axis", loss, { logarithmic: true, format: (value) => String(Number(value.toPrecision(1))) }), loss),
+    panel("Wrong predictions", epochChart("Share of wrong predictions against epochs", wrong, (value) => `${rounded(100 * value)} %`), wrong),
+    panel("Loss, in nats", epochChart("Loss against epochs", loss, rounded), loss),
   );
   const rows = history.map((epoch, index) => [index + 1, ...kinds.flatMap(([, , prefix]) => [shareOf(epoch[`${prefix}accuracy`]), lossOf(epoch[`${prefix}loss`])])]);
   const heads = ["epoch", ...kinds.flatMap(([name]) => [`${name} accuracy`, `${name} loss`])];
@@ -209,6 +210,10 @@ function headCell(text, scope) {
 function table(heads, rows) {
   const body = rows.map((row) => make("tr", "", ...row.map((value) => make("td", "", String(value)))));
   return make("table", "", make("thead", "", make("tr", "", ...heads.map((text) => headCell(text, "col")))), make("tbody", "", ...body));
+}
+
+function rounded(value) {
+  return String(Number(value.toPrecision(1)));
 }
 
 function shareOf(value) {

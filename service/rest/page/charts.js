@@ -6,20 +6,18 @@ import { interval, percent } from "./numbers.js";
 const [WIDTH, HEIGHT] = [460, 270];
 const EDGE = { left: 52, right: 24, top: 12, bottom: 36 };
 
-/** Lines over epochs: `lines` are {name, kind, values}, where a missing value is null. Losses have a logarithmic axis. */
-export function epochChart(title, lines, { logarithmic = false, format }) {
-  const values = lines.flatMap((line) => line.values).filter((value) => value !== null && (value > 0 || !logarithmic));
+/** Lines over epochs on a logarithmic axis: `lines` are {name, kind, values}, where a missing value is null. */
+export function epochChart(title, lines, format) {
+  const values = lines.flatMap((line) => line.values).filter((value) => value > 0);
   const epochs = lines[0].values.length;
-  const [low, high] = [Math.min(...values), Math.max(...values)];
-  const ticks = logarithmic ? powers(low, high) : steps(low, high);
-  const [bottom, top] = [Math.min(low, ticks[0]), Math.max(high, ticks.at(-1))];
-  const depth = (value) => (logarithmic ? Math.log(value / bottom) / Math.log(top / bottom) : (value - bottom) / (top - bottom));
+  const ticks = powers(Math.min(...values), Math.max(...values));
+  const [bottom, top] = [Math.min(...values, ticks[0]), Math.max(...values, ticks.at(-1))];
   const x = (epoch) => across(epochs === 1 ? 0.5 : epoch / (epochs - 1));
-  const y = (value) => up(depth(value));
+  const y = (value) => up(Math.log(value / bottom) / Math.log(top / bottom));
   const picture = frame(title);
   grid(picture, { y: ticks.map((value) => [y(value), format(value)]), x: epochTicks(epochs).map((epoch) => [x(epoch - 1), epoch]), name: "epoch" });
   for (const { kind, values: series } of lines) {
-    const points = series.map((value, epoch) => (value === null || (logarithmic && value <= 0) ? null : [x(epoch), y(value)]));
+    const points = series.map((value, epoch) => (value > 0 ? [x(epoch), y(value)] : null));
     picture.append(shape("path", { d: path(points), class: `line ${kind}` }));
   }
   return picture;
@@ -84,15 +82,6 @@ function powers(low, high) {
     }
   }
   return ticks;
-}
-
-function steps(low, high) {
-  const rough = (high - low || 0.01) / 4;
-  const size = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((digit) => digit * size).find((each) => each >= rough);
-  const ticks = [];
-  for (let count = Math.floor(low / step); count * step < high + step; count += 1) ticks.push(count * step);
-  return ticks.filter((value) => value <= 1 + 1e-9);
 }
 
 function epochTicks(epochs) {

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.metrics import free_port
 from tests.servers import ServerProcess
 from tests.service.rest import browser as browsers
 from tests.service.rest.browser import Desk, desk
@@ -54,11 +53,9 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def url(models_dir: Path) -> Iterator[str]:
-    """Address of a server of one model."""
-    port = free_port()
-    with ServerProcess(models_dir, "--models", "mnist-tiny", "--http-port", str(port)):
-        yield f"http://127.0.0.1:{port}/"
+def url(rest_server: ServerProcess) -> str:
+    """Address of the server that other tests use too."""
+    return f"{rest_server.url}/"
 
 
 def views(page: Desk) -> Iterator[str]:

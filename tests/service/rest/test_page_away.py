@@ -52,11 +52,11 @@ def test_drawing_outlives_the_server(browser: Browser, models_dir: Path) -> None
 
 def test_token_is_asked_for(browser: Browser, models_dir: Path, tmp_path: Path) -> None:
     """A server with tokens has the page ask for one; it is kept in memory alone, unless its user wants more."""
-    file, port = tmp_path / "tokens.toml", free_port()
+    file = tmp_path / "tokens.toml"
     digest = hashlib.sha256(TOKEN.encode()).hexdigest()
     file.write_text(f'[[tokens]]\nname = "page"\nsha256 = "{digest}"\nrights = ["infer"]\n')
-    options = ("--models", "mnist-tiny", "--tokens-file", str(file), "--http-port", str(port))
-    with ServerProcess(models_dir, *options), desk(browser, f"http://127.0.0.1:{port}/") as page:
+    options = ("--models", "mnist-tiny", "--tokens-file", str(file), "--http-port", "0")
+    with ServerProcess(models_dir, *options) as server, desk(browser, f"{server.url}/") as page:
         tab = page.page
         tab.goto(page.url)
         field = tab.get_by_label("Bearer token")
