@@ -86,8 +86,8 @@ class Gateway:
 
     def give_up(self, call: RestCall, error: Exception) -> None:
         """Cancels a call, and answers it with this error."""
+        call.settle(error)  # before its method says that it was cancelled
         self.inflight.cancel(call)
-        call.settle(error)
 
     def _expire(self, call: RestCall) -> None:
         self.give_up(call, Expired("The caller's deadline has passed."))

@@ -181,7 +181,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Closes all connections, once what is written to them has been sent."""
-        for listener in sockets or self.servers:
+        for listener in (*self.servers, *(sockets or ())):
             listener.close()
         for connection in list(self.server_state.connections):
             connection.transport.close()
