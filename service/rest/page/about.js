@@ -169,8 +169,8 @@ function confusion({ test: { confusion: counts, classes } }) {
     return make("tr", "", headCell(classes[right].label, "row"), ...cells, make("td", "share", percent(classes[right].accuracy)));
   });
   head.append(headCell("right", "col"));
-  const caption = make("caption", "", "A row is a class, a column what its test images were taken for.");
-  return section("What it takes for what", scroll("What it takes for what", make("table", "confusion", caption, make("thead", "", head), make("tbody", "", ...rows))));
+  const told = make("p", "", "A row is a class, a column what its test images were taken for.");
+  return section("What it takes for what", told, scroll("What it takes for what", make("table", "confusion", make("thead", "", head), make("tbody", "", ...rows))));
 }
 
 function origin({ facts, training, variant }) {

@@ -33,6 +33,7 @@ export class Connection extends EventTarget {
   async look() {
     try {
       this.#found(await this.#server.models());
+      this.#failures = 0;
     } catch (problem) {
       await this.restore(problem);
     }

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, ViewportSize, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
 """Debian's."""
@@ -39,8 +39,8 @@ class Desk:
         self.url = url
         self.complaints: list[str] = []
         """What the browser wrote to its console: errors, refused content, and warnings."""
-        page.on("console", lambda message: message.type in ("error", "warning") and self._note(message.text))
-        page.on("pageerror", lambda error: self._note(str(error)))
+        page.on("console", self._note)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
     def open(self, path: str = "") -> "Desk":
         """Loads the page, and waits until it has the list of models."""
@@ -67,20 +67,28 @@ class Desk:
         assert box is not None
         return [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
 
-    def give(self, file: Path, event: str) -> None:
-        """Drops or pastes a file."""
+    def drop(self, file: Path) -> None:
+        """Drops a file on the page."""
         self.page.evaluate(
-            """async ([event, name, bytes]) => {
-                const transfer = new DataTransfer();
-                transfer.items.add(new File([new Uint8Array(bytes)], name));
-                const options = { bubbles: true, cancelable: true };
-                const made = event === "paste"
-                    ? new ClipboardEvent(event, { ...options, clipboardData: transfer })
-                    : new DragEvent(event, { ...options, dataTransfer: transfer });
-                document.body.dispatchEvent(made);
+            """([name, bytes]) => {
+                const dataTransfer = new DataTransfer();
+                dataTransfer.items.add(new File([new Uint8Array(bytes)], name));
+                document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
             }""",
-            [event, file.name, list(file.read_bytes())],
+            [file.name, list(file.read_bytes())],
         )
+
+    def paste(self, file: Path) -> None:
+        """Puts a PNG file into the clipboard, and pastes it by keys."""
+        self.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        self.page.evaluate(
+            """(bytes) => {
+                const blob = new Blob([new Uint8Array(bytes)], { type: "image/png" });
+                return navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);
+            }""",
+            list(file.read_bytes()),
+        )
+        self.page.keyboard.press("Control+v")
 
     def expect_answer(self, label: str) -> None:
         """Waits until the model's best class is this."""
@@ -103,8 +111,9 @@ class Desk:
         assert len(kept) < len(self.complaints), f"nothing like {pattern!r} in {self.complaints}"
         self.complaints = kept
 
-    def _note(self, text: str) -> None:
-        self.complaints.append(text)
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
 
 
 @contextmanager

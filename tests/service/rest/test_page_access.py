@@ -64,7 +64,7 @@ def views(page: Desk) -> Iterator[str]:
     page.expect_answer("7")
     yield "drawing"
     page.page.get_by_role("radio", name="Picture").check()
-    page.give(Path(__file__), "drop")
+    page.drop(Path(__file__))
     expect(page.result.get_by_role("alert")).to_be_visible()
     page.forgive("status of 400")
     yield "picture"
