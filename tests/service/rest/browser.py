@@ -12,6 +12,8 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Viewport
 CHROMIUM = shutil.which("chromium")
 """Debian's."""
 DESKTOP, PHONE = ViewportSize(width=1280, height=800), ViewportSize(width=390, height=844)
+SMALL = ViewportSize(width=320, height=640)
+"""The narrowest screen that WCAG 2.2 asks for."""
 TIMEOUT_MS = 20_000
 """Bound on what comes at once on an idle machine."""
 SEVEN = ((0.28, 0.25), (0.72, 0.24), (0.58, 0.52), (0.45, 0.82))

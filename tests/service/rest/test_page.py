@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Route, expect
 
 from tests.servers import ROOT, ServerProcess
 from tests.service.rest import browser as browsers
-from tests.service.rest.browser import PHONE, SEVEN, Desk, desk
+from tests.service.rest.browser import PHONE, SEVEN, SMALL, Desk, desk
 
 pytestmark = pytest.mark.skipif(browsers.CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
 
@@ -212,6 +212,8 @@ def test_phone_shows_drawing_and_answer(browser: Browser, url: str) -> None:
         phone.page.get_by_role("link", name="About this model").click()
         expect(phone.page.get_by_role("img", name="Loss against epochs")).to_be_visible()
         assert phone.page.evaluate(width) == PHONE["width"]
+        phone.page.set_viewport_size(SMALL)
+        assert phone.page.evaluate(width) == SMALL["width"]
 
 
 def test_files_carry_policy_and_tag(url: str) -> None:
