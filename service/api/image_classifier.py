@@ -271,6 +271,8 @@ def _summary(endpoint: Endpoint) -> pb.ModelSummary:
         image_width=shape.width,
         image_channels=shape.channels,
         parameters=metadata.parameters,
+        images_per_s_alone=endpoint.session.measured.alone,
+        images_per_s=endpoint.session.measured.batched,
     )
 
 

@@ -93,7 +93,7 @@ class Connection(HttpToolsProtocol):
         self._refuse(400, msg)
 
     def _refuse(self, status: int, message: str) -> None:
-        content = json.dumps({"error": message}).encode()
+        content = json.dumps({"error": message}, separators=(",", ":")).encode()
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(content)
         self.transport.write(b"".join([STATUS_LINE[status], head, content]))
         self.transport.close()

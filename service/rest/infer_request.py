@@ -74,7 +74,7 @@ def _read_infer(body: bytes, header_length: str | None, model: str, version: str
     parameters = _parameters(document, "the request")
     binary = _flag(parameters.pop("binary_data_output", False), "binary_data_output")
     _set_parameters(message.parameters, parameters)
-    contents = []
+    contents: list[bytes | memoryview] = []
     for entry in _objects(document, "inputs"):
         tensor = message.inputs.add()
         size, data = _read_input(tensor, entry)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 
@@ -15,7 +14,7 @@ def to_plain(message: Message) -> dict[str, Any]:
     }
 
 
-def _field(message: Message, field: FieldDescriptor) -> Any:
+def _field(message: Message, field: Any) -> Any:
     value = getattr(message, field.name)
     kind = field.message_type
     if kind is not None and kind.GetOptions().map_entry:
@@ -27,7 +26,7 @@ def _field(message: Message, field: FieldDescriptor) -> Any:
     return _value(value, field)
 
 
-def _value(value: Any, field: FieldDescriptor) -> Any:
+def _value(value: Any, field: Any) -> Any:
     if field.enum_type is not None:
         return field.enum_type.values_by_number[value].name
     return to_plain(value) if isinstance(value, Message) else value

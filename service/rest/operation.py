@@ -43,13 +43,18 @@ class Operation:
 
 def plain_response(document: Any) -> Response:
     """A response of JSON."""
-    return Response(json.dumps(document, separators=(",", ":"), allow_nan=False), media_type=JSON)
+    return Response(to_json(document), media_type=JSON)
+
+
+def to_json(document: Any) -> str:
+    """The text of a document; raises ValueError for NaN."""
+    return json.dumps(document, separators=(",", ":"), allow_nan=False)
 
 
 def refuse(error: Exception, exchange: Exchange) -> Response:
     """The response that tells of an error; the rest of a long body is not waited for."""
     status = http_status_of(error, partial(request_id, exchange.header))
-    content = json.dumps({"error": status.message})
+    content = to_json({"error": status.message})
     if exchange.is_read or not _has_long_body(exchange):
         return Response(content, status.code, status.headers, JSON)
     return LingeringResponse(content, status.code, status.headers | {"Connection": "close"}, JSON)

@@ -163,10 +163,10 @@ def test_the_models_are_listed(server: ServerProcess) -> None:
     models = json.loads(run("list", "--json", CONVSERVE_ADDRESS=server.address).stdout)["models"]
     tiny = next(model for model in models if model["name"] == MNIST)
     accuracy = f"{tiny['test_accuracy']:.2%}"
-    assert heads.split() == [
-        *("model", "version", "data", "set", "accuracy", "parameters", "input", "type", "provider")
-    ]
-    assert [MNIST, "1", "mnist", accuracy, "13,610", "28x28x1", "fp32", "cpu"] in [row.split() for row in rows]
+    assert heads.split() == [*("model", "version", "data", "set", "accuracy", "images/s", "input", "type", "provider")]
+    rate = json.loads((ROOT / "models" / MNIST / "1" / "report.json").read_bytes())["cost"]["images_per_s"]["64"]
+    assert tiny["images_per_s"]["in runs of 64"] == rate
+    assert [MNIST, "1", "mnist", accuracy, f"{rate:,.0f}", "28x28x1", "fp32", "cpu"] in [row.split() for row in rows]
     assert tiny["input"] == {"height": 28, "width": 28, "channels": 1}
     assert tiny["labels"] == list("0123456789")
     assert done.returncode == 0

@@ -302,6 +302,13 @@ def test_rate_rises_then_falls() -> None:
     assert {constant(step) for step in range(101)} == {1.0}
 
 
+def test_rate_may_fall_linearly() -> None:
+    """The rate is flat between the warm-up and the last share of the steps, and zero at the end."""
+    curve = rate_schedule(dataclasses.replace(RECIPES["mnist-tiny"], warmup=0.1, linear_decay=0.4), 100)
+    assert curve(0) < curve(9) < curve(10) == curve(60) == 1
+    assert [curve(step) for step in (70, 80, 90, 100)] == pytest.approx([0.75, 0.5, 0.25, 0])
+
+
 def test_ctrl_c_leaves_usable_checkpoint(tmp_path: Path, image_line: tuple[str | Path, ...]) -> None:
     """Ctrl-C leaves a usable checkpoint and exits 130. A real process, a real signal, after its first epoch."""
     folders = ("--models-dir", tmp_path / "m", "--checkpoints-dir", tmp_path)

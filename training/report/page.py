@@ -62,6 +62,8 @@ def summarise(recipe: Mapping[str, Any]) -> str:
         parts.append(f"weight decay {recipe['weight_decay']:g}")
     if recipe["cosine"]:
         parts.append("cosine with warm-up" if recipe["warmup"] else "cosine")
+    if recipe.get("linear_decay"):
+        parts.append(f"falling to zero over the last {recipe['linear_decay']:.0%}, with warm-up")
     parts += [f"batch {recipe['batch']}", f"{recipe['epochs']} epoch{'s' if recipe['epochs'] > 1 else ''}"]
     parts += [
         form.format(recipe[key])

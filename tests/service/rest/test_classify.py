@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.client import Client
+from service.client import Classification, Client
 from tests.servers import ROOT, ServerProcess
 from tests.service.rest.requests import error
 
@@ -43,6 +43,7 @@ def test_results_are_those_of_grpc(client: httpx.Client, rest_server: ServerProc
     (result,) = ask(client, top_k=10, include_logits=1).json()["results"]
     with Client(rest_server.address) as grpc_client:
         expected = grpc_client.classify([SHIP], model="cifar10-cnn", top_k=10, logits=True)[0]
+    assert isinstance(expected, Classification)
     assert [one["probability"] for one in result["classes"]] == [one.probability for one in expected.classes]
     assert result["logits"] == list(expected.logits)
 
@@ -97,7 +98,7 @@ def test_models_are_listed(client: httpx.Client) -> None:
     assert 0.9 < second["test_accuracy"] < 1
     assert set(second) == {
         *("name", "version", "labels", "dataset", "test_accuracy"),
-        *("precision", "provider", "image", "parameters"),
+        *("precision", "provider", "image", "parameters", "images_per_s_alone", "images_per_s"),
     }
 
 
