@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from training.data import Dataset
-from training.pipeline import recipe_for
+from training.export.pipeline import recipe_for
 from training.recipes import RECIPES, teacher_of
 from training.reference import softmax
 from training.train import distillation_loss, train

@@ -376,7 +376,7 @@ def test_help_explains_every_option() -> None:
     assert all(f"  {option} " in finished.stdout or f"  {option}\n" in finished.stdout for option in OPTIONS)
     examples = finished.stdout.partition("examples:\n")[2]
     assert examples.count("python -m training.export") == 5
-    assert "training.arguments" in finished.stderr
+    assert "training.export.arguments" in finished.stderr
     assert "torch" not in finished.stderr
 
 

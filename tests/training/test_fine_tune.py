@@ -17,9 +17,9 @@ from training.data.folder import load_folder
 from training.errors import ModelFileError
 from training.evaluate import outputs_of_torch
 from training.export import main
+from training.export.pipeline import recipe_for
 from training.networks import NETWORKS, Classifier, Preprocess
 from training.onnx_file import read_metadata
-from training.pipeline import recipe_for
 from training.recipes import RECIPES
 from training.train import begin, train
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from training.errors import ModuleError
 from training.export import main
-from training.weights import load_into
+from training.foreign.weights import load_into
 
 
 class Runs:

@@ -13,13 +13,13 @@ from rich.console import Console
 from torch import nn
 
 from training import checkpoint
-from training.arguments import read
 from training.data import Dataset
 from training.errors import BusyError, CheckpointError, DivergedError
 from training.export import main
+from training.export.arguments import read
+from training.export.pipeline import customise
 from training.lock import hold, refuse_if_held
 from training.networks import NETWORKS, Preprocess
-from training.pipeline import customise
 from training.recipes import RECIPES, Recipe
 from training.train import Training, make_optimizer, rate_schedule, train
 

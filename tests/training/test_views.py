@@ -13,7 +13,7 @@ from training import views
 from training.data import Dataset
 from training.errors import ModelFileError
 from training.evaluate import OnnxFile
-from training.pipeline import recipe_for
+from training.export.pipeline import recipe_for
 from training.recipes import RECIPES
 from training.train import Training, train
 

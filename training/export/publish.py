@@ -10,15 +10,16 @@ from typing import Literal
 import onnx
 import torch
 
-from . import onnx_file, parity
-from .calibration import expected_calibration_error, fit_temperature
-from .data import Dataset
-from .evaluate import OnnxFile, Outputs, outputs_of_onnx, outputs_of_torch
-from .files import replacing
-from .networks import NETWORKS, Classifier, Preprocess, count_parameters, pool_last
-from .quantize import halve, quantize
-from .recipes import Recipe
-from .train import Training
+from .. import onnx_file
+from ..calibration import expected_calibration_error, fit_temperature
+from ..data import Dataset
+from ..evaluate import OnnxFile, Outputs, outputs_of_onnx, outputs_of_torch
+from ..files import replacing
+from ..networks import NETWORKS, Classifier, Preprocess, count_parameters, pool_last
+from ..quantize import halve, quantize
+from ..recipes import Recipe
+from ..train import Training
+from . import parity
 
 PROBE_IMAGES = 8
 PARITY_IMAGES = 128

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from .errors import ModuleError
+from ..errors import ModuleError
 
 IMAGENET_CLASSES = 1000
 PRETRAINED = "--pretrained has the labels of ImageNet; leave out --labels, or give weights by --weights"

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from . import foreign_arguments
-from .command import Parser, add_options, rate
-from .recipes import RECIPES
+from ..command import Parser, add_options, rate
+from ..foreign import arguments as foreign_arguments
+from ..recipes import RECIPES
 
 PRECISIONS = ("fp32", "int8", "fp16")
 # A folder of the models folder, part of a checkpoint's name, and what clients type.

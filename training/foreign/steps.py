@@ -7,14 +7,14 @@ from typing import Any
 
 from rich.console import Console
 
+from ..errors import ModuleError
+from ..export.arguments import Arguments
+from ..export.module import Request, export
+from ..export.tables import path_of
+from ..preprocessing import Preprocessing, resize_of
 from . import sources, weights
-from .arguments import Arguments
-from .errors import ModuleError
-from .export_module import Request, export
-from .foreign_arguments import Foreign
-from .foreign_onnx import export_onnx
-from .preprocessing import Preprocessing, resize_of
-from .tables import path_of
+from .arguments import Foreign
+from .onnx_graph import export_onnx
 
 
 def run(wanted: Foreign, args: Arguments, console: Console) -> Path:

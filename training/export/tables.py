@@ -5,11 +5,11 @@ from pathlib import Path
 
 from rich.table import Table
 
+from ..errors import ModelFileError
+from ..networks import NETWORKS
+from ..onnx_file import read_metadata
+from ..recipes import RECIPES
 from . import parity
-from .errors import ModelFileError
-from .networks import NETWORKS
-from .onnx_file import read_metadata
-from .recipes import RECIPES
 
 
 @dataclass(frozen=True)

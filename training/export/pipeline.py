@@ -12,23 +12,25 @@ from typing import Literal
 import torch
 from rich.console import Console
 
-from . import checkpoint, fine_tune, foreign, onnx_file, publish, tables
+from .. import checkpoint, fine_tune, onnx_file
+from ..command import exit_status, make_console
+from ..data import Dataset, default_data_dir, load
+from ..data.folder import load_folder
+from ..device import choose_device
+from ..errors import DataError
+from ..files import check_place
+from ..foreign import steps as foreign
+from ..lock import hold, refuse_if_held
+from ..networks import NETWORKS, count_parameters
+from ..recipes import RECIPES, Recipe, teacher_of
+from ..report.measure import parse_metadata
+from ..report.wilson import interval
+from ..report.write import write
+from ..train import begin, train
+from . import publish, tables
 from .arguments import Arguments, Own
-from .command import exit_status, make_console
-from .data import Dataset, default_data_dir, load
-from .data.folder import load_folder
-from .device import choose_device
-from .errors import DataError
-from .files import check_place
-from .lock import hold, refuse_if_held
-from .networks import NETWORKS, count_parameters
-from .recipes import RECIPES, Recipe, teacher_of
 from .renew import renew_all
-from .report.measure import parse_metadata
-from .report.wilson import interval
-from .report.write import write
 from .tables import Export, path_of
-from .train import begin, train
 
 Variant = Literal["int8", "fp16"]
 # Bytes that a report, a table of epochs and all metadata stay below.

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from . import reference
-from .errors import ParityError
-from .evaluate import OnnxFile, Outputs
-from .networks import Classifier
-from .onnx_file import TOLERANCE, read_tensor
+from .. import reference
+from ..errors import ParityError
+from ..evaluate import OnnxFile, Outputs
+from ..networks import Classifier
+from ..onnx_file import TOLERANCE, read_tensor
 
 # Both sides of powers of two, and one: what a batcher gives to a model.
 BATCHES = (1, 2, 7, 64)

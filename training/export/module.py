@@ -18,17 +18,18 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import nn
 
-from . import labelled_images, module_proof, onnx_file, parity, publish
+from .. import onnx_file
+from ..calibration import fit_temperature
+from ..data import Dataset
+from ..errors import ModuleError, ParityError
+from ..evaluate import OnnxFile, Outputs, outputs_of_onnx
+from ..files import replacing
+from ..networks import Classifier, Preprocess, count_parameters
+from ..preprocessing import Preprocessing, resize_of
+from ..report.write import write as write_report
+from . import labelled_images, module_proof, parity, publish
 from .arguments import NAME
-from .calibration import fit_temperature
-from .data import Dataset
-from .errors import ModuleError, ParityError
-from .evaluate import OnnxFile, Outputs, outputs_of_onnx
-from .files import replacing
 from .labelled_images import LEAST_HELD, LabelledImages
-from .networks import Classifier, Preprocess, count_parameters
-from .preprocessing import Preprocessing, resize_of
-from .report.write import write as write_report
 
 Precision = Literal["fp32", "int8", "fp16"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .command import rate
+from ..command import rate
 
 DOORS = ("module", "timm", "torchvision", "onnx")
 OPTIONS = (

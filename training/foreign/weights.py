@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .errors import ModuleError
+from ..errors import ModuleError
 
 # Under these keys checkpoints keep their weights beside other things, the first that is there.
 KEYS = ("state_dict", "model_state_dict", "model", "weights")
