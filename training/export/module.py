@@ -23,7 +23,7 @@ from ..calibration import fit_temperature
 from ..data import Dataset
 from ..errors import ModuleError, ParityError
 from ..evaluate import OnnxFile, Outputs, outputs_of_onnx
-from ..files import replacing
+from ..files import SMALL_FILES, check_place, replacing
 from ..networks import Classifier, Preprocess, count_parameters
 from ..preprocessing import Preprocessing, resize_of
 from ..report.write import write as write_report
@@ -233,6 +233,7 @@ def finish(
             f"{request.name} has {size / 2**30:.1f} GiB of weights, and {request.variants[0]} is made of at most "
             f"{LARGEST_VARIED / 2**30:g} GiB; leave it out"
         )
+    check_place(request.path, size + SMALL_FILES, "--models-dir, or by path from Python")
     external = size > LARGEST_INSIDE if request.external_data is None else request.external_data
     temperature = float(metadata["temperature"])
     with replacing(request.file) as temporary:

@@ -18,7 +18,7 @@ from ..data import Dataset, default_data_dir, load
 from ..data.folder import load_folder
 from ..device import choose_device
 from ..errors import DataError
-from ..files import check_place
+from ..files import SMALL_FILES, check_place
 from ..foreign import steps as foreign
 from ..lock import hold, refuse_if_held
 from ..networks import NETWORKS, count_parameters
@@ -33,8 +33,6 @@ from .renew import renew_all
 from .tables import Export, path_of
 
 Variant = Literal["int8", "fp16"]
-# Bytes that a report, a table of epochs and all metadata stay below.
-SMALL_FILES = 8_000_000
 # Of an accuracy: from about 1,500 test images on it is narrower, wherever it lies.
 WIDE_INTERVAL = 0.05
 VARIANTS: tuple[Variant, ...] = ("int8", "fp16")
@@ -51,7 +49,10 @@ def run(args: Arguments) -> int:
         if args.renew:
             renew_all(args.models_dir, args.data_dir or default_data_dir(), console)
         if args.foreign is not None:
-            foreign.run(args.foreign, args, console)
+            name = args.foreign.name
+            check_place(args.models_dir / name, SMALL_FILES, "--models-dir")
+            with hold(lock_of(args.models_dir, name), name):
+                foreign.run(args.foreign, args, console)
         for recipe, read_data in jobs(args, console):
             # One by one, because what was made before a failure is shown too.
             for export in make(recipe, read_data, args, console):
