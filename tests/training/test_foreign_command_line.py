@@ -11,8 +11,8 @@ from torch import nn
 
 from training.errors import ModuleError
 from training.export import main
-from training.lock import hold
 from training.foreign.weights import load_into
+from training.lock import hold
 
 
 class Runs:
