@@ -2,7 +2,9 @@
 
 import argparse
 import math
+import shlex
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +71,11 @@ def use_files(parser: Parser, files: Sequence[Path]) -> None:
             additions.use(files)
         except TrainingError as error:
             parser.error(str(error))
+
+
+def command_line() -> str:
+    """Give the line that began this process, for a file's metadata."""
+    return shlex.join(["python", "-m", "training.export", *sys.argv[1:]])
 
 
 def exit_status(work: Callable[[], object], interrupted: str) -> int:

@@ -252,7 +252,7 @@ def _rises(layer: nn.Module) -> bool:
 class Network:
     """One network: how to build it with fresh weights for so many classes, and one line that describes it."""
 
-    build: Callable[..., nn.Sequential]
+    build: Callable[..., nn.Module]
     architecture: str
     shape: tuple[int, int, int]
     """Height, width and channels of the images it takes."""

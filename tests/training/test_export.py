@@ -330,7 +330,7 @@ FOLDER = ["--dataset", "folder", "--data-dir", "images"]
         (["mnist-tny"], "there is no network 'mnist-tny'; did you mean 'mnist-tiny'? --list shows all"),
         (["vgg"], "did you mean 'cifar10-vgg'?"),
         ([], "name one or more networks, or --all; --list shows them"),
-        (["mnist-tiny", "--epochs", "0"], "'0' is not a whole number from 1; a network is never exported untrained"),
+        (["mnist-tiny", "--epochs", "0"], "'0' is not a whole number from 1"),
         (["mnist-tiny", "--epochs", "many"], "'many' is not a whole number from 1"),
         (["mnist-tiny", "--learning-rate", "-1"], "'-1' is not a number above 0"),
         (["mnist-tiny", "--learning-rate", "nan"], "'nan' is not a number above 0"),

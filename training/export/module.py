@@ -35,8 +35,7 @@ Precision = Literal["fp32", "int8", "fp16"]
 
 # Both sides of powers of two, and one.
 BATCHES = (1, 2, 5, 8)
-# Images of the proof, and at most so many bytes of them in the file.
-PROOF_IMAGES, PROBE_BYTES = 8, 2**20
+PROOF_IMAGES = 8
 # More weights than this lie in a file of their own: protobuf ends at 2 GiB, and copies what it holds.
 LARGEST_INSIDE = 2**29
 # What other precisions may be made from: ONNX Runtime's quantiser holds several copies.
@@ -374,7 +373,7 @@ def proof_images(shape: tuple[int, int, int], tested: LabelledImages | None) -> 
 
 def probe_of(images: torch.Tensor, logits: NDArray[np.float32], tolerance: float) -> str:
     """Give the probe: as many of the images as fit, two at least."""
-    count = max(2, min(len(images), PROBE_BYTES // images[0].numel()))
+    count = max(2, min(len(images), publish.PROBE_BYTES // images[0].numel()))
     return onnx_file.probe(images[:count].numpy(), logits[:count], tolerance)
 
 
