@@ -10,7 +10,7 @@ from pathlib import Path
 
 from . import commands, inference, listing, top
 from .connection import DEFAULT_TARGET, checked_target
-from .dataset import READERS
+from .dataset import TEST_SETS
 from .errors import ClientError
 from .tables import Output
 
@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         help="measure a model on a real test set",
         description="Send a test set through the server as raw pixels; measure accuracy, throughput and latency.",
     )
-    dataset.add_argument("dataset", choices=sorted(READERS), help="which test set")
+    dataset.add_argument("dataset", choices=sorted(TEST_SETS), help="which test set")
     dataset.add_argument(
         "--model",
         metavar="NAME",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .aio import AsyncClient
 from .connection import environment_token
-from .dataset import READERS
+from .dataset import TEST_SETS
 from .download import fetch, missing
 from .errors import UnusablePicture
 from .evaluation import Evaluation, choose_model, evaluate
@@ -106,7 +106,7 @@ def _fetch_missing(args: argparse.Namespace) -> None:
 
 
 async def _evaluate(args: argparse.Namespace, model: ModelSummary) -> Evaluation:
-    images = READERS[args.dataset](args.data_dir).first(args.limit)
+    images = TEST_SETS[args.dataset].read(args.data_dir).first(args.limit)
     bar = Output(stderr=True).progress(args.dataset, len(images.labels))
     async with AsyncClient(
         args.address, timeout_s=args.timeout_s, tls=args.tls, max_call_images=args.batch, token=environment_token()
