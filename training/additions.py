@@ -30,7 +30,7 @@ def network(
 ) -> "Callable[[Build], Build]":
     """Add the network that a function builds for a number of classes, and the recipe by which it is trained.
 
-    `architecture` describes it in a line that ends with its ten classes, where it has so many; `shape` is height, width
+    `architecture` describes it in a line, which ends in 10 for a network of ten classes; `shape` is height, width
     and channels of its images; `reference` are its layers in the words of the NumPy reference, if it is to know them.
     """
     from . import networks

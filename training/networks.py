@@ -4,6 +4,7 @@ A network takes normalised float32 images [batch, channels, height, width] and g
 How images are normalised, and how a network is trained, is not known here (see `recipes`).
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -254,8 +255,13 @@ class Network:
 
     build: Callable[..., nn.Module]
     architecture: str
+    """Of ten classes, whose number ends it."""
     shape: tuple[int, int, int]
     """Height, width and channels of the images it takes."""
+
+    def describe(self, classes: int) -> str:
+        """Give its architecture for another number of classes."""
+        return re.sub(r"\b10$", str(classes), self.architecture)
 
 
 MNIST, CIFAR10 = (28, 28, 1), (32, 32, 3)

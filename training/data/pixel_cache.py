@@ -68,7 +68,7 @@ def read_parts(
             console.print(f"{size / 2**20:,.0f} MiB of pixels are decoded into {pixels}", soft_wrap=True)
             _write(pixels, notes, parts, (count, *shape), console, rule)
         found = json.loads(notes.read_text(encoding="utf-8"))
-        flat = torch.from_file(str(pixels), shared=False, size=size, dtype=torch.uint8)
+        flat = torch.from_file(str(pixels), shared=True, size=size, dtype=torch.uint8)
     return _split(flat.view(count, *shape), parts, found["kept"], found["told"])
 
 

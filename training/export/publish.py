@@ -81,8 +81,7 @@ def _describe(
         "labels": onnx_file.to_json(labels),
         "dataset": recipe.dataset,
         "network": recipe.network,
-        # As it is described, each network ends with the ten classes of MNIST and CIFAR-10.
-        "architecture": network_of(recipe).architecture.removesuffix("10") + str(len(labels)),
+        "architecture": network_of(recipe).describe(len(labels)),
         "parameters": str(count_parameters(training.network)),
         "precision": "fp32",
         "recipe": onnx_file.to_json(recipe.to_dict()),
