@@ -62,7 +62,7 @@ def add_options(parser: argparse._ActionsContainer, *names: str) -> None:
         parser.add_argument(name, **OPTIONS[name])
 
 
-def use_files(parser: Parser, files: Sequence[Path]) -> None:
+def use_files(parser: argparse.ArgumentParser, files: Sequence[Path]) -> None:
     """Run the files of `--use`; a broken one ends the process with a sentence and status 2."""
     if files:
         from . import additions

@@ -130,7 +130,9 @@ def rule_of(recipe: Recipe) -> Preprocessing | None:
     """Give how images are prepared for a library's network; None for ours, which take them cropped to their shape."""
     if recipe.preprocessing is None:
         return None
-    told = {key: tuple(value) if isinstance(value, list) else value for key, value in recipe.preprocessing.items()}
+    told: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in recipe.preprocessing.items()
+    }
     return Preprocessing(mean=tuple(recipe.mean), std=tuple(recipe.std), **told)
 
 

@@ -4,10 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..data import TITLES as DATASETS
+from ..data import TITLES
 from ..recipes import current_names
 from .wilson import interval
 
+DATASETS = TITLES
 OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD", "muon": "Muon"}
 # Names of classes that are listed; of more, only how many there are is said.
 LISTED_CLASSES = 20
