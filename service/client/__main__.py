@@ -123,10 +123,11 @@ def _parser() -> argparse.ArgumentParser:
         "dataset",
         parents=[shared],
         help="measure a model on a real test set",
-        description="Send a test set through the server, raw pixels or image files; measure accuracy, throughput and latency.",
+        description="Send a test set, or a folder of images, through the server; measure accuracy, throughput, latency.",
     )
     dataset.add_argument(
         "dataset",
+        type=_test_set,
         help=f"{' or '.join(sorted(TEST_SETS))}, or a folder with a folder of images for each class of the model",
     )
     dataset.add_argument(
