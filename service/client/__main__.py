@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         "dataset",
         parents=[shared],
         help="measure a model on a real test set",
-        description="Send a test set, or a folder of images, through the server; measure accuracy, throughput, latency.",
+        description="Send a test set or a folder of images to the server; measure accuracy, throughput and latency.",
     )
     dataset.add_argument(
         "dataset",

@@ -1,11 +1,12 @@
 """A test set of one's own: a folder of images for each class."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from .dataset import Dataset
 from .errors import UnusableDataset
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
@@ -14,7 +15,21 @@ PARTS = ("test", "val", "valid", "validation")
 """The first of these folders that is there has the class folders, where the folder itself is split."""
 
 
-def read_class_folder(folder: Path, labels: Sequence[str]) -> Dataset:
+@dataclass(frozen=True)
+class ImageFiles:
+    """A test set whose pictures are files."""
+
+    name: str
+    pictures: list[Path]
+    labels: npt.NDArray[np.int64]
+    """[N], places in the model's list of labels."""
+
+    def first(self, count: int) -> "ImageFiles":
+        """Keep the first ``count`` pictures, or all where there are fewer."""
+        return ImageFiles(self.name, self.pictures[:count], self.labels[:count])
+
+
+def read_class_folder(folder: Path, labels: Sequence[str]) -> ImageFiles:
     """Find the image files of each class, in no order of classes. Raises UnusableDataset where there are none."""
     top = next((folder / name for name in PARTS if (folder / name).is_dir()), folder)
     classes = sorted(each for each in top.iterdir() if each.is_dir() and not each.name.startswith("."))
@@ -36,4 +51,4 @@ def read_class_folder(folder: Path, labels: Sequence[str]) -> Dataset:
         )
     order = np.random.default_rng(0).permutation(len(found))
     pictures, numbers = zip(*(found[place] for place in order), strict=True)
-    return Dataset(str(folder), list(pictures), np.array(numbers, np.int64))
+    return ImageFiles(str(folder), list(pictures), np.array(numbers, np.int64))

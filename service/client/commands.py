@@ -110,10 +110,9 @@ def _fetch_missing(args: argparse.Namespace) -> None:
 
 
 async def _evaluate(args: argparse.Namespace, model: ModelSummary) -> Evaluation:
-    if args.dataset in TEST_SETS:
-        images = TEST_SETS[args.dataset].read(args.data_dir).first(args.limit)
-    else:
-        images = read_class_folder(Path(args.dataset), model.labels).first(args.limit)
+    known = TEST_SETS.get(args.dataset)
+    found = known.read(args.data_dir) if known else read_class_folder(Path(args.dataset), model.labels)
+    images = found.first(args.limit)
     bar = Output(stderr=True).progress(args.dataset, len(images.labels))
     async with AsyncClient(
         args.address, timeout_s=args.timeout_s, tls=args.tls, max_call_images=args.batch, token=environment_token()

@@ -30,10 +30,10 @@ class Dataset:
     """A test set."""
 
     name: str
-    pictures: npt.NDArray[np.uint8] | list[Path]
-    """[N, height, width, channels], as a model's file takes them; or image files."""
-    labels: npt.NDArray[Any]
-    """[N], whole numbers: each the place of a class."""
+    pictures: npt.NDArray[np.uint8]
+    """[N, height, width, channels], as a model's file takes them."""
+    labels: npt.NDArray[np.uint8]
+    """[N], each below ``CLASSES``."""
 
     def first(self, count: int) -> "Dataset":
         """Keep the first ``count`` pictures, or all where there are fewer."""

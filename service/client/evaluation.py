@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .aio import AsyncClient
+from .class_folder import ImageFiles
 from .dataset import CLASSES, TEST_SETS, Dataset
 from .errors import ModelNotFound, RequestRefused, UnusableDataset
 from .results import ImageError, ModelSummary
@@ -109,7 +110,7 @@ def choose_model(models: Sequence[ModelSummary], *, dataset: str, name: str | No
 async def evaluate(
     client: AsyncClient,
     model: ModelSummary,
-    dataset: Dataset,
+    dataset: Dataset | ImageFiles,
     *,
     batch: int,
     concurrency: int,
