@@ -81,11 +81,6 @@ class Preprocessing:
         """Height, width and channels."""
         return (*self.size, len(self.mean))
 
-    @property
-    def recolors(self) -> bool:
-        """True if pixels of the right size are changed too."""
-        return (self.colors, self.polarity) != ("RGB", "normal")
-
     def facts(self) -> dict[str, Any]:
         """Give what the server has to know, for the file's metadata; what is as by default is left out."""
         found: dict[str, Any] = {}
