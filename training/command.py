@@ -2,9 +2,7 @@
 
 import argparse
 import math
-import shlex
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,8 @@ from rich.console import Console
 
 from .errors import TrainingError
 
+RUN = f"python -m {__package__}"
+"""What runs a module of this package, once its name is added: training.export in a checkout."""
 OPTIONS: dict[str, dict[str, Any]] = {
     "--data-dir": {
         "type": Path,
@@ -71,11 +71,6 @@ def use_files(parser: argparse.ArgumentParser, files: Sequence[Path]) -> None:
             additions.use(files)
         except TrainingError as error:
             parser.error(str(error))
-
-
-def command_line() -> str:
-    """Give the line that began this process, for a file's metadata."""
-    return shlex.join(["python", "-m", "training.export", *sys.argv[1:]])
 
 
 def exit_status(work: Callable[[], object], interrupted: str) -> int:

@@ -252,6 +252,8 @@ def rate_schedule(recipe: Recipe, steps: int) -> Callable[[int], float]:
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
+        if recipe.linear_decay:
+            return min(1.0, (steps - step) / (recipe.linear_decay * steps))
         if not recipe.cosine:
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))

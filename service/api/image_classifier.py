@@ -194,7 +194,7 @@ class ImageClassifier:
         if not is_classifier(endpoint):
             raise InvalidRequest(
                 f"the model '{name}' does not classify images: it takes tensors, through "
-                "inference.GRPCInferenceService. `python -m training.export --onnx` makes an image classifier of it"
+                "inference.GRPCInferenceService. `convserve export --onnx` makes an image classifier of it"
             )
         shape = image_shape(endpoint, normalize_digits=self._digit_normalization)
         return ClassifyOptions(endpoint, shape, self._writer(endpoint), max(1, top_k), logits, self._model_errors)
@@ -261,6 +261,8 @@ def _summary(endpoint: Endpoint) -> pb.ModelSummary:
         image_width=shape.width,
         image_channels=shape.channels,
         parameters=metadata.parameters,
+        images_per_s_alone=endpoint.session.measured.alone,
+        images_per_s=endpoint.session.measured.batched,
     )
 
 

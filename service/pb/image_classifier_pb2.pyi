@@ -89,7 +89,7 @@ class ListModelsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ModelSummary(_message.Message):
-    __slots__ = ("name", "version", "labels", "dataset", "test_accuracy", "precision", "provider", "image_height", "image_width", "image_channels", "parameters")
+    __slots__ = ("name", "version", "labels", "dataset", "test_accuracy", "precision", "provider", "image_height", "image_width", "image_channels", "parameters", "images_per_s_alone", "images_per_s")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +101,8 @@ class ModelSummary(_message.Message):
     IMAGE_WIDTH_FIELD_NUMBER: _ClassVar[int]
     IMAGE_CHANNELS_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_PER_S_ALONE_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_PER_S_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     labels: _containers.RepeatedScalarFieldContainer[str]
@@ -112,7 +114,9 @@ class ModelSummary(_message.Message):
     image_width: int
     image_channels: int
     parameters: int
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., dataset: _Optional[str] = ..., test_accuracy: _Optional[float] = ..., precision: _Optional[str] = ..., provider: _Optional[str] = ..., image_height: _Optional[int] = ..., image_width: _Optional[int] = ..., image_channels: _Optional[int] = ..., parameters: _Optional[int] = ...) -> None: ...
+    images_per_s_alone: float
+    images_per_s: float
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., dataset: _Optional[str] = ..., test_accuracy: _Optional[float] = ..., precision: _Optional[str] = ..., provider: _Optional[str] = ..., image_height: _Optional[int] = ..., image_width: _Optional[int] = ..., image_channels: _Optional[int] = ..., parameters: _Optional[int] = ..., images_per_s_alone: _Optional[float] = ..., images_per_s: _Optional[float] = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
     __slots__ = ("models",)

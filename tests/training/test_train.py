@@ -274,7 +274,7 @@ def test_last_batch_of_one_is_dropped(cifar10: Dataset, tmp_path: Path, console:
 @pytest.mark.parametrize(("epochs", "plain"), [(1, 0), (9, 0), (70, 7), (140, 14)])
 def test_fewer_epochs_keep_unaugmented_share(epochs: int, plain: int) -> None:
     """A training of fewer epochs sees unaugmented images in the same share of them."""
-    recipe = customise(RECIPES["cifar10"], read(["cifar10", "--epochs", str(epochs)]))
+    recipe = customise(RECIPES["cifar10"], read(["cifar10", "--epochs", str(epochs)], "export"))
     assert (recipe.epochs, recipe.unaugmented_epochs) == (epochs, plain)
 
 
@@ -306,6 +306,13 @@ def test_rate_rises_then_falls() -> None:
     assert rates[100] == pytest.approx(0)
     constant = rate_schedule(RECIPES["mnist-tiny"], 100)
     assert {constant(step) for step in range(101)} == {1.0}
+
+
+def test_rate_may_fall_linearly() -> None:
+    """The rate is flat between the warm-up and the last share of the steps, and zero at the end."""
+    curve = rate_schedule(dataclasses.replace(RECIPES["mnist-tiny"], warmup=0.1, linear_decay=0.4), 100)
+    assert curve(0) < curve(9) < curve(10) == curve(60) == 1
+    assert [curve(step) for step in (70, 80, 90, 100)] == pytest.approx([0.75, 0.5, 0.25, 0])
 
 
 def test_ctrl_c_leaves_usable_checkpoint(tmp_path: Path, image_line: tuple[str | Path, ...]) -> None:

@@ -7,6 +7,7 @@ needed: training indexes the tensors. Those of a folder that is larger than memo
 import os
 from pathlib import Path
 
+from ..command import RUN
 from ..errors import DataError
 from .cifar10 import Cifar10
 from .dataset import Dataset, Source
@@ -35,7 +36,7 @@ def load(name: str, data_dir: Path) -> Dataset:
         # torchvision says "not found" (RuntimeError) for a missing file as well as for a wrong MD5 sum.
         raise DataError(
             f"{name} was not found, or is damaged, in {data_dir.absolute()}; "
-            f"run: python -m training.data {name} --data-dir {data_dir}"
+            f"run: {RUN}.data {name} --data-dir {data_dir}"
         ) from error
     none = slice(0, 0)
     held = train_images[none], train_labels[none]

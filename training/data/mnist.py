@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from ..command import RUN
 from ..errors import DataError
 from .dataset import Parts, Source
 
@@ -32,7 +33,7 @@ class Mnist(Source):
         from torchvision import datasets  # here, because it takes two seconds, and an up-to-date model needs no data
 
         train, test = (datasets.MNIST(folder, train=part, download=False) for part in (True, False))
-        _check(folder / "MNIST" / "raw", f"run: python -m training.data mnist --data-dir {folder}")
+        _check(folder / "MNIST" / "raw", f"run: {RUN}.data mnist --data-dir {folder}")
         images = [part.data.unsqueeze(3).contiguous() for part in (train, test)]
         labels = [torch.as_tensor(part.targets, dtype=torch.int64) for part in (train, test)]
         return images[0], labels[0], images[1], labels[1]

@@ -199,7 +199,7 @@ def make_fp32(recipe: Recipe, read_data: Callable[[], Dataset], args: Arguments,
         teacher = teacher_of(recipe, args.models_dir, args.epochs)
         training = train(recipe, data, device, path_of_checkpoint, console, teacher)
         console.print(f"{recipe.name}: exporting and comparing", soft_wrap=True)
-        metadata, differences = publish.publish(recipe, training, data, path)
+        metadata, differences = publish.publish(recipe, training, data, path, args.command)
     if recipe.dataset == "folder":
         tell_interval(metadata, console)
     return Export(path, metadata, differences, f"{time.perf_counter() - started:.0f} s")

@@ -13,7 +13,6 @@ import torch
 
 from .. import onnx_file
 from ..calibration import expected_calibration_error, fit_temperature
-from ..command import command_line
 from ..data import SOURCES, Dataset
 from ..evaluate import OnnxFile, Outputs, outputs_of_onnx, outputs_of_torch, rows_at_once
 from ..files import replacing
@@ -35,7 +34,9 @@ MEASURED_IMAGES = 2_000
 DRAWN_BYTES = 2**28
 
 
-def publish(recipe: Recipe, training: Training, data: Dataset, path: Path) -> tuple[dict[str, str], parity.Differences]:
+def publish(
+    recipe: Recipe, training: Training, data: Dataset, path: Path, command: str = ""
+) -> tuple[dict[str, str], parity.Differences]:
     """Write a trained network to `path`, after proof that NumPy, PyTorch and ONNX Runtime agree about it.
 
     The temperature of its probabilities is fitted on the validation images that the recipe holds out; without any it
@@ -52,6 +53,8 @@ def publish(recipe: Recipe, training: Training, data: Dataset, path: Path) -> tu
     images = data.test_images
     probe = images[: max(2, min(PROBE_IMAGES, PROBE_BYTES // math.prod(images.shape[1:])))]
     metadata = _describe(recipe, training, data.labels, classifier, probe)
+    if recipe.start or recipe.preprocessing:  # which no recipe of ours has
+        metadata |= {"command": command} if command else {}
     exported = Classifier(preprocess, pool_last(training.network), temperature)
     graph = onnx_file.build(exported, network_of(recipe).shape)
     with replacing(path) as temporary:
@@ -74,8 +77,6 @@ def _describe(
     more = preprocessing(recipe.dataset, rule_of(recipe))
     if recipe.network not in DESCRIPTIONS:
         more["reference"] = "float64"
-    if recipe.start or recipe.preprocessing:
-        more["command"] = command_line()
     return {
         "name": recipe.name,
         "labels": onnx_file.to_json(labels),

@@ -6,7 +6,6 @@ from typing import Any
 
 from rich.console import Console
 
-from ..command import command_line
 from ..errors import ModuleError
 from ..export.arguments import Arguments
 from ..export.module import Request, export
@@ -62,7 +61,7 @@ def rule_of(wanted: Foreign, declared: Mapping[str, Any]) -> Preprocessing:
 
 
 def _request(wanted: Foreign, args: Arguments, labels: tuple[str, ...], declared: Mapping[str, Any]) -> Request:
-    facts = {"network": wanted.source, "command": command_line()} | dict(wanted.facts)
+    facts = {"network": wanted.source, "command": args.command} | dict(wanted.facts)
     if wanted.door == "onnx":
         del facts["network"]
     return Request(

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..command import RUN
 from ..data import TITLES
 from ..recipes import current_names
 from .wilson import interval
@@ -24,7 +25,7 @@ MISTAKES = (
 TAIL = (
     "Everything was measured on the file itself with ONNX Runtime, over the whole sets, without augmentation. After an "
     "accuracy stands its 95 % interval (Wilson's). [report.json](report.json) has the figures for programs. "
-    "`python -m training.report` measures anew and writes this page."
+    f"`{RUN}.report` measures anew and writes this page."
 )
 
 
@@ -63,6 +64,8 @@ def summarise(recipe: Mapping[str, Any]) -> str:
         parts.append(f"weight decay {recipe['weight_decay']:g}")
     if recipe["cosine"]:
         parts.append("cosine with warm-up" if recipe["warmup"] else "cosine")
+    if recipe.get("linear_decay"):
+        parts.append(f"falling to zero over the last {recipe['linear_decay']:.0%}, with warm-up")
     parts += [f"batch {recipe['batch']}", f"{recipe['epochs']} epoch{'s' if recipe['epochs'] > 1 else ''}"]
     parts += [
         form.format(recipe[key])
