@@ -1,18 +1,19 @@
 """The steps of `--module`, `--timm`, `--torchvision` and `--onnx`: from a command line to a file in place."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from ..errors import ModuleError
+from ..export.arguments import Arguments
+from ..export.module import Request, export
+from ..export.tables import path_of
+from ..preprocessing import Preprocessing, resize_of
 from . import sources, weights
-from .arguments import Arguments
-from .errors import ModuleError
-from .export_module import Request, export
-from .foreign_arguments import Foreign
-from .foreign_onnx import export_onnx
-from .preprocessing import Preprocessing, resize_of
-from .tables import path_of
+from .arguments import Foreign
+from .onnx_graph import export_onnx
 
 
 def run(wanted: Foreign, args: Arguments, console: Console) -> Path:
@@ -24,7 +25,7 @@ def run(wanted: Foreign, args: Arguments, console: Console) -> Path:
     if wanted.door == "onnx":
         request = _request(wanted, args, labels, {})
         return export_onnx(Path(wanted.source), request, console, output=wanted.output)
-    source = _source(wanted, labels)
+    source = source_of(wanted, labels)
     if not source.labels and not labels:
         raise ModuleError(f"--{wanted.door} {wanted.source} has no labels of its own; give them by --labels")
     request = _request(wanted, args, labels or source.labels, source.declared)
@@ -33,18 +34,18 @@ def run(wanted: Foreign, args: Arguments, console: Console) -> Path:
     return export(source.module, request, console)
 
 
-def _source(wanted: Foreign, labels: tuple[str, ...]) -> sources.Source:
+def source_of(wanted: Foreign, labels: tuple[str, ...]) -> sources.Source:
+    """Give the network that is named, for these labels; none: as its library has it."""
     if wanted.door == "module":
         return sources.of_module(wanted.source)
     size = None if wanted.size is None else wanted.size[0]
     if wanted.size is not None and wanted.size[0] != wanted.size[-1]:
         raise ModuleError(f"--size {wanted.size} is no square, which --{wanted.door} needs; --module takes any")
-    make = sources.of_timm if wanted.door == "timm" else sources.of_torchvision
-    return make(wanted.source, labels, pretrained=wanted.pretrained, size=size)
+    return sources.LIBRARIES[wanted.door](wanted.source, labels, pretrained=wanted.pretrained, size=size)
 
 
-def _request(wanted: Foreign, args: Arguments, labels: tuple[str, ...], declared: Any) -> Request:
-    """Give the request, in which a library's declarations hold where the command line says nothing."""
+def rule_of(wanted: Foreign, declared: Mapping[str, Any]) -> Preprocessing:
+    """Give how images are prepared: as a library declares it, where the command line says nothing."""
     told: dict[str, Any] = dict(declared)
     for key in ("mean", "std", "interpolation"):
         if getattr(wanted, key) is not None:
@@ -56,13 +57,17 @@ def _request(wanted: Foreign, args: Arguments, labels: tuple[str, ...], declared
     elif wanted.crop is not None:
         told["resize"] = resize_of(told["size"], wanted.crop)
     told = {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
+    return Preprocessing(**told, colors=wanted.colors, polarity=wanted.polarity)
+
+
+def _request(wanted: Foreign, args: Arguments, labels: tuple[str, ...], declared: Mapping[str, Any]) -> Request:
     facts = {"network": wanted.source, "command": args.command} | dict(wanted.facts)
     if wanted.door == "onnx":
         del facts["network"]
     return Request(
         args.models_dir / wanted.name,
         labels,
-        Preprocessing(**told, colors=wanted.colors, polarity=wanted.polarity),
+        rule_of(wanted, declared),
         wanted.test,
         wanted.temperature,
         args.precision,

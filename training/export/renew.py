@@ -10,14 +10,15 @@ from pathlib import Path
 import onnx
 from rich.console import Console
 
-from . import onnx_file, parity
-from .data import load
-from .errors import ModelFileError
-from .evaluate import OnnxFile
-from .files import replacing
+from .. import onnx_file
+from ..data import load
+from ..errors import ModelFileError
+from ..evaluate import OnnxFile
+from ..files import replacing
+from ..report import page
+from ..report.measure import parse_metadata
+from . import parity
 from .publish import draw_images, preprocessing, with_own_logits
-from .report import page
-from .report.measure import parse_metadata
 
 
 def renew_all(models_dir: Path, data_dir: Path, console: Console) -> None:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .command import rate
+from ..command import rate
 
 DOORS = ("module", "timm", "torchvision", "onnx")
+LIBRARIES = ("timm", "torchvision")
 OPTIONS = (
     *("weights", "pretrained", "output", "labels", "size", "mean", "std", "crop", "resize", "interpolation", "colors"),
     *("polarity", "test", "temperature", "fact"),
@@ -22,11 +23,19 @@ ONLY = {
     "pretrained": ("timm", "torchvision"),
     "output": ("onnx",),
 }
+# What goes with `--network torchvision:resnet18`, which is trained: its folder has labels and test images.
+TRAINED = ("weights", "pretrained", "size", "mean", "std", "crop", "resize", "interpolation")
+
+
+TWICE = "--weights and --pretrained are two sets of weights: give one"
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """What `--module`, `--timm`, `--torchvision` or `--onnx` ask for; None is what the library declares."""
+    """What `--module`, `--timm`, `--torchvision`, `--onnx` or a library's `--network` ask for.
+
+    None is what the library declares.
+    """
 
     door: str
     """The option without its dashes."""
@@ -49,13 +58,22 @@ class Foreign:
     facts: tuple[tuple[str, str], ...]
 
 
-def take(parser: argparse.ArgumentParser, given: dict[str, Any], name: str | None) -> Foreign | None:
-    """Take these options out of what was given; None where there is no such network or file."""
+def take(
+    parser: argparse.ArgumentParser, given: dict[str, Any], name: str | None, network: str | None
+) -> Foreign | None:
+    """Take these options out of what was given; None where there is no such network or file.
+
+    `network` is what `--network` says, which may be a library's network to train.
+    """
     sources = {door: given.pop(door) for door in DOORS}
     options = {option: given.pop(option) for option in OPTIONS}
     doors = [door for door, source in sources.items() if source is not None]
     set_ = [option for option, value in options.items() if value not in (None, False, [])]
-    if not doors:
+    library, colon, source = (network or "").partition(":")
+    if colon and not doors:
+        _check_trained(parser, network or "", library, set_)
+        doors, sources = [library], {library: source}
+    elif not doors:
         if set_:
             known = ", ".join(f"--{door}" for door in DOORS)
             parser.error(f"--{set_[0]} is for a network or file of others: add one of {known}")
@@ -63,11 +81,23 @@ def take(parser: argparse.ArgumentParser, given: dict[str, Any], name: str | Non
     if len(doors) > 1:
         parser.error(f"--{doors[0]} and --{doors[1]} are two networks: give one")
     (door,) = doors
-    _check(parser, door, options, set_)
+    if not colon:
+        _check(parser, door, options, set_)
     for option, default in {"colors": "RGB", "polarity": "normal", "temperature": "fit", "output": ""}.items():
         options[option] = options[option] or default
     facts = tuple(options.pop("fact"))
     return Foreign(door=door, source=sources[door], name=name or _name(door, sources[door]), facts=facts, **options)
+
+
+def _check_trained(parser: argparse.ArgumentParser, network: str, library: str, set_: Sequence[str]) -> None:
+    """Refuse libraries that there are not, and what a training of their networks has no use for."""
+    if library not in LIBRARIES:
+        parser.error(f"--network {network} is of no library that is known: {', '.join(LIBRARIES)}")
+    for option in set_:
+        if option not in TRAINED:
+            parser.error(f"--{option} does not go with --network {network}: the folder has classes and test images")
+    if "weights" in set_ and "pretrained" in set_:
+        parser.error(TWICE)
 
 
 def _check(parser: argparse.ArgumentParser, door: str, options: Mapping[str, Any], set_: Sequence[str]) -> None:
@@ -76,8 +106,8 @@ def _check(parser: argparse.ArgumentParser, door: str, options: Mapping[str, Any
         if door not in ONLY.get(option, DOORS):
             parser.error(f"--{option} does not go with --{door}")
     if options["weights"] and options["pretrained"]:
-        parser.error("--weights and --pretrained are two sets of weights: give one")
-    if door in ("timm", "torchvision") and not (options["weights"] or options["pretrained"]):
+        parser.error(TWICE)
+    if door in LIBRARIES and not (options["weights"] or options["pretrained"]):
         parser.error(f"--{door} needs weights: --weights FILE, or --pretrained to have {door} download its own")
     for option in ("labels", "size"):
         if door in ("module", "onnx") and options[option] is None:

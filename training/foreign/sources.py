@@ -9,7 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from .errors import ModuleError
+from ..errors import ModuleError
+from ..networks import NETWORKS, Network
+from ..preprocessing import rule_of
+from ..recipes import Recipe
 
 IMAGENET_CLASSES = 1000
 PRETRAINED = "--pretrained has the labels of ImageNet; leave out --labels, or give weights by --weights"
@@ -112,6 +115,22 @@ def of_torchvision(name: str, labels: tuple[str, ...], *, pretrained: bool, size
         "interpolation": InterpolationMode(rule.interpolation).value,
     }
     return Source(module.eval(), declared, labels or tuple(weights.meta["categories"]))
+
+
+LIBRARIES = {"timm": of_timm, "torchvision": of_torchvision}
+
+
+def network_of(recipe: Recipe) -> Network:
+    """Give the network that a recipe trains: one of ours, or a library's, with fresh weights; raises ModuleError."""
+    rule = rule_of(recipe)
+    if rule is None:
+        return NETWORKS[recipe.network]
+    library, _, name = recipe.network.partition(":")
+
+    def build(classes: int = 10) -> nn.Module:
+        return LIBRARIES[library](name, ("",) * classes, pretrained=False, size=rule.size[0]).module
+
+    return Network(build, f"{library}'s {name}, classes: 10", rule.shape)
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from .errors import ModuleError, ParityError
-from .networks import Preprocess
+from ..errors import ModuleError, ParityError
+from ..networks import Preprocess
 
 # Largest difference of logits, as a share of the largest logit. Float32 leaves 1e-6 to 1e-5 in networks of 10 to 300
 # layers; another padding, order of channels or epsilon leaves 1e-2 and more.

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
-from .errors import ModuleError, ParityError
-from .export_module import (
+from ..errors import ModuleError, ParityError
+from ..export.module import (
     Reference,
     Request,
     describe,
@@ -28,8 +28,8 @@ from .export_module import (
     probe_of,
     proof_images,
 )
-from .module_proof import FAR, LEAST_SPREAD, PROBABILITY_SUM, RELATIVE_TOLERANCE, SIGMOID
-from .preprocessing import Preprocessing
+from ..export.module_proof import FAR, LEAST_SPREAD, PROBABILITY_SUM, RELATIVE_TOLERANCE, SIGMOID
+from ..preprocessing import Preprocessing
 
 # Mul and Sub of one shape with another came with 7. Batch norm and dropout of older files do what they do in training.
 LEAST_OPSET = 7

@@ -18,24 +18,24 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import nn
 
-from . import labelled_images, module_proof, onnx_file, parity, publish
+from .. import onnx_file
+from ..calibration import fit_temperature
+from ..data import Dataset
+from ..errors import ModuleError, ParityError
+from ..evaluate import OnnxFile, Outputs, outputs_of_onnx
+from ..files import SMALL_FILES, check_place, replacing
+from ..networks import Classifier, Preprocess, count_parameters
+from ..preprocessing import Preprocessing, resize_of
+from ..report.write import write as write_report
+from . import labelled_images, module_proof, parity, publish
 from .arguments import NAME
-from .calibration import fit_temperature
-from .data import Dataset
-from .errors import ModuleError, ParityError
-from .evaluate import OnnxFile, Outputs, outputs_of_onnx
-from .files import replacing
 from .labelled_images import LEAST_HELD, LabelledImages
-from .networks import Classifier, Preprocess, count_parameters
-from .preprocessing import Preprocessing, resize_of
-from .report.write import write as write_report
 
 Precision = Literal["fp32", "int8", "fp16"]
 
 # Both sides of powers of two, and one.
 BATCHES = (1, 2, 5, 8)
-# Images of the proof, and at most so many bytes of them in the file.
-PROOF_IMAGES, PROBE_BYTES = 8, 2**20
+PROOF_IMAGES = 8
 # More weights than this lie in a file of their own: protobuf ends at 2 GiB, and copies what it holds.
 LARGEST_INSIDE = 2**29
 # What other precisions may be made from: ONNX Runtime's quantiser holds several copies.
@@ -232,6 +232,7 @@ def finish(
             f"{request.name} has {size / 2**30:.1f} GiB of weights, and {request.variants[0]} is made of at most "
             f"{LARGEST_VARIED / 2**30:g} GiB; leave it out"
         )
+    check_place(request.path, size + SMALL_FILES, "--models-dir, or by path from Python")
     external = size > LARGEST_INSIDE if request.external_data is None else request.external_data
     temperature = float(metadata["temperature"])
     with replacing(request.file) as temporary:
@@ -372,7 +373,7 @@ def proof_images(shape: tuple[int, int, int], tested: LabelledImages | None) -> 
 
 def probe_of(images: torch.Tensor, logits: NDArray[np.float32], tolerance: float) -> str:
     """Give the probe: as many of the images as fit, two at least."""
-    count = max(2, min(len(images), PROBE_BYTES // images[0].numel()))
+    count = max(2, min(len(images), publish.PROBE_BYTES // images[0].numel()))
     return onnx_file.probe(images[:count].numpy(), logits[:count], tolerance)
 
 

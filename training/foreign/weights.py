@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .errors import ModuleError
+from ..errors import ModuleError
 
 # Under these keys checkpoints keep their weights beside other things, the first that is there.
 KEYS = ("state_dict", "model_state_dict", "model", "weights")
@@ -20,11 +20,20 @@ NAMED = 3
 
 def load_into(module: nn.Module, path: Path) -> None:
     """Load weights into a module: each of its tensors, and no others; raises ModuleError."""
+    module.load_state_dict(fitting(module, path))
+
+
+def fitting(module: nn.Module, path: Path, but: str = "\n") -> dict[str, torch.Tensor]:
+    """Read a module's tensors, each of them and no others; those whose names begin with `but` are left out.
+
+    Raises ModuleError.
+    """
     found = read(path)
     expected = module.state_dict()
     for prefix in PREFIXES:
         if not expected.keys() & found.keys() and all(name.startswith(prefix) for name in found):
             found = {name.removeprefix(prefix): value for name, value in found.items()}
+    found, expected = ({key: v for key, v in one.items() if not key.startswith(but)} for one in (found, expected))
     missing, strange = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     other = [name for name in expected if name in found and expected[name].shape != found[name].shape]
     for what, names in (("lacks", missing), ("has besides", strange)):
@@ -38,7 +47,7 @@ def load_into(module: nn.Module, path: Path) -> None:
         raise ModuleError(
             f"{path} does not fit the network: {shapes}; the number of labels, or the network, is another"
         )
-    module.load_state_dict(found)
+    return found
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:

@@ -1,7 +1,7 @@
 """`convserve export`: train what has no finished checkpoint, export it, prove it, then put it in place.
 
-The command line is described in `arguments`, the steps for one network are in `pipeline`, and the checks in `publish`.
-`export_module` does the same for any PyTorch module, from Python.
+The command line is in `arguments`, the steps for one network are in `pipeline`, and the checks in `publish`.
+`export_module` does the same for any PyTorch module, from Python; it is in `module`.
 Whatever fails, or is interrupted, leaves the models folder as it was.
 """
 
@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from .export_module import export_module
+    from .module import export_module
 
 __all__ = ["export_module", "main"]
 
-PROG = f"python -m {__package__}.export"
+PROG = f"python -m {__package__}"
 
 
 def main(line: Sequence[str] | None = None, prog: str = PROG) -> int:
@@ -50,7 +50,7 @@ def __getattr__(name: str) -> Any:
     """Import `export_module` when it is asked for: PyTorch takes seconds, and help is to come at once."""
     if name != "export_module":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .export_module import export_module
+    from .module import export_module
 
     return export_module
 
@@ -75,9 +75,3 @@ def interrupt_ends_process() -> Iterator[None]:
 def _leave(_number: int, _frame: FrameType | None) -> None:
     os.write(2, b"error: interrupted before anything was begun\n")
     os._exit(130)
-
-
-if __name__ == "__main__":
-    status = main()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # there is nothing left to interrupt
-    sys.exit(status)

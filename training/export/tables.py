@@ -5,11 +5,11 @@ from pathlib import Path
 
 from rich.table import Table
 
+from ..errors import ModelFileError
+from ..networks import NETWORKS
+from ..onnx_file import read_metadata
+from ..recipes import RECIPES
 from . import parity
-from .errors import ModelFileError
-from .networks import NETWORKS
-from .onnx_file import read_metadata
-from .recipes import RECIPES
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,20 @@ def path_of(models_dir: Path, name: str) -> Path:
 def of_exports(exports: list[Export]) -> Table:
     """Draw the table that ends a run."""
     table = Table("name", "data set")
-    for column in ("parameters", "size", "test accuracy", "max |Δ| torch, NumPy", "ORT, NumPy", "ORT, torch", "time"):
+    for column in (
+        "parameters",
+        "size",
+        "test accuracy",
+        "max |Δ| torch, float64",
+        "ORT, float64",
+        "ORT, torch",
+        "time",
+    ):
         table.add_column(column, justify="right")
     table.add_column("path", overflow="fold")
     for done in exports:
         metadata, found = done.metadata, done.differences
-        values = (found.torch_numpy, found.onnx_numpy, found.onnx_torch) if found is not None else ()
+        values = (found.torch_reference, found.onnx_reference, found.onnx_torch) if found is not None else ()
         table.add_row(
             done.name,
             metadata["dataset"],

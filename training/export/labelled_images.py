@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from .data import Dataset
-from .data.folder import find_labelled
-from .data.image_files import prepare, read_all
-from .errors import DataError
-from .preprocessing import Preprocessing
+from ..data import Dataset
+from ..data.folder import find_labelled
+from ..data.image_files import prepare, read_all
+from ..errors import DataError
+from ..preprocessing import Preprocessing
 
 # Fewer images than this, held out, say little about a temperature.
 LEAST_HELD = 50

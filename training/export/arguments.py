@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from . import foreign_arguments
-from .command import Parser, add_options, rate
-from .recipes import RECIPES
+from ..command import Parser, add_options, rate, use_files
+from ..foreign import arguments as foreign_arguments
+from ..recipes import RECIPES
 
 PRECISIONS = ("fp32", "int8", "fp16")
 # A folder of the models folder, part of a checkpoint's name, and what clients type.
@@ -45,6 +45,8 @@ class Own:
     name: str
     start: str | None
     """A model of the models folder whose weights it starts from."""
+    library: foreign_arguments.Foreign | None
+    """What is said of a library's network, where it is one."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,11 @@ class Arguments:
     epochs: int | None
     seed: int | None
     learning_rate: float | None
+    mixup: float | None
     flip: bool
     """False where --no-flip was given; else as the recipe has it."""
+    pixels_in_memory: int
+    """MiB of a folder's pixels from which on they lie on disk."""
     data_dir: Path | None
     models_dir: Path
     checkpoints_dir: Path
@@ -81,15 +86,19 @@ def read(arguments: Sequence[str], prog: str) -> Arguments:
     """Read what stands behind ``prog``; a wrong line ends the process with a sentence and status 2."""
     parser = make_parser(prog)
     given = vars(parser.parse_args(arguments))
+    use_files(parser, given.pop("use"))
     names = tuple(dict.fromkeys(RECIPES if given.pop("all") else given.pop("names")))
     dataset, network, name, start = (given.pop(key) for key in ("dataset", "network", "name", "start_from"))
-    own, foreign = None, foreign_arguments.take(parser, given, name)
-    if foreign is not None:
+    own, foreign = None, foreign_arguments.take(parser, given, name, network)
+    library = foreign if ":" in (network or "") else None
+    if foreign is not None and library is None:
         _check_name(parser, foreign.name)
         if names or dataset or network or start:
             parser.error(f"--{foreign.door} exports one network: give it no NAME, --all, --dataset or --network")
     elif dataset == "folder":
-        own = _own(parser, names, given["data_dir"], network, name, start)
+        if names:
+            parser.error("--dataset folder trains one network: give it by --network, not as NAME or by --all")
+        own, foreign = _own(parser, given["data_dir"], network, name, start, library), None
     elif network is not None or name is not None or start is not None:
         parser.error(
             "--network, --name, --start-from are for images of your own: add --dataset folder --data-dir FOLDER"
@@ -107,25 +116,27 @@ def read(arguments: Sequence[str], prog: str) -> Arguments:
 
 def _own(
     parser: argparse.ArgumentParser,
-    names: Sequence[str],
     folder: Path | None,
     network: str | None,
     name: str | None,
     start: str | None,
+    library: foreign_arguments.Foreign | None,
 ) -> Own:
     """Refuse what does not go with `--dataset folder`."""
-    if names:
-        parser.error("--dataset folder trains one network: give it by --network, not as NAME or by --all")
     if folder is None:
         parser.error("--dataset folder needs --data-dir FOLDER, which holds a folder of images for each class")
     if network is None and start is None:
-        parser.error(f"--dataset folder needs --network, one of {', '.join(RECIPES)}, or --start-from MODEL")
-    if network is not None and network not in RECIPES:
+        parser.error(
+            f"--dataset folder needs --network, one of {', '.join(RECIPES)} or torchvision:NAME, or --start-from MODEL"
+        )
+    if library is not None and start is not None:
+        parser.error(f"--start-from is for networks of ours: give --weights FILE for {network}")
+    if network is not None and library is None and network not in RECIPES:
         _unknown(parser, network)
     if name is None:
         parser.error("--dataset folder needs --name, by which the model will be served")
     _check_name(parser, name)
-    return Own(folder, network, name, start)
+    return Own(folder, network, name, start, library)
 
 
 def _check_name(parser: argparse.ArgumentParser, name: str) -> None:
@@ -182,19 +193,33 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
 
     own = parser.add_argument_group("images of your own")
     own.add_argument("--dataset", choices=["folder"], help="train on --data-dir, a folder of images for each class")
-    own.add_argument("--network", metavar="NAME", help="the network that is trained, by its own recipe")
+    own.add_argument(
+        "--network",
+        metavar="NAME",
+        help="the network that is trained, by its own recipe; torchvision:NAME or timm:NAME is theirs, from --weights",
+    )
     own.add_argument(
         "--start-from",
         metavar="MODEL",
         help="start from the weights of a model in --models-dir instead of random ones, by a recipe for few images",
     )
     own.add_argument("--name", help="the name by which the model is served")
+    own.add_argument(
+        "--pixels-in-memory",
+        type=positive,
+        default=1024,
+        metavar="MIB",
+        help="decode images of more MiB than this into a file beside the checkpoints (default: 1024)",
+    )
 
     foreign_arguments.add(parser)
     recipe = parser.add_argument_group("changes to the recipe")
     recipe.add_argument("--epochs", type=positive, metavar="N", help="train N epochs instead of the recipe's number")
     recipe.add_argument("--seed", type=int, metavar="N", help="train from seed N instead of the recipe's")
     recipe.add_argument("--learning-rate", type=rate, metavar="R", help="learn at rate R instead of the recipe's")
+    recipe.add_argument(
+        "--mixup", type=rate, metavar="A", help="mix each image and class with another's, by shares of Beta(A, A)"
+    )
     recipe.add_argument(
         "--no-flip",
         dest="flip",
@@ -203,16 +228,14 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     )
 
     places = parser.add_argument_group("where")
-    add_options(places, "--data-dir", "--models-dir", "--checkpoints-dir", "--device")
+    add_options(places, "--data-dir", "--models-dir", "--checkpoints-dir", "--device", "--use")
     return parser
 
 
 def positive(text: str) -> int:
-    """Read a number of epochs; argparse reports what is none."""
+    """Read a number of epochs, or of others; argparse reports what is none."""
     if not (text.isascii() and text.isdecimal()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a whole number from 1; a network is never exported untrained"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
 
 

@@ -4,30 +4,39 @@ Every check runs on the temporary file; whatever fails, or is interrupted, leave
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Literal
 
 import onnx
 import torch
 
-from . import onnx_file, parity
-from .calibration import expected_calibration_error, fit_temperature
-from .data import Dataset
-from .evaluate import OnnxFile, Outputs, outputs_of_onnx, outputs_of_torch
-from .files import replacing
-from .networks import NETWORKS, Classifier, Preprocess, count_parameters, pool_last
-from .quantize import halve, quantize
-from .recipes import Recipe
-from .train import Training
+from .. import onnx_file
+from ..calibration import expected_calibration_error, fit_temperature
+from ..data import SOURCES, Dataset
+from ..evaluate import OnnxFile, Outputs, outputs_of_onnx, outputs_of_torch, rows_at_once
+from ..files import replacing
+from ..foreign.sources import network_of
+from ..networks import Classifier, Preprocess, count_parameters, pool_last
+from ..preprocessing import Preprocessing, rule_of
+from ..quantize import halve, quantize
+from ..recipes import Recipe
+from ..reference import DESCRIPTIONS
+from ..train import Training
+from . import parity
 
-PROBE_IMAGES = 8
+PROBE_IMAGES, PROBE_BYTES = 8, 2**20
 PARITY_IMAGES = 128
 # Training images that int8 is fitted to, and others that tell the tolerance of a variant.
 CALIBRATION_IMAGES = 5_000
 MEASURED_IMAGES = 2_000
+# Fewer of either where these are more bytes.
+DRAWN_BYTES = 2**28
 
 
-def publish(recipe: Recipe, training: Training, data: Dataset, path: Path) -> tuple[dict[str, str], parity.Differences]:
+def publish(
+    recipe: Recipe, training: Training, data: Dataset, path: Path, command: str = ""
+) -> tuple[dict[str, str], parity.Differences]:
     """Write a trained network to `path`, after proof that NumPy, PyTorch and ONNX Runtime agree about it.
 
     The temperature of its probabilities is fitted on the validation images that the recipe holds out; without any it
@@ -42,9 +51,12 @@ def publish(recipe: Recipe, training: Training, data: Dataset, path: Path) -> tu
         temperature = fit_temperature(outputs.logits, data.validation_labels.numpy())
     classifier = Classifier(preprocess, training.network, temperature)
     images = data.test_images
-    metadata = _describe(recipe, training, data.labels, classifier, images[:PROBE_IMAGES])
+    probe = images[: max(2, min(PROBE_IMAGES, PROBE_BYTES // math.prod(images.shape[1:])))]
+    metadata = _describe(recipe, training, data.labels, classifier, probe)
+    if recipe.start or recipe.preprocessing:  # which no recipe of ours has
+        metadata |= {"command": command} if command else {}
     exported = Classifier(preprocess, pool_last(training.network), temperature)
-    graph = onnx_file.build(exported, (images.shape[1], images.shape[2], images.shape[3]))
+    graph = onnx_file.build(exported, network_of(recipe).shape)
     with replacing(path) as temporary:
         onnx_file.write(graph, metadata, temporary)
         file = OnnxFile(temporary)
@@ -61,13 +73,16 @@ def _describe(
     recipe: Recipe, training: Training, labels: tuple[str, ...], classifier: Classifier, probe: torch.Tensor
 ) -> dict[str, str]:
     """Give the metadata of a file before anything is measured on it; `probe` are the images of its probe."""
+    tolerance = parity.reference_logits(recipe.network, classifier, probe.numpy())[1]
+    more = preprocessing(recipe.dataset, rule_of(recipe))
+    if recipe.network not in DESCRIPTIONS:
+        more["reference"] = "float64"
     return {
         "name": recipe.name,
         "labels": onnx_file.to_json(labels),
         "dataset": recipe.dataset,
         "network": recipe.network,
-        # As it is described, each network ends with the ten classes of MNIST and CIFAR-10.
-        "architecture": NETWORKS[recipe.network].architecture.removesuffix("10") + str(len(labels)),
+        "architecture": network_of(recipe).describe(len(labels)),
         "parameters": str(count_parameters(training.network)),
         "precision": "fp32",
         "recipe": onnx_file.to_json(recipe.to_dict()),
@@ -78,14 +93,17 @@ def _describe(
         "temperature": f"{classifier.temperature:g}",
         "versions": onnx_file.versions(),
         "commit": onnx_file.commit(),
-        "probe": onnx_file.probe(probe.numpy(), outputs_of_torch(classifier, probe).logits),
-        **preprocessing(recipe.dataset),
+        "probe": onnx_file.probe(probe.numpy(), outputs_of_torch(classifier, probe).logits, tolerance),
+        **more,
     }
 
 
-def preprocessing(dataset: str) -> dict[str, str]:
-    """Give the metadata that say what a server may do to images which are not of the data set's form."""
-    return {"preprocessing": onnx_file.to_json({"digits": "mnist"})} if dataset == "mnist" else {}
+def preprocessing(dataset: str, rule: Preprocessing | None = None) -> dict[str, str]:
+    """Give the metadata that say what a server does to images which are not of the network's form."""
+    facts = {} if rule is None else rule.facts()
+    if dataset in SOURCES:
+        facts |= SOURCES[dataset].preprocessing
+    return {"preprocessing": onnx_file.to_json(facts)} if facts else {}
 
 
 def publish_variant(precision: Literal["int8", "fp16"], data: Dataset, fp32_path: Path, path: Path) -> dict[str, str]:
@@ -142,13 +160,18 @@ def with_own_logits(probe: str, path: Path, measured: torch.Tensor) -> str:
 def draw_images(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw images that int8 is fitted to, and others that tell the tolerance: the same ones at each call."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    few = min(MEASURED_IMAGES, len(order) // 2)
-    return images[order[few : few + CALIBRATION_IMAGES]], images[order[:few]]
+    most = DRAWN_BYTES // math.prod(images.shape[1:])
+    few = min(MEASURED_IMAGES, len(order) // 2, most)
+    return images[order[few : few + min(CALIBRATION_IMAGES, most)]], images[order[:few]]
 
 
 def parity_images(images: torch.Tensor) -> torch.Tensor:
-    """Take the first `PARITY_IMAGES` of some images [N, H, W, C], over again from the first where they are fewer."""
-    return images[torch.arange(PARITY_IMAGES) % len(images)]
+    """Take the first `PARITY_IMAGES` of some images [N, H, W, C], over again from the first where they are fewer.
+
+    Of large images fewer are taken.
+    """
+    count = max(PROBE_IMAGES, min(PARITY_IMAGES, 2 * rows_at_once(images, PARITY_IMAGES)))
+    return images[torch.arange(count) % len(images)]
 
 
 def measured_metadata(outputs: Outputs, labels: torch.Tensor) -> dict[str, str]:

@@ -12,27 +12,31 @@ from typing import Literal
 import torch
 from rich.console import Console
 
-from . import checkpoint, fine_tune, foreign, onnx_file, publish, tables
+from .. import checkpoint, fine_tune, onnx_file
+from ..command import exit_status, make_console
+from ..data import Dataset, default_data_dir, load
+from ..data.folder import VALIDATION_FROM, load_folder
+from ..data.pixel_cache import PixelCache
+from ..device import choose_device
+from ..errors import DataError, TrainingError
+from ..files import SMALL_FILES, check_place
+from ..foreign import steps as foreign
+from ..foreign.sources import network_of
+from ..foreign.trainable import prepare
+from ..lock import hold, refuse_if_held
+from ..networks import count_parameters
+from ..preprocessing import rule_of
+from ..recipes import RECIPES, Recipe, teacher_of
+from ..report.measure import parse_metadata
+from ..report.wilson import interval
+from ..report.write import write
+from ..train import begin, train
+from . import publish, tables
 from .arguments import Arguments, Own
-from .command import exit_status, make_console
-from .data import Dataset, default_data_dir, load
-from .data.folder import load_folder
-from .device import choose_device
-from .errors import DataError
-from .files import check_place
-from .lock import hold, refuse_if_held
-from .networks import NETWORKS, count_parameters
-from .recipes import RECIPES, Recipe, teacher_of
 from .renew import renew_all
-from .report.measure import parse_metadata
-from .report.wilson import interval
-from .report.write import write
 from .tables import Export, path_of
-from .train import begin, train
 
 Variant = Literal["int8", "fp16"]
-# Bytes that a report, a table of epochs and all metadata stay below.
-SMALL_FILES = 8_000_000
 # Of an accuracy: from about 1,500 test images on it is narrower, wherever it lies.
 WIDE_INTERVAL = 0.05
 VARIANTS: tuple[Variant, ...] = ("int8", "fp16")
@@ -49,7 +53,10 @@ def run(args: Arguments) -> int:
         if args.renew:
             renew_all(args.models_dir, args.data_dir or default_data_dir(), console)
         if args.foreign is not None:
-            foreign.run(args.foreign, args, console)
+            name = args.foreign.name
+            check_place(args.models_dir / name, SMALL_FILES, "--models-dir")
+            with hold(lock_of(args.models_dir, name), name):
+                foreign.run(args.foreign, args, console)
         for recipe, read_data in jobs(args, console):
             # One by one, because what was made before a failure is shown too.
             for export in make(recipe, read_data, args, console):
@@ -77,29 +84,44 @@ def jobs(args: Arguments, console: Console) -> Iterator[tuple[Recipe, Callable[[
 def own_job(own: Own, args: Arguments, console: Console) -> tuple[Recipe, Callable[[], Dataset]]:
     """Give the recipe for images of one's own, which are read here; and where it starts from weights, begin it."""
     refuse_if_held(lock_of(args.models_dir, own.name), own.name)  # before the images are read
-    if own.start is None:
-        network = own.network or ""
-        data = load_folder(own.folder, NETWORKS[network].shape, console)
-        return customise(recipe_for(data, network, own.name), args), lambda: data
-    start = fine_tune.read_start(path_of(args.models_dir, own.start), own.start, own.network)
-    data = load_folder(own.folder, NETWORKS[start.network].shape, console, validation_from=1)
-    if not len(data.validation_images):
+    base, start = _origin(own, args)
+    stops_early = base.patience > 0 or start is not None
+    data = load_folder(
+        own.folder,
+        network_of(base).shape,
+        console,
+        1 if stops_early else VALIDATION_FROM,
+        rule_of(base),
+        PixelCache(args.checkpoints_dir, args.pixels_in_memory * 2**20),
+    )
+    if stops_early and not len(data.validation_images):
         raise DataError(
-            f"{own.folder} has {len(data.train_images)} images to train with, too few to hold some out of them, and "
-            f"--start-from stops by those; add some, or train by --network"
+            f"{own.folder} has {len(data.train_images)} images to train with, too few to hold some out of them, by "
+            f"which this training stops; add some, or train a network of ours without --start-from"
         )
-    recipe = customise(start.fit(recipe_for(data, start.network, own.name)), args)
+    recipe = recipe_for(data, base, own.name)
+    recipe = customise(recipe if start is None else start.fit(recipe), args)
 
     def begin_and_read() -> Dataset:
-        begin(recipe, data, start, checkpoint.path_of(args.checkpoints_dir, recipe))
+        if start is not None:
+            begin(recipe, data, start, checkpoint.path_of(args.checkpoints_dir, recipe))
         return data
 
     return recipe, begin_and_read
 
 
-def recipe_for(data: Dataset, network: str, name: str) -> Recipe:
-    """Give the network's own recipe, made to fit a folder's data set."""
-    recipe = RECIPES[network]
+def _origin(own: Own, args: Arguments) -> tuple[Recipe, fine_tune.Start | None]:
+    """Give the recipe of the network that is asked for, and the weights that it starts from."""
+    if own.library is not None:
+        return prepare(own.library)
+    if own.start is None:
+        return RECIPES[own.network or ""], None
+    start = fine_tune.read_start(path_of(args.models_dir, own.start), own.start, own.network)
+    return RECIPES[start.network], start
+
+
+def recipe_for(data: Dataset, recipe: Recipe, name: str) -> Recipe:
+    """Give a network's own recipe, made to fit a folder's data set."""
     steps = math.ceil(len(data.train_images) / recipe.batch)
     return dataclasses.replace(
         recipe,
@@ -118,12 +140,15 @@ def recipe_for(data: Dataset, network: str, name: str) -> Recipe:
 
 
 def customise(recipe: Recipe, args: Arguments) -> Recipe:
-    """Give the recipe with the numbers that were asked for."""
+    """Give the recipe with the numbers that were asked for; raises TrainingError for what it cannot have."""
+    if args.mixup is not None and recipe.views:
+        raise TrainingError(f"--mixup does not go with {recipe.name}, which learns stored answers for single images")
     return dataclasses.replace(
         recipe if args.epochs is None else recipe.with_epochs(args.epochs),
         seed=recipe.seed if args.seed is None else args.seed,
         learning_rate=recipe.learning_rate if args.learning_rate is None else args.learning_rate,
         flip=recipe.flip and args.flip,
+        mixup=recipe.mixup if args.mixup is None else args.mixup,
     )
 
 
@@ -174,7 +199,7 @@ def make_fp32(recipe: Recipe, read_data: Callable[[], Dataset], args: Arguments,
         teacher = teacher_of(recipe, args.models_dir, args.epochs)
         training = train(recipe, data, device, path_of_checkpoint, console, teacher)
         console.print(f"{recipe.name}: exporting and comparing", soft_wrap=True)
-        metadata, differences = publish.publish(recipe, training, data, path)
+        metadata, differences = publish.publish(recipe, training, data, path, args.command)
     if recipe.dataset == "folder":
         tell_interval(metadata, console)
     return Export(path, metadata, differences, f"{time.perf_counter() - started:.0f} s")
@@ -198,8 +223,8 @@ def lock_of(models_dir: Path, name: str) -> Path:
 
 def check_places(recipe: Recipe, folder: Path, checkpoints_dir: Path) -> None:
     """Raise PlaceError where what a training leaves cannot be put, before it begins."""
-    with torch.device("meta"):
-        weights = 4 * count_parameters(NETWORKS[recipe.network].build())
+    with torch.device("meta" if recipe.preprocessing is None else "cpu"):  # libraries ask weights for their values
+        weights = 4 * count_parameters(network_of(recipe).build())
     # The weights, their average and two numbers of the optimizer for each, beside the checkpoint of the epoch before.
     check_place(checkpoints_dir, 8 * weights + SMALL_FILES, "--checkpoints-dir")
     check_place(folder, weights + SMALL_FILES, "--models-dir")
