@@ -61,7 +61,7 @@ class RequestHead:
         self.path = path
 
     def read_optional(self, fields: Sequence[Field]) -> None:
-        """Reads what few requests have, from these fields; raises StreamError, or NotGrpc for a timeout that is none."""
+        """Reads from these fields what few requests have; raises StreamError, or NotGrpc for a wrong timeout."""
         for name, value in fields:
             if name not in OPTIONAL:
                 continue
@@ -251,7 +251,7 @@ def _check_values(fields: Sequence[Field]) -> int:
     if len(fields) > MAX_LIST_BYTES // ENTRY_BYTES:
         raise HeaderListTooLarge(f"the request has {len(fields)} header fields. Send less metadata.")
     text = b"".join([value for _, value in fields])
-    size = len(text) + sum([len(name) for name, _ in fields]) + ENTRY_BYTES * len(fields)
+    size = len(text) + sum(len(name) for name, _ in fields) + ENTRY_BYTES * len(fields)
     if size > MAX_LIST_BYTES:
         raise HeaderListTooLarge(_too_large(size))
     if 0x0A in text or 0x0D in text or 0 in text:

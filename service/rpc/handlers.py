@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Protocol
 
-from ..http2.connection import Stream
+from ..http2.stream import Stream
 from .call import request_id
 from .event_loop import EventLoop, Peer
 from .status import status_of

@@ -13,7 +13,8 @@ from typing import Self
 import structlog
 
 from ..errors import Expired, InvalidRequest, Overloaded, Unsupported
-from ..http2.connection import (
+from ..http2.deframer import ReceiveBudget
+from ..http2.events import (
     CallStarted,
     Cancelled,
     ConnectionEnded,
@@ -22,10 +23,9 @@ from ..http2.connection import (
     MessageReceived,
     RequestRejected,
     ResponseDrained,
-    Stream,
 )
-from ..http2.deframer import ReceiveBudget
 from ..http2.frames import ErrorCode
+from ..http2.stream import Stream
 from . import listener_drain
 from .call import Check, Dispatch, Methods, Transport, TransportOptions, request_id
 from .event_loop import TICK_S, EventLoop, Peer

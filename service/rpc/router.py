@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from ..http2.connection import Stream
+from ..http2.stream import Stream
 from .builtin_services import HEALTH, REFLECTIONS, Health, Reflection, parse, service_names
 from .call import (
     DeferredMethod,
