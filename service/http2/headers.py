@@ -111,17 +111,25 @@ class _Repeated:
         self.last_name = names[self.last_pseudo]
         self.has_optional = not OPTIONAL.isdisjoint(names)
 
-    def check_varied(self, varied: Sequence[Field], fields: Sequence[Field]) -> None:
-        """Checks the other fields of a request, whose names are right; raises HeaderListTooLarge or StreamError."""
-        size = self.list_bytes
+    def check_varied(self, varied: Sequence[Field], fields: Sequence[Field]) -> Sequence[Field]:
+        """Checks the other fields of a request, whose names are right; raises HeaderListTooLarge or StreamError.
+
+        Returns those fields among which optional ones are.
+        """
+        size, has_optional = self.list_bytes, False
         for name, value in varied:
             size += len(name) + len(value) + ENTRY_BYTES
+            if name in OPTIONAL:
+                has_optional = True
             if 0 in value or 0x0A in value or 0x0D in value:
                 raise StreamError(ErrorCode.PROTOCOL_ERROR, WRONG_VALUE)
         if size > MAX_LIST_BYTES:
             raise HeaderListTooLarge(_too_large(size))
         if fields[self.last_pseudo][0] != self.last_name:
             raise StreamError(ErrorCode.PROTOCOL_ERROR, "a pseudo-header is behind other fields")
+        if self.has_optional:
+            return fields
+        return varied if has_optional else ()
 
 
 def _fault(names: Sequence[bytes], *, trailers: bool = False) -> str | None:
@@ -182,12 +190,9 @@ class HeaderReader:
         fields = self._decode(block)
         repeated = self._repeated.get(tuple(decoder.repeated)) or self._learn(decoder.repeated)
         head = RequestHead(fields, repeated.path)
-        varied = decoder.varied
-        if varied:
-            repeated.check_varied(varied, fields)
-            head.read_optional(fields if repeated.has_optional else varied)
-        elif repeated.has_optional:
-            head.read_optional(fields)
+        optional = repeated.check_varied(decoder.varied, fields)
+        if optional:
+            head.read_optional(optional)
         if decoder.changes == changes and len(block) <= MAX_KNOWN_BLOCK_BYTES:
             if len(self.known) >= MAX_KNOWN_BLOCKS:
                 self.known.clear()

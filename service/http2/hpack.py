@@ -26,6 +26,8 @@ STATIC_TABLE: Final[tuple[Field, ...]] = tuple(
     (name.encode(), value.encode()) for name, _, value in (entry.partition("=") for entry in _STATIC_TEXT.split("|"))
 )
 """Appendix A."""
+_NO_ENTRY: Final = (b"", b"")
+"""Where no index leads."""
 _NEWEST = 0x81 + len(STATIC_TABLE)
 """Where the newest entry of the dynamic table is kept."""
 _INDEXED = bytes(range(0x81, 0xFF))
@@ -74,7 +76,7 @@ class Decoder:
     def __init__(self, varying: AbstractSet[bytes] = frozenset()) -> None:
         """``varying``: names of fields that are not looked for among those that repeat."""
         # By the octet of an indexed field: entry 1 at 0x81, the newest dynamic entry behind the static ones.
-        self._table: list[Field | None] = [None] * 0x81 + list(STATIC_TABLE)
+        self._table: list[Field] = [_NO_ENTRY] * 0x81 + list(STATIC_TABLE)
         self._bytes = 0
         self._limit = TABLE_BYTES
         self._varying = varying
@@ -87,87 +89,93 @@ class Decoder:
 
     def decode(self, block: bytes) -> list[Field]:  # noqa: C901, PLR0912, PLR0914, PLR0915 - calls cost half as much again
         """Returns the fields of a block; raises DecodingError."""
+        table, varying, held, limit = self._table, self._varying, self._bytes, self._limit
         fields: list[Field] = []
         repeated = fields
         varied: list[Field] = []
-        table, varying, held, limit = self._table, self._varying, self._bytes, self._limit
         at, end = 0, len(block)
         try:
             while at < end:
                 first = block[at]
+                if 0x80 < first < 0xFF:  # indexed fields of one octet each, all that stand together
+                    stop = end - len(block[at:].lstrip(_INDEXED))
+                    if repeated is not fields:
+                        repeated += map(table.__getitem__, block[at:stop])
+                    fields += map(table.__getitem__, block[at:stop])
+                    at = stop
+                    continue
                 if first >= 0x80:
-                    if first == 0xFF:
-                        octet = block[at + 1]
-                        if octet < 0x80:
-                            entries = [table[0xFF + octet]]
-                            at += 2
-                        else:
-                            index, at = _integer(block, at, 0x7F)
-                            entries = [table[0x80 + index]]
-                    elif first == 0x80:
+                    if first == 0x80:
                         raise DecodingError("index 0 is no entry")
-                    else:  # indexed fields of one octet each, all that stand together
-                        stop = end - len(block[at:].lstrip(_INDEXED))
-                        entries = [table[octet] for octet in block[at:stop]]
-                        at = stop
-                    fields += entries  # type: ignore[arg-type]  # only index 0 is None
-                    if varied:
-                        repeated += entries  # type: ignore[arg-type]
+                    index, at = _integer(block, at, 0x7F)
+                    field = table[0x80 + index]
+                    fields.append(field)
+                    if repeated is not fields:
+                        repeated.append(field)
                     continue
                 # A literal: 01 is added to the table, 0000 and 0001 are not.
+                at += 1
                 if first >= 0x40:
-                    index, mask = first & 0x3F, 0x3F
+                    index = first & 0x3F
+                    if index == 0x3F:
+                        index, at = _integer(block, at - 1, 0x3F)
                 elif first < 0x20:
-                    index, mask = first & 0x0F, 0x0F
+                    index = first & 0x0F
+                    if index == 0x0F:
+                        index, at = _integer(block, at - 1, 0x0F)
                 else:
                     if fields:
                         raise DecodingError("the table's size changes in the middle of a block")
-                    size, at = _integer(block, at, 0x1F)
+                    size, at = _integer(block, at - 1, 0x1F)
                     self._bytes = held
                     self._resize(size)
                     held, limit = self._bytes, self._limit
                     continue
-                if index == mask:
-                    index, at = _integer(block, at, mask)
-                else:
-                    at += 1
                 if index:
-                    name = table[0x80 + index][0]  # type: ignore[index]  # only index 0 is None
+                    name = table[0x80 + index][0]
                 else:
                     name, at = _name(block, at)
-                coded = block[at]
-                length = coded & 0x7F
-                if length == 0x7F:
-                    length, at = _integer(block, at, 0x7F)
-                else:
-                    at += 1
-                value = block[at : at + length]
-                at += length
-                if at > end:
-                    raise DecodingError("the block ends within a string")
-                if coded >= 0x80:
+                length = block[at]
+                at += 1
+                if length >= 0x80:
+                    length -= 0x80
+                    if length == 0x7F:
+                        length, at = _integer(block, at - 1, 0x7F)
+                    value = block[at : at + length]
+                    at += length
+                    if at > end:
+                        break
                     value = decode_huffman(value)
+                else:
+                    if length == 0x7F:
+                        length, at = _integer(block, at - 1, 0x7F)
+                    value = block[at : at + length]
+                    at += length
+                    if at > end:
+                        break
                 field = name, value
                 if first >= 0x40:
-                    self.changes += 1
                     size = len(name) + len(value) + ENTRY_BYTES
                     held += size
                     while held > limit and len(table) > _NEWEST:
                         oldest = table.pop()
-                        held -= len(oldest[0]) + len(oldest[1]) + ENTRY_BYTES  # type: ignore[index]
+                        held -= len(oldest[0]) + len(oldest[1]) + ENTRY_BYTES
                     if size <= limit:
                         table.insert(_NEWEST, field)
                     else:
                         held -= size
+                    self.changes += 1
                 if name in varying:
-                    if not varied:
+                    if repeated is fields:
                         repeated = fields.copy()
                     varied.append(field)
-                elif varied:
+                elif repeated is not fields:
                     repeated.append(field)
                 fields.append(field)
         except IndexError:
             raise DecodingError("the block ends within a field, or names an entry that the table lacks") from None
+        if at > end:
+            raise DecodingError("the block ends within a string")
         self._bytes, self.repeated, self.varied = held, repeated, varied
         return fields
 
@@ -183,7 +191,6 @@ class Decoder:
         table = self._table
         while self._bytes > limit and len(table) > _NEWEST:
             entry = table.pop()
-            assert entry is not None  # noqa: S101 - only index 0 is
             self._bytes -= len(entry[0]) + len(entry[1]) + ENTRY_BYTES
 
 

@@ -5,7 +5,8 @@ from typing import Protocol
 
 from ..http2.stream import Stream
 from .call import request_id
-from .event_loop import EventLoop, Peer
+from .event_loop import EventLoop
+from .peer import Peer
 from .status import status_of
 
 

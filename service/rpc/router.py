@@ -17,10 +17,11 @@ from .call import (
     SlowCalls,
     request_id,
 )
-from .event_loop import EventLoop, Peer
+from .event_loop import EventLoop
 from .flush_scope import FlushScope
 from .handlers import StreamingMethod, UnaryMethod
 from .inflight import InFlightCalls
+from .peer import Peer
 from .status import status_of
 from .streaming import BidiStreaming, DeliverableCall, HealthWatch, ReflectionStream
 
