@@ -3,6 +3,6 @@
 Envoy itself is not part of this package; ``python -m service.front`` writes the file that it reads.
 """
 
-from .command import main
+from .command import main, make_parser
 
-__all__ = ["main"]
+__all__ = ["main", "make_parser"]

@@ -1,10 +1,12 @@
 """Options → Envoy's configuration on standard output."""
 
+import argparse
 import os
 import shlex
 import sys
 from collections.abc import Sequence
 
+from .. import options
 from ..options import SettingsError, read_options
 from .envoy import configuration
 from .settings import PARSERS, FrontSettings
@@ -17,17 +19,25 @@ HEAD = """\
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+PROG = f"python -m {__package__}"
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Writes the configuration. Returns 0, or 2 where the options cannot be."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        settings = read_options(FrontSettings, PARSERS, "CONVSERVE_FRONT_", given, os.environ)
+        settings = read_options(FrontSettings, PARSERS, "CONVSERVE_FRONT_", given, os.environ, prog)
     except SettingsError as error:
         for problem in error.problems:
             sys.stderr.write(f"error: {problem}\n")
         return 2
     sys.stdout.write(front_file(settings, given))
     return 0
+
+
+def make_parser(prog: str) -> argparse.ArgumentParser:
+    """The command line, for completion."""
+    return options.make_parser(FrontSettings, prog)
 
 
 def front_file(settings: FrontSettings, arguments: Sequence[str] = ()) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from ..options import Field
 
@@ -65,8 +65,6 @@ class FrontSettings:
 
     Every option can also be given as an environment variable, CONVSERVE_FRONT_ and its name in capitals.
     """
-
-    PROG: ClassVar[str] = "python -m service.front"
 
     hosts: str = ""
     """The servers' gRPC addresses, HOST:PORT separated by commas. A name that stands for several addresses, such as a
