@@ -208,7 +208,12 @@ def test_selectors_find_the_pods(overlay: str) -> None:
     assert policy["podSelector"] == {"matchLabels": labels}
     named = {each["targetPort"] for each in of_kind(resources, "Service")["spec"]["ports"]}
     named |= {port["port"] for rule in policy["ingress"] for port in rule["ports"]}
-    assert named <= ports
+    assert named == ports
+    (container,) = template["spec"]["containers"]
+    numbers = {each["name"]: str(each["containerPort"]) for each in container["ports"]}
+    assert numbers["http"] == environment(container)["CONVSERVE_HTTP_PORT"]
+    assert numbers["grpc"] == str(options_of(Settings)["port"].default)
+    assert f"CONVSERVE_METRICS_PORT={numbers['metrics']}" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
     monitored = [each["spec"]["selector"]["matchLabels"] for each in resources if each["kind"] == "ServiceMonitor"]
     assert all(of_kind(resources, "Service")["metadata"]["labels"] == each for each in monitored)
 
