@@ -4,6 +4,7 @@ A network takes normalised float32 images [batch, channels, height, width] and g
 How images are normalised, and how a network is trained, is not known here (see `recipes`).
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -194,27 +195,48 @@ def cifar10(classes: int = 10) -> nn.Sequential:
 
     What widens the maps is pooled before its norm, so that norm and ReLU see a quarter of the pixels.
     """
-    return _residual(classes, 32, 80, 176, 320)
+    return residual("32 80p+1 176p+2 320p+2", classes)
 
 
 def cifar10_wide(classes: int = 10) -> nn.Sequential:
     """Ours, to teach cifar10: the same with twice its maps; 22,312,650 parameters."""
-    return _residual(classes, 64, 160, 352, 640)
+    return residual("64 160p+1 352p+2 640p+2", classes)
 
 
-def _residual(classes: int, first: int, *widths: int) -> nn.Sequential:
+def cifar10_small(classes: int = 10) -> nn.Sequential:
+    """Ours, for a tenth of cifar10's work: four convolutions, three strided, and three residual blocks of two."""
+    return residual("16 32/2+1 96/2+1 128/2+1", classes)
+
+
+def cifar10_nano(classes: int = 10) -> nn.Sequential:
+    """Ours, for what cifar10-cnn takes: three strided convolutions and two residual blocks; 316,202 parameters."""
+    return residual("32/2 64/2+1 96/2+1", classes)
+
+
+STAGE = re.compile(r"(\d+)(p|/\d)?(?:\+(\d))?")
+
+
+def residual(shape: str, classes: int = 10) -> nn.Sequential:
+    """Build a residual network for colour images from its stages, such as "32 80p+1 176/2+2".
+
+    Each stage is a convolution of so many maps, batch norm and ReLU; `p` pools before the norm, `/2` strides, and `+2`
+    adds two residual blocks. A global max pool and a linear layer end it. Raises ValueError for another shape.
+    """
     network = nn.Sequential()
-    network.add_module("conv1", nn.Conv2d(3, first, 3, padding=1, bias=False))
-    network.add_module("norm1", nn.BatchNorm2d(first))
-    network.add_module("relu1", nn.ReLU())
-    channels = first
-    for stage, (width, blocks) in enumerate(zip(widths, (1, 2, 2), strict=True), start=2):
-        network.add_module(f"conv{stage}", nn.Conv2d(channels, width, 3, padding=1, bias=False))
-        network.add_module(f"pool{stage}", nn.MaxPool2d(2))
-        network.add_module(f"norm{stage}", nn.BatchNorm2d(width))
-        network.add_module(f"relu{stage}", nn.ReLU())
-        for block in range(1, blocks + 1):
-            network.add_module(f"block{stage}_{block}", Residual(width))
+    channels = 3
+    for number, stage in enumerate(shape.split(), start=1):
+        found = STAGE.fullmatch(stage)
+        if not found:
+            raise ValueError(f"a stage is a width, perhaps p or /2, and perhaps +BLOCKS, such as 80p+1; not {stage!r}")
+        width, reduce = int(found[1]), found[2] or ""
+        stride = int(reduce[1:]) if reduce.startswith("/") else 1
+        network.add_module(f"conv{number}", nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False))
+        if reduce == "p":
+            network.add_module(f"pool{number}", nn.MaxPool2d(2))
+        network.add_module(f"norm{number}", nn.BatchNorm2d(width))
+        network.add_module(f"relu{number}", nn.ReLU())
+        for block in range(1, int(found[3] or 0) + 1):
+            network.add_module(f"block{number}_{block}", Residual(width))
         channels = width
     network.add_module("largest", GlobalMaxPool())
     network.add_module("linear", nn.Linear(channels, classes))
@@ -252,10 +274,15 @@ def _rises(layer: nn.Module) -> bool:
 class Network:
     """One network: how to build it with fresh weights for so many classes, and one line that describes it."""
 
-    build: Callable[..., nn.Sequential]
+    build: Callable[..., nn.Module]
     architecture: str
+    """Of ten classes, whose number ends it."""
     shape: tuple[int, int, int]
     """Height, width and channels of the images it takes."""
+
+    def describe(self, classes: int) -> str:
+        """Give its architecture for another number of classes."""
+        return re.sub(r"\b10$", str(classes), self.architecture)
 
 
 MNIST, CIFAR10 = (28, 28, 1), (32, 32, 3)
@@ -287,6 +314,18 @@ NETWORKS = {
     ),
     "cifar10-wide": Network(
         cifar10_wide, "cifar10 with twice the maps: Conv 64, 160, 352, 640 and their blocks, Linear 640→10", CIFAR10
+    ),
+    "cifar10-small": Network(
+        cifar10_small,
+        "Conv 16, Conv 32 stride 2, 1 residual block, Conv 96 stride 2, 1 residual block, Conv 128 stride 2, "
+        "1 residual block (of two Conv; each Conv 3x3 pad 1, BatchNorm, ReLU), global MaxPool, Linear 128→10",
+        CIFAR10,
+    ),
+    "cifar10-nano": Network(
+        cifar10_nano,
+        "Conv 32 stride 2, Conv 64 stride 2, 1 residual block, Conv 96 stride 2, 1 residual block "
+        "(of two Conv; each Conv 3x3 pad 1, BatchNorm, ReLU), global MaxPool, Linear 96→10",
+        CIFAR10,
     ),
     "cifar10-tiny": Network(cifar10_tiny, "Conv 3→16 3x3 pad 1, ReLU, MaxPool 2, Linear 4096→10", CIFAR10),
     "cifar10-lenet": Network(

@@ -95,14 +95,22 @@ def _convs(*numbers: int, padding: int = 1) -> Layers:
     return sum(((("conv", f"conv{number}", padding), RELU) for number in numbers), ())
 
 
-def _norm_convs(*numbers: int, padding: int = 1) -> Layers:
-    return sum(((("conv", f"conv{n}", padding), ("norm", f"norm{n}"), RELU) for n in numbers), ())
+def _norm_convs(*numbers: int, padding: int = 1, stride: int = 1) -> Layers:
+    return sum(((("conv", f"conv{n}", padding, stride), ("norm", f"norm{n}"), RELU) for n in numbers), ())
 
 
 def _widening(number: int, blocks: int) -> Layers:
     """Describe a stage of cifar10: a convolution, pooled before its norm, and residual blocks."""
-    residual = (_residual_block(f"block{number}_{block}.") for block in range(1, blocks + 1))
-    return (("conv", f"conv{number}", 1), HALVE, ("norm", f"norm{number}"), RELU, *sum(residual, ()))
+    return (("conv", f"conv{number}", 1), HALVE, ("norm", f"norm{number}"), RELU, *_residual_blocks(number, blocks))
+
+
+def _strided(number: int) -> Layers:
+    """Describe a stage of cifar10-small: a convolution with stride 2 and a residual block."""
+    return (*_norm_convs(number, stride=2), *_residual_blocks(number, 1))
+
+
+def _residual_blocks(stage: int, count: int) -> Layers:
+    return sum((_residual_block(f"block{stage}_{block}.") for block in range(1, count + 1)), ())
 
 
 def _residual_block(name: str) -> Layers:
@@ -127,12 +135,18 @@ DESCRIPTIONS = {
     "mnist-small": Description(
         *MNIST,
         (
-            *(("conv", "conv1", 2, 2), ("norm", "norm1"), RELU, ("conv", "conv2", 1, 2), ("norm", "norm2"), RELU),
+            *(*_norm_convs(1, padding=2, stride=2), *_norm_convs(2, stride=2)),
             *(*_norm_convs(3), *_norm_convs(4, padding=0), *_AVERAGE),
         ),
     ),
     "cifar10": Description(*CIFAR10, _RESIDUAL),
     "cifar10-wide": Description(*CIFAR10, _RESIDUAL),
+    "cifar10-small": Description(
+        *CIFAR10, (*_norm_convs(1), *_strided(2), *_strided(3), *_strided(4), ("global max pool",), _LINEAR)
+    ),
+    "cifar10-nano": Description(
+        *CIFAR10, (*_norm_convs(1, stride=2), *_strided(2), *_strided(3), ("global max pool",), _LINEAR)
+    ),
     "cifar10-tiny": Description(*HALF, (("conv", "conv", 1), RELU, HALVE, FLATTEN, _LINEAR)),
     "cifar10-lenet": Description(*HALF, (*_convs(1, padding=0), HALVE, *_convs(2, padding=0), HALVE, *_THREE_LINEAR)),
     "cifar10-cnn": Description(*CIFAR10, (*_convs(1), HALVE, *_convs(2), HALVE, *_convs(3), HALVE, *_TWO_LINEAR)),

@@ -9,7 +9,7 @@ from .sync import Client
 from .tables import Cell, Output
 
 _CLASSIFIER_HEADS: Sequence[str] = (
-    *("model", "version", "data set", "accuracy", "parameters", "input", "type", "provider"),
+    *("model", "version", "data set", "accuracy", "images/s", "input", "type", "provider"),
 )
 _TENSOR_HEADS: Sequence[str] = ("tensor model", "version", "side", "name", "datatype", "shape")
 _UNSERVED_HEADS: Sequence[str] = ("not served", "version", "reason")
@@ -50,7 +50,7 @@ def _model_row(model: ModelSummary) -> tuple[Cell, ...]:
         model.version,
         model.dataset or "unknown",
         "unknown" if model.test_accuracy is None else f"{model.test_accuracy:.2%}",
-        model.parameters,
+        "-" if model.images_per_s is None else round(model.images_per_s),
         f"{model.image_height}x{model.image_width}x{model.image_channels}",
         model.precision,
         model.provider,
@@ -77,6 +77,7 @@ def _model_entry(model: ModelSummary) -> dict[str, object]:
         "labels": list(model.labels),
         "test_accuracy": model.test_accuracy,
         "parameters": model.parameters,
+        "images_per_s": {"alone": model.images_per_s_alone, "in runs of 64": model.images_per_s},
         "input": {"height": model.image_height, "width": model.image_width, "channels": model.image_channels},
         "precision": model.precision,
         "provider": model.provider,

@@ -93,6 +93,8 @@ def summaries(response: pb.ListModelsResponse) -> list[ModelSummary]:
             image_width=model.image_width,
             image_channels=model.image_channels,
             parameters=model.parameters,
+            images_per_s_alone=model.images_per_s_alone if model.HasField("images_per_s_alone") else None,
+            images_per_s=model.images_per_s if model.HasField("images_per_s") else None,
         )
         for model in response.models
     ]

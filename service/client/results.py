@@ -59,6 +59,10 @@ class ModelSummary:
     image_width: int
     image_channels: int
     parameters: int
+    images_per_s_alone: float | None = None
+    """Images a second of the bare file in runs of one, where its report was made; None without a report."""
+    images_per_s: float | None = None
+    """The same in runs of 64."""
 
 
 class TensorOutputs(dict[str, npt.NDArray[Any]]):

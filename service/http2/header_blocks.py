@@ -2,6 +2,7 @@
 
 from ..errors import Overloaded
 from . import headers
+from .deframer import RETRY_S
 from .events import CallStarted, Event, HalfClosed
 from .frames import (
     END_HEADERS,
@@ -115,7 +116,7 @@ class HeaderBlocks:
             raise StreamError(ErrorCode.PROTOCOL_ERROR, "content-length is not the length of the data")
         if self._sender.pending_bytes > MAX_PENDING_BYTES:
             waiting = f"{self._sender.pending_bytes} bytes of answers wait for this client to take them."
-            self._receiver.reject(stream, Overloaded(f"{waiting} Read these first."))
+            self._receiver.reject(stream, Overloaded(f"{waiting} Read these first.", retry_after_s=RETRY_S))
             return
         self._events.append(CallStarted(stream))
         if stream.half_closed:

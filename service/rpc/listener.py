@@ -35,7 +35,7 @@ class Listener:
 
     def __init__(self, address: str, epoll: select.epoll, *, reuse_port: bool) -> None:
         """Listens on ``host:port``; raises StartError."""
-        self._socket = _listen(address, reuse_port=reuse_port)
+        self._socket = listen(address, reuse_port=reuse_port)
         self._epoll = epoll
         self._paused_until = 0.0  # when connections are accepted again; 0: they are
         epoll.register(self._socket, select.EPOLLIN)
@@ -84,7 +84,7 @@ class Listener:
             self._epoll.modify(self._socket, events)
 
 
-def _listen(address: str, *, reuse_port: bool) -> socket.socket:
+def listen(address: str, *, reuse_port: bool) -> socket.socket:
     """Returns a listening socket; raises StartError."""
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")

@@ -23,6 +23,7 @@ from .graph import Graph, read_graph
 from .hashes import verify_hashes
 from .model_file import ModelFile
 from .model_metadata import ModelMetadata, read_metadata
+from .model_report import read_rates
 from .providers import open_session
 from .runner import (
     DirectRunner,
@@ -97,6 +98,7 @@ class Session:
         first = providers[0]
         file = ModelFile.read(path)
         self.metadata: ModelMetadata = read_metadata(file.metadata)
+        self.measured = read_rates(path)
         verify_hashes(file)
         graph = read_graph(memoryview(file.model))
         check_graph(graph)

@@ -31,6 +31,11 @@ PARAMETERS = {
     "mnist": 188_626,
     # By hand: 400 + 4,608 + 13,824 + 31,104 in the convolutions; batch norm 2 x 168; the last layer 730.
     "mnist-small": 51_002,
+    # By hand: 432 + 4,608 + 27,648 + 110,592 between the blocks, 2 x 9,216 + 2 x 82,944 + 2 x 147,456 in them; batch
+    # norm 2 x 784; the last layer 1,290.
+    "cifar10-small": 625_370,
+    # By hand: 864 + 18,432 + 55,296; 2 x 36,864 + 2 x 82,944; batch norm 2 x 512; and 970.
+    "cifar10-nano": 316_202,
 }
 SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 
@@ -71,7 +76,7 @@ def test_mnist_deep_shrinks_as_documented() -> None:
     """Mnist deep shrinks as its document says. 28x28 → 14x14 → 7x7 → 5x5 → 1x1."""
     values = torch.zeros(1, 1, 28, 28)
     sizes = []
-    for layer in NETWORKS["mnist-deep"].build()[:-2]:
+    for layer in list(NETWORKS["mnist-deep"].build().children())[:-2]:
         values = layer(values)
         if values.shape[2] not in sizes:
             sizes.append(values.shape[2])
@@ -100,7 +105,7 @@ def test_classifier_gives_logits_and_softmax() -> None:
     torch.testing.assert_close(probabilities, logits.exp() / logits.exp().sum(1, keepdim=True))
 
 
-def trained(name: str) -> nn.Sequential:
+def trained(name: str) -> nn.Module:
     """A network whose batch norm has weights and statistics of its own, all weights above zero."""
     network = NETWORKS[name].build().eval()
     for layer in network.modules():

@@ -13,13 +13,13 @@ from rich.console import Console
 from torch import nn
 
 from training import checkpoint
-from training.arguments import read
 from training.data import Dataset
 from training.errors import BusyError, CheckpointError, DivergedError
 from training.export import main
+from training.export.arguments import read
+from training.export.pipeline import customise
 from training.lock import hold, refuse_if_held
 from training.networks import NETWORKS, Preprocess
-from training.pipeline import customise
 from training.recipes import RECIPES, Recipe
 from training.train import Training, make_optimizer, rate_schedule, train
 
@@ -56,11 +56,17 @@ def metrics(training: Training) -> list[dict[str, float | None]]:
 
 
 # One for each kind of optimizer. Between them: both schedules, batch norm, dropout, bf16, a teacher, a moving average,
-# with and without a look at the test set, and all augmentation.
+# mixup, with and without a look at the test set, and all augmentation.
 RESUMED = {
     "adam": short("mnist-tiny"),
     "adamw": dataclasses.replace(
-        short("cifar10-cnn"), ema_decay=0.9, rotation_degrees=10, scale=0.1, elastic_pixels=1.0, label_smoothing=0.1
+        short("cifar10-cnn"),
+        ema_decay=0.9,
+        rotation_degrees=10,
+        scale=0.1,
+        elastic_pixels=1.0,
+        label_smoothing=0.1,
+        mixup=0.4,
     ),
     "sgd": dataclasses.replace(
         short("cifar10-tiny"), teacher="mnist-tiny", distillation_weight=0.9, distillation_temperature=4.0
@@ -268,7 +274,7 @@ def test_last_batch_of_one_is_dropped(cifar10: Dataset, tmp_path: Path, console:
 @pytest.mark.parametrize(("epochs", "plain"), [(1, 0), (9, 0), (70, 7), (140, 14)])
 def test_fewer_epochs_keep_unaugmented_share(epochs: int, plain: int) -> None:
     """A training of fewer epochs sees unaugmented images in the same share of them."""
-    recipe = customise(RECIPES["cifar10"], read(["cifar10", "--epochs", str(epochs)]))
+    recipe = customise(RECIPES["cifar10"], read(["cifar10", "--epochs", str(epochs)], "export"))
     assert (recipe.epochs, recipe.unaugmented_epochs) == (epochs, plain)
 
 
@@ -300,6 +306,13 @@ def test_rate_rises_then_falls() -> None:
     assert rates[100] == pytest.approx(0)
     constant = rate_schedule(RECIPES["mnist-tiny"], 100)
     assert {constant(step) for step in range(101)} == {1.0}
+
+
+def test_rate_may_fall_linearly() -> None:
+    """The rate is flat between the warm-up and the last share of the steps, and zero at the end."""
+    curve = rate_schedule(dataclasses.replace(RECIPES["mnist-tiny"], warmup=0.1, linear_decay=0.4), 100)
+    assert curve(0) < curve(9) < curve(10) == curve(60) == 1
+    assert [curve(step) for step in (70, 80, 90, 100)] == pytest.approx([0.75, 0.5, 0.25, 0])
 
 
 def test_ctrl_c_leaves_usable_checkpoint(tmp_path: Path, image_line: tuple[str | Path, ...]) -> None:
