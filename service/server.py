@@ -21,7 +21,7 @@ from .api.model_errors import ModelErrors
 from .api.model_repository import ModelRepository
 from .api.open_inference import InferenceProtocol
 from .cpu import usable_cores
-from .memory import trim_memory
+from .memory import keep_freed_memory, trim_memory
 from .process.watchdog import Watchdog
 from .rpc import FlushScope, Methods, NativeTransport, TlsFiles, Transport, TransportOptions
 from .runtime import providers
@@ -190,6 +190,7 @@ def running(
             threads=settings.threads or cores,
         )
         trim_memory()
+        keep_freed_memory()
         # What was made for the start stays: looking through it for garbage again and again takes 14 ms each time.
         gc.collect()
         gc.freeze()
