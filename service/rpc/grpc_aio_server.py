@@ -395,7 +395,7 @@ class _AioCall(Call):
 
     @property
     def peer_name(self) -> str:
-        return str(self._context.peer())
+        return str(self.source)  # the context's own is not to be asked for by other threads, behind the answer
 
     def metadata(self, name: str) -> str | None:
         return _value(self._context.invocation_metadata(), name)
