@@ -25,7 +25,7 @@ from .api.model_statistics import ModelStatistics
 from .api.open_inference import InferenceProtocol
 from .cpu import usable_cores
 from .errors import StartError
-from .memory import trim_memory
+from .memory import keep_freed_memory, trim_memory
 from .process.start_summary import LOOPBACK, MOST_MODELS, ServedModel
 from .process.watchdog import Watchdog
 from .rpc import FlushScope, Methods, NativeTransport, TlsFiles, Transport, TransportOptions
@@ -232,6 +232,7 @@ def running(
             threads=settings.threads or cores,
         )
         trim_memory()
+        keep_freed_memory()
         # What was made for the start stays: looking through it for garbage again and again takes 14 ms each time.
         gc.collect()
         gc.freeze()
