@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f'sha256 = "{hashlib.sha256(token.encode()).hexdigest()}"',
         f"rights = {json.dumps(args.rights)}",
         *([] if args.requests_per_s is None else [f"requests_per_s = {args.requests_per_s:g}"]),
+        *([] if args.max_in_flight is None else [f"max_in_flight = {args.max_in_flight}"]),
     ]
     sys.stdout.write("\n".join(lines) + "\n\n")
     sys.stderr.write(f"{token}\n")
@@ -46,6 +47,12 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         metavar="N",
         help="inference requests that the server takes, all workers together (default: no limit)",
+    )
+    new.add_argument(
+        "--max-in-flight",
+        type=int,
+        metavar="N",
+        help="those of them that may be under way at a time (default: no limit)",
     )
     return parser
 
