@@ -38,9 +38,8 @@ class SharedCounts:
         self._columns, self._column = column.count, column.number
         size = memory_bytes(column.count)
         memory = memoryview(mmap.mmap(column.descriptor, size))
-        self._begun, self._ended, self._times = (
-            memory[size * at // ARRAYS : size * (at + 1) // ARRAYS].cast(kind) for at, kind in enumerate("QQd")
-        )
+        begun, ended, times = (memory[at : at + size // ARRAYS] for at in range(0, size, size // ARRAYS))
+        self._begun, self._ended, self._times = begun.cast("Q"), ended.cast("Q"), times.cast("d")
 
     @classmethod
     def alone(cls) -> Self:

@@ -44,10 +44,15 @@ def as_text(summary: dict[str, object]) -> str:
     """The same for people: a line for each heading, and for each thing in a list or table."""
     lines = ["serving"]
     for heading, told in summary.items():
-        parts = [f"{name}: {whom}" for name, whom in told.items()] if isinstance(told, dict) else told
-        first, *others = [parts] if isinstance(parts, str) else parts or ["none"]
+        first, *others = _parts(told)
         lines += [f"  {heading.replace('_', ' '):<9}{first}", *(f"  {'':<9}{other}" for other in others)]
     return "\n".join(lines)
+
+
+def _parts(told: object) -> list[str]:
+    if isinstance(told, dict):
+        return [f"{name}: {whom}" for name, whom in told.items()]
+    return [*map(str, told)] or ["none"] if isinstance(told, list) else [str(told)]
 
 
 def _encryption(settings: Settings) -> str:
