@@ -199,6 +199,8 @@ metrics() {
     python3 -c 'import sys, urllib.request; print(urllib.request.urlopen(f"http://{sys.argv[1]}/metrics").read().decode())' "$where"
 }
 
+tells_metrics() { metrics >"$scratch/metrics" && grep --quiet '^convserve_requests_total{' "$scratch/metrics"; }
+
 # SIGTERM so many tenths of a second after the start, when its handler may be all there is yet.
 stop_early() {
     container=$(podman create --read-only --read-only-tmpfs=false --cap-drop all --memory 256m "$image")
@@ -261,7 +263,7 @@ for file in "$root"/models/*/*/model.onnx; do # large models have a page here an
     check "the model $model answers" top_label "$model" seven.png
 done
 check "mnist-tiny takes seven.png for a 7" equal "$(top_label mnist-tiny seven.png)" 7
-check "metrics are told on port 8002" grep --quiet '^convserve_requests_total{' <(metrics)
+check "metrics are told on port 8002" tells_metrics
 # The limit itself holds only where the kernel has a memory controller.
 peak_kb=$(inside sed -n "s/^VmHWM:[^0-9]*\([0-9]*\) kB/\1/p" /proc/1/status)
 say "most memory of the server, after a request of each model: $peak_kb kB"
