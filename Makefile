@@ -8,9 +8,9 @@ RUNTIME ?= $(if $(wildcard /proc/driver/nvidia/version /dev/dxg),gpu,cpu)
 export CONVSERVE_DATA_DIR ?= $(abspath $(firstword $(wildcard data ../shared/data) data))
 export CONVSERVE_TRITONCLIENT_PYTHON ?= $(abspath .venv-tritonclient/bin/python)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-TYPES := $(BIN)/mypy service training tests benchmarks
+TYPES := $(BIN)/mypy convserve service training tests benchmarks
 
-.PHONY: help serve test fuzz clients proxies lint format proto models reports reproduce data swaps architectures soak bench observability container clean
+.PHONY: help serve test wheel fuzz clients proxies lint format proto models reports reproduce data swaps architectures soak bench observability container clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,11 @@ lint: $(VENV)/.test ## ruff and mypy, as CI runs them
 format: $(VENV)/.test ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+wheel: $(VENV)/.test ## build dist/: the wheel and the source distribution, and look into both
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m pytest -q tests/package
 
 proto: $(VENV)/.test ## generate service/pb from proto/
 	$(BIN)/python proto/generate.py

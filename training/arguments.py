@@ -1,4 +1,4 @@
-"""What a user types behind `python -m training.export`: read, checked, and explained by `--help`.
+"""What a user types behind `convserve export`: read, checked, and explained by `--help`.
 
 Imports nothing heavy, so that help and refusals come at once.
 """
@@ -6,6 +6,7 @@ Imports nothing heavy, so that help and refusals come at once.
 import argparse
 import difflib
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +22,16 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 EXAMPLES = """\
 examples:
-  python -m training.export mnist-tiny cifar10-cnn          train, prove, and put both into models/
-  python -m training.export cifar10-cnn --precision int8    and a quantised file beside it, models/cifar10-cnn-int8
-  python -m training.export --dataset folder --data-dir images --network cifar10-cnn --name my-model
-                                                            a network for your own classes, from images/CLASS/*.jpg
-                                                            (or images/train/CLASS and images/test/CLASS)
-  python -m training.export --timm resnet18 --weights best.safetensors --labels birds.txt --name birds --test pictures
-                                                            a network of timm's, torchvision's or your own, proved
-  python -m training.export --dataset folder --data-dir images --start-from cifar10 --name my-model
-                                                            the same from the weights of a model, for few images
+  {prog} mnist-tiny cifar10-cnn
+      train, prove, and put both into models/
+  {prog} cifar10-cnn --precision int8
+      and a quantised file beside it, models/cifar10-cnn-int8
+  {prog} --dataset folder --data-dir images --network cifar10-cnn --name my-model
+      a network for your own classes, from images/CLASS/*.jpg (or images/train/CLASS and images/test/CLASS)
+  {prog} --timm resnet18 --weights best.safetensors --labels birds.txt --name birds --test pictures
+      a network of timm's, torchvision's or your own, proved
+  {prog} --dataset folder --data-dir images --start-from cifar10 --name my-model
+      the same from the weights of a model, for few images
 """
 
 
@@ -49,6 +51,8 @@ class Own:
 class Arguments:
     """One command line; most fields stand for the option of their name."""
 
+    command: str
+    """The line itself."""
     names: tuple[str, ...]
     """Recipes to export, each once."""
     own: Own | None
@@ -73,9 +77,9 @@ class Arguments:
     report: bool
 
 
-def read(arguments: Sequence[str] | None) -> Arguments:
-    """Read a command line (None: the process's own); a wrong one ends the process with a sentence and status 2."""
-    parser = make_parser()
+def read(arguments: Sequence[str], prog: str) -> Arguments:
+    """Read what stands behind ``prog``; a wrong line ends the process with a sentence and status 2."""
+    parser = make_parser(prog)
     given = vars(parser.parse_args(arguments))
     names = tuple(dict.fromkeys(RECIPES if given.pop("all") else given.pop("names")))
     dataset, network, name, start = (given.pop(key) for key in ("dataset", "network", "name", "start_from"))
@@ -98,7 +102,7 @@ def read(arguments: Sequence[str] | None) -> Arguments:
         if name not in RECIPES:
             _unknown(parser, name)
     given["precision"] = tuple(dict.fromkeys(given["precision"] or ["fp32"]))
-    return Arguments(names=names, own=own, foreign=foreign, **given)
+    return Arguments(command=f"{prog} {shlex.join(arguments)}", names=names, own=own, foreign=foreign, **given)
 
 
 def _own(
@@ -142,15 +146,15 @@ def _unknown(parser: argparse.ArgumentParser, name: str) -> NoReturn:
     parser.error(f"there is no network {name!r}; did you mean {closest!r}? --list shows all")
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser(prog: str) -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = Parser(
-        prog="python -m training.export",
+        prog=prog,
         description="Train networks by their recipes, export each as one self-describing ONNX file, and prove that\n"
         "NumPy, PyTorch and ONNX Runtime agree about it before it is put in place. A training that was\n"
         "interrupted goes on from its last finished epoch. A checkpoint that is finished is exported\n"
         "without training; remove it to train anew.",
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.format(prog=prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -13,6 +13,8 @@ from rich.console import Console
 
 from .errors import TrainingError
 
+RUN = f"python -m {__package__}"
+"""What runs a module of this package, once its name is added: training.export in a checkout."""
 OPTIONS: dict[str, dict[str, Any]] = {
     "--data-dir": {
         "type": Path,

@@ -1,4 +1,4 @@
-"""`python -m training.export`: train what has no finished checkpoint, export it, prove it, then put it in place.
+"""`convserve export`: train what has no finished checkpoint, export it, prove it, then put it in place.
 
 The command line is described in `arguments`, the steps for one network are in `pipeline`, and the checks in `publish`.
 `export_module` does the same for any PyTorch module, from Python.
@@ -16,23 +16,34 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
     from .export_module import export_module
 
 __all__ = ["export_module", "main"]
 
+PROG = f"python -m {__package__}.export"
 
-def main(line: Sequence[str] | None = None) -> int:
-    """Run ``python -m training.export``; gives the exit status: 0, 1 (a sentence says why), or 130 (interrupted)."""
+
+def main(line: Sequence[str] | None = None, prog: str = PROG) -> int:
+    """Run the command; gives the exit status: 0, 1 (a sentence says why), or 130 (interrupted)."""
     with interrupt_ends_process():
         from . import arguments
 
-        args = arguments.read(line)
+        args = arguments.read(sys.argv[1:] if line is None else line, prog)
         from . import pipeline  # after help and refusals: PyTorch and ONNX Runtime take seconds to import
     try:
         return pipeline.run(args)
     except KeyboardInterrupt:  # before or after the work, which answers it with a sentence of its own
         os.write(2, b"error: interrupted; what was finished is kept\n")
         return 130
+
+
+def make_parser(prog: str) -> ArgumentParser:
+    """Describe the command line."""
+    from . import arguments
+
+    return arguments.make_parser(prog)
 
 
 def __getattr__(name: str) -> Any:

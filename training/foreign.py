@@ -1,7 +1,5 @@
 """The steps of `--module`, `--timm`, `--torchvision` and `--onnx`: from a command line to a file in place."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +56,7 @@ def _request(wanted: Foreign, args: Arguments, labels: tuple[str, ...], declared
     elif wanted.crop is not None:
         told["resize"] = resize_of(told["size"], wanted.crop)
     told = {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
-    facts = {"network": wanted.source, "command": command()} | dict(wanted.facts)
+    facts = {"network": wanted.source, "command": args.command} | dict(wanted.facts)
     if wanted.door == "onnx":
         del facts["network"]
     return Request(
@@ -70,8 +68,3 @@ def _request(wanted: Foreign, args: Arguments, labels: tuple[str, ...], declared
         args.precision,
         facts,
     )
-
-
-def command() -> str:
-    """Give the command line of this process."""
-    return shlex.join(["python", "-m", "training.export", *sys.argv[1:]])

@@ -100,7 +100,7 @@ def dataset(args: argparse.Namespace, output: Output) -> int:
 def _fetch_missing(args: argparse.Namespace) -> None:
     console = Output(stderr=True)
     for file in missing(args.dataset, args.data_dir):
-        console.line(f"convserve-client: {args.data_dir / file.path} is missing and is fetched ({file.archive})")
+        console.line(f"{args.data_dir / file.path} is missing and is fetched ({file.archive})")
         with console.progress(file.archive, None, in_bytes=True) as bar:
             fetch(args.dataset, file, args.data_dir, mirror=args.data_mirror, bar=bar)
 

@@ -115,7 +115,7 @@ def _checked(dataset: Dataset, path: Path) -> Dataset:
 
 def _missing(path: Path, name: str, data_dir: Path, error: OSError) -> UnusableDataset:
     return UnusableDataset(
-        f"{path} cannot be read: {error.strerror}; `python -m service.client dataset {name} --data-dir {data_dir}` "
+        f"{path} cannot be read: {error.strerror}; `convserve dataset {name} --data-dir {data_dir}` "
         "fetches it, without --no-download, or name the folder that has it"
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ..errors import Cancelled, InvalidRequest, Overloaded
 from ..http2.deframer import WINDOW_BITS
 from .exchange import Exchange
-from .status import HttpRefusal
+from .status import RETRY_S, HttpRefusal
 
 LARGE_BODIES = 8
 """Bodies of the largest size that may be received at a time."""
@@ -83,11 +83,12 @@ class Bodies:
             raise Overloaded(
                 f"too many unfinished bodies at once: {self._held} bytes are held, "
                 f"{LARGE_BODIES * self.max_bytes} may be. Try again later.",
+                retry_after_s=RETRY_S,
                 reason="uploads",
             )
 
     def _too_large(self, size: str) -> Overloaded:
-        return Overloaded(f"Received message larger than max ({size} vs. {self.max_bytes} bytes)")
+        return Overloaded(f"Received message larger than max ({size} vs. {self.max_bytes} bytes)", retry_after_s=None)
 
     def _inflate(self, body: bytes, encoding: str) -> bytes:
         """What was compressed; stops where it becomes too long."""

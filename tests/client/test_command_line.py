@@ -253,13 +253,13 @@ def test_unwritable_outputs_are_told(odd: ServerProcess, tmp_path: Path) -> None
     line = ("infer", "identity-fp32", "--input", f"x={given}", "--output", f"y={tmp_path}", "--address", odd.address)
     done = run(*line)
     assert done.returncode == 1
-    assert done.stderr == f"convserve-client: '{tmp_path}' cannot be written: Is a directory\n"
+    assert done.stderr == f"python -m service.client: '{tmp_path}' cannot be written: Is a directory\n"
 
 
 def test_refused_models_are_one_sentence(odd: ServerProcess) -> None:
     done = run("classify", PICTURES / "seven.png", "--model", "broken", "--address", odd.address)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"convserve-client: {odd.address} does not serve model 'broken' version 1: ")
+    assert done.stderr.startswith(f"python -m service.client: {odd.address} does not serve model 'broken' version 1: ")
     assert done.stderr.count("\n") == 1
 
 
@@ -299,7 +299,7 @@ def test_dataset_with_many_models_needs_name(scripted: ScriptedServer, data_dir:
     done = run("dataset", "mnist", "--data-dir", data_dir, "--address", scripted.address)
     assert done.returncode == 1
     assert done.stderr == (
-        f"convserve-client: {scripted.address} has 2 models for mnist, none of that name: "
+        f"python -m service.client: {scripted.address} has 2 models for mnist, none of that name: "
         "name one with --model, of a, b\n"
     )
 
@@ -347,7 +347,7 @@ def test_missing_models_are_named(server: ServerProcess, data_dir: Path) -> None
 def test_no_model_for_the_data_set(scripted: ScriptedServer, data_dir: Path) -> None:
     done = run("dataset", "mnist", "--data-dir", data_dir, "--address", scripted.address)
     assert done.returncode == 1
-    assert done.stderr == f"convserve-client: {scripted.address} has no model for mnist; its models are: none\n"
+    assert done.stderr == f"python -m service.client: {scripted.address} has no model for mnist; its models are: none\n"
 
 
 def test_a_refused_picture_ends_the_measurement(scripted: ScriptedServer, data_dir: Path) -> None:
@@ -357,7 +357,7 @@ def test_a_refused_picture_ends_the_measurement(scripted: ScriptedServer, data_d
     )
     done = run("dataset", "mnist", "--limit", "5", "--data-dir", data_dir, "--address", scripted.address)
     assert done.returncode == 1
-    assert done.stderr == "convserve-client: picture 0 of mnist is refused: INVALID_ARGUMENT: too grey\n"
+    assert done.stderr == "python -m service.client: picture 0 of mnist is refused: INVALID_ARGUMENT: too grey\n"
 
 
 def test_missing_data_comes_with_its_remedy(scripted: ScriptedServer, tmp_path: Path) -> None:
@@ -366,8 +366,10 @@ def test_missing_data_comes_with_its_remedy(scripted: ScriptedServer, tmp_path: 
     line = ("dataset", "mnist", "--no-download", "--address", scripted.address)
     done = run(*line, CONVSERVE_DATA_DIR=str(tmp_path))
     assert done.returncode == 1
-    assert done.stderr.startswith(f"convserve-client: {tmp_path}/MNIST/raw/t10k-images-idx3-ubyte cannot be read")
-    assert f"`python -m service.client dataset mnist --data-dir {tmp_path}` fetches it" in done.stderr
+    assert done.stderr.startswith(
+        f"python -m service.client: {tmp_path}/MNIST/raw/t10k-images-idx3-ubyte cannot be read"
+    )
+    assert f"`convserve dataset mnist --data-dir {tmp_path}` fetches it" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -378,7 +380,7 @@ def test_absent_servers_are_one_sentence(nobody: str, arguments: tuple[str | Pat
     done = run(*arguments, "--address", nobody)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.startswith(f"convserve-client: no server answers at {nobody} (")
+    assert done.stderr.startswith(f"python -m service.client: no server answers at {nobody} (")
     assert done.stderr.count("\n") == 1
 
 
@@ -387,7 +389,7 @@ def test_missing_files_are_named_first(nobody: str, tmp_path: Path) -> None:
     done = run("classify", tmp_path / "a.png", tmp_path, tmp_path / "b.png", "--model", MNIST, "--address", nobody)
     first, second, third = done.stderr.splitlines()
     assert done.returncode == 1
-    assert first == f"convserve-client: '{tmp_path}/a.png' cannot be read: No such file or directory"
+    assert first == f"python -m service.client: '{tmp_path}/a.png' cannot be read: No such file or directory"
     assert f"'{tmp_path}' is a folder" in second
     assert "b.png' cannot be read" in third
 
@@ -495,7 +497,7 @@ def test_ctrl_c_ends_it_at_once(scripted: ScriptedServer, data_dir: Path, argume
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=30)
     released.set()
-    assert (process.returncode, output, errors) == (130, b"", b"convserve-client: interrupted\n")
+    assert (process.returncode, output, errors) == (130, b"", b"python -m service.client: interrupted\n")
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)], ids=["table", "json"])
@@ -513,7 +515,7 @@ def test_broken_pipes_end_it(scripted: ScriptedServer, form: tuple[str, ...]) ->
         os.close(writing)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 141
-    assert errors == b"convserve-client: the reader of the output went away before its end\n"
+    assert errors == b"python -m service.client: the reader of the output went away before its end\n"
 
 
 def test_client_imports_no_runtime() -> None:

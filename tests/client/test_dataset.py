@@ -72,7 +72,7 @@ def test_missing_files_come_with_a_command(copy: Path, file: str) -> None:
     with pytest.raises(UnusableDataset) as caught:
         READERS[name](copy)
     assert f"{file} cannot be read: No such file or directory" in str(caught.value)
-    assert f"`python -m service.client dataset {name} --data-dir {copy}`" in str(caught.value)
+    assert f"`convserve dataset {name} --data-dir {copy}`" in str(caught.value)
 
 
 @pytest.mark.parametrize("file", [MNIST_IMAGES, MNIST_LABELS, CIFAR10_BATCH], ids=["images", "labels", "batch"])

@@ -375,7 +375,7 @@ def test_help_explains_every_option() -> None:
     finished = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
     assert all(f"  {option} " in finished.stdout or f"  {option}\n" in finished.stdout for option in OPTIONS)
     examples = finished.stdout.partition("examples:\n")[2]
-    assert examples.count("python -m training.export") == 5
+    assert examples.count("python -m training.export ") == 5
     assert "training.arguments" in finished.stderr
     assert "torch" not in finished.stderr
 

@@ -268,7 +268,7 @@ def test_last_batch_of_one_is_dropped(cifar10: Dataset, tmp_path: Path, console:
 @pytest.mark.parametrize(("epochs", "plain"), [(1, 0), (9, 0), (70, 7), (140, 14)])
 def test_fewer_epochs_keep_unaugmented_share(epochs: int, plain: int) -> None:
     """A training of fewer epochs sees unaugmented images in the same share of them."""
-    recipe = customise(RECIPES["cifar10"], read(["cifar10", "--epochs", str(epochs)]))
+    recipe = customise(RECIPES["cifar10"], read(["cifar10", "--epochs", str(epochs)], "export"))
     assert (recipe.epochs, recipe.unaugmented_epochs) == (epochs, plain)
 
 

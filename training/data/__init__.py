@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..command import RUN
 from ..errors import DataError
 
 LABELS = {
@@ -92,7 +93,7 @@ def load(name: str, data_dir: Path) -> Dataset:
     """Read and verify one data set, ``mnist`` or ``cifar10``; raises DataError when it is missing or damaged."""
     from torchvision import datasets  # here, because it takes two seconds, and an up-to-date model needs no data
 
-    remedy = f"run: python -m training.data {name} --data-dir {data_dir}"
+    remedy = f"run: {RUN}.data {name} --data-dir {data_dir}"
     try:
         if name == "mnist":
             train, test = (datasets.MNIST(data_dir, train=part, download=False) for part in (True, False))

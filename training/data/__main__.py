@@ -4,7 +4,7 @@ import sys
 from http.client import HTTPException
 from pathlib import Path
 
-from ..command import Parser, add_options, exit_status, make_console
+from ..command import RUN, Parser, add_options, exit_status, make_console
 from ..errors import DataError
 from . import LABELS, Dataset, default_data_dir, load
 
@@ -25,10 +25,8 @@ def download(name: str, data_dir: Path) -> Dataset:
 
 
 def main(line: list[str] | None = None) -> int:
-    """Run ``python -m training.data``; gives the exit status."""
-    parser = Parser(
-        prog="python -m training.data", description="Download MNIST and CIFAR-10 through torchvision, and verify them."
-    )
+    """Run the command; gives the exit status."""
+    parser = Parser(prog=f"{RUN}.data", description="Download MNIST and CIFAR-10 through torchvision, and verify them.")
     parser.add_argument("name", nargs="?", choices=["mnist", "cifar10", "all"], default="all", help="default: all")
     add_options(parser, "--data-dir")
     args = parser.parse_args(line)

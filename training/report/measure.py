@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..calibration import bins, expected_calibration_error
+from ..command import RUN
 from ..data import Dataset
 from ..errors import DataError, ModelFileError
 from ..evaluate import OnnxFile, Outputs, outputs_of_onnx
@@ -110,7 +111,7 @@ def command(metadata: dict[str, Any]) -> str:
         return str(metadata["command"])
     name, recipe = metadata.get("variant_of", metadata["name"]), current_names(metadata["recipe"])
     own = RECIPES.get(name, RECIPES[metadata["network"]])
-    line = ["python", "-m", "training.export"]
+    line = [f"{RUN}.export"]
     if metadata["dataset"] == "folder":
         line += ["--dataset", "folder", "--data-dir", "FOLDER", "--network", metadata["network"], "--name", name]
     else:

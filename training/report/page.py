@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..command import RUN
 from ..recipes import current_names
 from .wilson import interval
 
@@ -23,7 +24,7 @@ MISTAKES = (
 TAIL = (
     "Everything was measured on the file itself with ONNX Runtime, over the whole sets, without augmentation. After an "
     "accuracy stands its 95 % interval (Wilson's). [report.json](report.json) has the figures for programs. "
-    "`python -m training.report` measures anew and writes this page."
+    f"`{RUN}.report` measures anew and writes this page."
 )
 
 
