@@ -221,7 +221,12 @@ def running(
         transports = _transports(settings, methods, repository, flush_scope, stack, shared)
         stack.callback(control.stop)  # first of all: what it changes, the transport is told
         watchdog = stack.enter_context(
-            Watchdog(transports[0].call_soon, lambda: repository.batchers, busy=busy, limit_s=settings.watchdog_s)
+            Watchdog(
+                [transport.call_soon for transport in transports],
+                lambda: repository.batchers,
+                busy=busy,
+                limit_s=settings.watchdog_s,
+            )
         )
         server = Server(
             *(transports, repository, readiness, control),
