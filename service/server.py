@@ -370,7 +370,7 @@ def _http(
     except ImportError as error:
         raise StartError(f"--http-port needs the extra 'rest': pip install convserve[rest] ({error})") from error
     address = f"{settings.host}:{settings.http_port}"
-    return HttpTransport(address, methods, repository.dispatch, options, flush_scope)
+    return HttpTransport(address, methods, repository, options, flush_scope)
 
 
 def _tls(settings: Settings) -> TlsFiles | None:

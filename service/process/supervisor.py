@@ -268,10 +268,17 @@ class _Supervisor:
                 asker.tell_done(number, error)
 
     def _start(self, number: int, versions: tuple[str, ...] | None = None) -> WorkerProcess:
-        reports, names = self._reports.open_stream(), self._agreement.names
-        column = None if self._columns is None else self._columns.lend()
-        share, ports = self._shares[number], (self._port, self._settings.http_port)
-        launch = Launch(self._command, number, *ports, share, names, versions, reports, column)
+        launch = Launch(
+            self._command,
+            number,
+            self._port,
+            self._settings.http_port,
+            self._shares[number],
+            self._agreement.names,
+            versions,
+            self._reports.open_stream(),
+            None if self._columns is None else self._columns.lend(),
+        )
         worker = WorkerProcess(launch, self._on_ask)
         self._alive.add(worker)
         self._spawn(self._watch(worker))

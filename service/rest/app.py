@@ -15,6 +15,7 @@ from .exchange import Exchange
 from .gateway import Gateway
 from .open_inference import OpenInference
 from .operation import JSON, Operation, refuse
+from .page_routes import FindFolder, page_routes
 from .status import HttpRefusal
 
 DESCRIPTION = Path(__file__).with_name("openapi.json")
@@ -22,10 +23,10 @@ REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 """What tells gRPC's clients what the OpenAPI document tells HTTP's: who may ask for one may ask for the other."""
 
 
-def make_app(gateway: Gateway, bodies: Bodies) -> Starlette:
-    """The application that uvicorn serves."""
+def make_app(gateway: Gateway, bodies: Bodies, find_folder: FindFolder) -> Starlette:
+    """The application that uvicorn serves; ``find_folder`` is for the page."""
     app = Starlette(
-        routes=make_routes(gateway, bodies),
+        routes=[*make_routes(gateway, bodies), *page_routes(gateway, find_folder, bodies.max_bytes)],
         exception_handlers={HTTPException: _no_route(gateway)},
     )
     app.router.redirect_slashes = False

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -17,9 +18,9 @@ import uvicorn
 import uvloop
 
 from ..rpc import FlushScope, Methods, Transport, TransportOptions, listener_drain
-from ..rpc.call import Dispatch
-from ..rpc.event_loop import listen
+from ..rpc.listener import listen
 from ..rpc.tls_files import TlsContexts, TlsFiles
+from ..runtime.repository import Repository
 from .app import make_app
 from .bodies import Bodies
 from .connection import Connection, ConnectionPolicy
@@ -47,20 +48,20 @@ class HttpTransport(Transport):
         self,
         address: str,
         methods: Methods,
-        dispatch: Dispatch,
+        repository: Repository,
         options: TransportOptions,
         flush_scope: FlushScope,
     ) -> None:
-        """``dispatch`` is called after each burst of calls; ``flush_scope`` is that of those who answer them."""
+        """``flush_scope`` is that of those who answer calls."""
         self.port = 0
         self._address = address
         self._options = options
-        self._gateway = Gateway(methods, dispatch, options, flush_scope)
+        self._gateway = Gateway(methods, repository.dispatch, options, flush_scope)
         self._policy = ConnectionPolicy(options.max_connection_age_s)
         self._tls = None if options.tls is None else _context(options.tls)
         self._server = _Server(
             uvicorn.Config(
-                make_app(self._gateway, Bodies(options.max_message_bytes)),
+                make_app(self._gateway, Bodies(options.max_message_bytes), partial(_folder, repository)),
                 http=cast("type[asyncio.Protocol]", partial(Connection, self._policy)),
                 ws="none",
                 lifespan="off",
@@ -187,6 +188,10 @@ class _Server(uvicorn.Server):
         await asyncio.sleep(POLL_S)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+
+
+def _folder(repository: Repository, name: str, version: str) -> Path:
+    return repository.find(name, version).file.path.parent
 
 
 def _context(files: TlsFiles) -> ssl.SSLContext:

@@ -30,13 +30,17 @@ from service.logs import configure
 from service.process.watchdog import Watchdog
 from service.rest.server import HttpTransport
 from service.rpc import FlushScope, ImmediateMethod, Methods, NativeTransport, TransportOptions
+from service.runtime.repository import Repository
 
 configure("json", "info")
 frozen = threading.Event()
 live = ImmediateMethod(pb.ServerLiveRequest, lambda _: frozen.wait())
 methods = Methods({}, {"/inference.GRPCInferenceService/ServerLive": live})
-given = (methods, lambda: False, TransportOptions(2**20), FlushScope())
-with NativeTransport("127.0.0.1:0", *given) as native, HttpTransport("127.0.0.1:0", *given) as http:
+options, scope = TransportOptions(2**20), FlushScope()
+with (
+    NativeTransport("127.0.0.1:0", methods, lambda: False, options, scope) as native,
+    HttpTransport("127.0.0.1:0", methods, Repository(), options, scope) as http,
+):
     with Watchdog([native.call_soon, http.call_soon], tuple, busy=threading.Event(), limit_s=1.0):
         print(http.port, flush=True)
         frozen.wait()
