@@ -202,7 +202,7 @@ class ImageClassifier:
         if not is_classifier(endpoint):
             raise InvalidRequest(
                 f"the model '{name}' does not classify images: it takes tensors, through "
-                "inference.GRPCInferenceService. `python -m training.export --onnx` makes an image classifier of it"
+                "inference.GRPCInferenceService. `convserve export --onnx` makes an image classifier of it"
             )
         shape = image_shape(endpoint, normalize_digits=self._digit_normalization)
         return ClassifyOptions(

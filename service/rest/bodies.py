@@ -1,16 +1,14 @@
-"""Bodies of requests and responses: limits in size, time and memory, and compression."""
+"""Bodies of requests and responses: limits in size and memory, and compression."""
 
 import asyncio
 import zlib
 from collections.abc import Callable
 
 from ..errors import Cancelled, InvalidRequest, Overloaded
-from ..http2.deframer import WINDOW_BITS
+from ..http2.deframer import RETRY_S, WINDOW_BITS
 from .exchange import Exchange
 from .status import HttpRefusal
 
-UPLOAD_S = 30.0
-"""How long nothing of a body may come."""
 LARGE_BODIES = 8
 """Bodies of the largest size that may be received at a time."""
 INFLATE_BYTES = 2**20
@@ -25,10 +23,9 @@ LEVEL = 1
 class Bodies:
     """Reads the bodies of requests."""
 
-    def __init__(self, max_bytes: int, *, upload_s: float = UPLOAD_S) -> None:
+    def __init__(self, max_bytes: int) -> None:
         """``max_bytes``: of one body, compressed or not."""
         self.max_bytes = max_bytes
-        self._upload_s = upload_s
         self._held = 0  # of all bodies that are not complete
 
     async def read(self, exchange: Exchange) -> bytes:
@@ -64,33 +61,18 @@ class Bodies:
     async def _receive(self, exchange: Exchange) -> bytes:
         pieces: list[bytes] = []
         size, more = 0, True
-        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self._upload_s) as limit:
-                while more:
-                    message = await exchange.receive()
-                    if message["type"] == "http.disconnect":
-                        raise Cancelled("The caller went away.")
-                    piece, more = message.get("body", b""), message.get("more_body", False)
-                    if not more and not pieces:  # the usual case
-                        size = 0
-                        self._check(len(piece))
-                        exchange.is_read = True
-                        return bytes(piece)
-                    size += len(piece)
-                    self._held += len(piece)
-                    self._check(size)
-                    pieces.append(piece)
-                    limit.reschedule(loop.time() + self._upload_s)
+            while more:
+                message = await exchange.receive()
+                if message["type"] == "http.disconnect":
+                    raise Cancelled("The caller went away.")
+                piece, more = message.get("body", b""), message.get("more_body", False)
+                size += len(piece)
+                self._held += len(piece)
+                self._check(size)
+                pieces.append(piece)
             exchange.is_read = True
-            return b"".join(pieces)
-        except TimeoutError:
-            raise HttpRefusal(
-                408,
-                f"Nothing of the request's body has come for {self._upload_s:g} seconds. Send it again.",
-                reason="upload_time",
-                headers={"Connection": "close"},
-            ) from None
+            return b"".join(pieces) if len(pieces) > 1 else pieces[0]
         finally:
             self._held -= size
 
@@ -101,11 +83,12 @@ class Bodies:
             raise Overloaded(
                 f"too many unfinished bodies at once: {self._held} bytes are held, "
                 f"{LARGE_BODIES * self.max_bytes} may be. Try again later.",
+                retry_after_s=RETRY_S,
                 reason="uploads",
             )
 
     def _too_large(self, size: str) -> Overloaded:
-        return Overloaded(f"Received message larger than max ({size} vs. {self.max_bytes} bytes)")
+        return Overloaded(f"Received message larger than max ({size} vs. {self.max_bytes} bytes)", retry_after_s=None)
 
     def _inflate(self, body: bytes, encoding: str) -> bytes:
         """What was compressed; stops where it becomes too long."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from contextlib import ExitStack
 
 from google.protobuf.message import Message
 
@@ -69,20 +68,22 @@ class Gateway:
         raise outcome
 
     async def _outcome(self, call: RestCall, exchange: Exchange) -> Outcome:
-        with ExitStack() as stack:
-            stack.callback(self.inflight.finished, call)
+        watch = _DisconnectWatch(self, call, exchange)
+        expiry: asyncio.TimerHandle | None = None
+        try:
             self.inflight.serve(call, call, self._methods.deferred[call.path])
             self._schedule_dispatch()
             if call.deadline is not None:
-                left_s = call.deadline - time.monotonic()
-                stack.callback(self._loop.call_later(left_s, self._expire, call).cancel)
-            watch = _DisconnectWatch(self, call, exchange)
-            stack.callback(watch.cancel)
-            try:
-                return await call.answer
-            except asyncio.CancelledError:
-                call.cancel()
-                raise
+                expiry = self._loop.call_later(call.deadline - time.monotonic(), self._expire, call)
+            return await call.answer
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+        finally:
+            watch.cancel()
+            if expiry is not None:
+                expiry.cancel()
+            self.inflight.finished(call)
 
     def give_up(self, call: RestCall, error: Exception) -> None:
         """Cancels a call, and answers it with this error."""

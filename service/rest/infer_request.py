@@ -46,7 +46,8 @@ def read_json(text: bytes) -> dict[str, Any]:
     if len(text) > MAX_JSON_BYTES:
         raise Overloaded(
             f"Received JSON larger than max ({len(text)} vs. {MAX_JSON_BYTES} bytes): "
-            "send tensors as bytes behind it (binary_data_size)"
+            "send tensors as bytes behind it (binary_data_size)",
+            retry_after_s=None,
         )
     try:
         document = DECODER.decode(text.decode())

@@ -1,20 +1,15 @@
 """What bounds a request over HTTP: its length, compressed or not, its head, its time, and its token."""
 
-import asyncio
 import hashlib
 import socket
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
-from service.rest.bodies import Bodies
-from service.rest.exchange import Exchange
-from service.rest.status import HttpRefusal
 from tests.servers import Serve, ServerProcess
 from tests.service.rest.conftest import TIMEOUT_S
 from tests.service.rest.requests import error, in_json, outputs
@@ -106,28 +101,6 @@ def test_what_is_no_http(odd_rest_server: ServerProcess) -> None:
     with connect(odd_rest_server) as connection:
         connection.sendall(b"\x16\x03\x01 no HTTP\r\n\r\n")
         assert read_response(connection) == (400, b'{"error":"Invalid HTTP request received."}')
-
-
-def scope(**headers: str) -> dict[str, Any]:
-    """That of a request with these header fields."""
-    fields = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    return {"type": "http", "headers": fields, "client": ("127.0.0.1", 1)}
-
-
-def test_bodies_that_stand_still() -> None:
-    """A body of which nothing comes is given up, and what was held of it is let go."""
-    bodies = Bodies(MIB, upload_s=0.01)
-    pieces = [{"type": "http.request", "body": b"x", "more_body": True}]
-
-    async def receive() -> dict[str, Any]:
-        if pieces:
-            return pieces.pop()
-        await asyncio.get_running_loop().create_future()
-        raise AssertionError("nothing comes")
-
-    with pytest.raises(HttpRefusal, match="Nothing of the request's body has come") as refused:
-        asyncio.run(bodies.read(Exchange(scope(), receive)))
-    assert refused.value.status == 408
 
 
 def test_deadlines_are_kept(odd_models_dir: Path) -> None:
