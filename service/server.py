@@ -79,6 +79,11 @@ class Server:
         """The TCP port it listens on."""
         return self._transports[0].port
 
+    @property
+    def http_port(self) -> int | None:
+        """The TCP port of HTTP; None where it is not served."""
+        return self._transports[1].port if len(self._transports) > 1 else None
+
     def served_models(self) -> list[ServedModel]:
         """The models and how they run, for the summary of the start."""
         return [
@@ -216,7 +221,12 @@ def running(
         transports = _transports(settings, methods, repository, flush_scope, stack, shared)
         stack.callback(control.stop)  # first of all: what it changes, the transport is told
         watchdog = stack.enter_context(
-            Watchdog(transports[0].call_soon, lambda: repository.batchers, busy=busy, limit_s=settings.watchdog_s)
+            Watchdog(
+                [transport.call_soon for transport in transports],
+                lambda: repository.batchers,
+                busy=busy,
+                limit_s=settings.watchdog_s,
+            )
         )
         server = Server(
             *(transports, repository, readiness, control),
@@ -226,7 +236,7 @@ def running(
         log.info(
             "listening",
             address=f"{settings.host}:{server.port}",
-            **({} if settings.http_port is None else {"http_address": f"{settings.host}:{transports[1].port}"}),
+            **({} if server.http_port is None else {"http_address": f"{settings.host}:{server.http_port}"}),
             transport=settings.transport,
             models=len(list(repository)),
             threads=settings.threads or cores,

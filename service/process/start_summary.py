@@ -34,6 +34,7 @@ def start_summary(settings: Settings, port: int, models: Iterable[ServedModel]) 
     """What is told, by heading."""
     return {
         "grpc": f"{settings.host}:{port}, {settings.transport}, {_encryption(settings)}, {_reach(settings.host)}",
+        "http": _http(settings),
         "metrics": _metrics(settings),
         "open_to": _open_to(settings),
         "models": [str(model) for model in models],
@@ -58,6 +59,13 @@ def _encryption(settings: Settings) -> str:
 
 def _reach(host: str) -> str:
     return "from this machine alone" if host in LOOPBACK else "from other machines too"
+
+
+def _http(settings: Settings) -> str:
+    if settings.http_port is None:
+        return "off"
+    scheme = "http" if settings.tls_certificate_file is None else "https"
+    return f"{scheme}://{settings.host}:{settings.http_port}, {_encryption(settings)}, {_reach(settings.host)}"
 
 
 def _metrics(settings: Settings) -> str:

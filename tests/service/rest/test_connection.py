@@ -24,10 +24,7 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], socket.soc
     methods = Methods({}, {LIVE: live})
     options = TransportOptions(2**20, max_connection_age_s=1e-6)
     sockets: list[socket.socket] = []
-    with (
-        Repository() as repository,
-        HttpTransport("127.0.0.1:0", methods, repository, options, FlushScope()) as transport,
-    ):
+    with HttpTransport("127.0.0.1:0", methods, Repository(), options, FlushScope()) as transport:
 
         def make() -> socket.socket:
             sockets.append(socket.create_connection(("127.0.0.1", transport.port), TIMEOUT_S))
