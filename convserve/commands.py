@@ -38,6 +38,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "serve": Command("service.__main__", "serve a folder of models; the default command", (RUNTIME,)),
         "health": Command("service.health_check", "ask whether a server is serving, for probes"),
         "tokens": Command("service.tokens", "make bearer tokens for a server"),
+        "front": Command("service.front", "write Envoy's configuration before several servers"),
         "tune": Command("service.tune", "measure how a model runs best on this machine's CPU", (RUNTIME,)),
     },
     "ask a server": {

@@ -79,7 +79,7 @@ class Stopping(ServiceError):
 class Overloaded(ServiceError):
     """The queue is full or would take too long, or a message is larger than the limit."""
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None, reason: str = "message_size") -> None:
+    def __init__(self, message: str, *, retry_after_s: float | None, reason: str = "message_size") -> None:
         """``retry_after_s``: when a retry may succeed; None: not as the request is. ``reason``: which bound it was."""
         super().__init__(message)
         self.retry_after_s = retry_after_s

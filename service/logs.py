@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Literal, TextIO
 
 import structlog
@@ -39,6 +40,8 @@ class LogWriter:
         """Lines that were not written: the queue was full, or the descriptor could not be written to."""
         self.descriptor = descriptor
         """Where lines are written to."""
+        self.for_people = False
+        """True where lines are no JSON."""
         self._told = 0
         self._lines: deque[str] = deque()
         self._wake = threading.Condition()
@@ -148,9 +151,10 @@ def configure(log_format: Format, level: str, worker: int | None = None, stream:
     ]
     # Never the values of local variables: they are the callers' data.
     tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    writer.for_people = log_format == "console" or (log_format == "auto" and terminal)
     ending: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=structlog.dev.plain_traceback)]
-        if log_format == "console" or (log_format == "auto" and terminal)
+        if writer.for_people
         else [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer(default=repr)]
     )
     structlog.configure(
@@ -168,6 +172,15 @@ def configure(log_format: Format, level: str, worker: int | None = None, stream:
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.captureWarnings(capture=True)
     return writer
+
+
+def tell(event: str, fields: dict[str, object], as_text: Callable[[dict[str, object]], str]) -> None:
+    """Logs what is meant for people: where they read the log, as text of several lines."""
+    log = structlog.get_logger(__name__)
+    if any(writer.for_people for writer in _writers):
+        log.info(as_text(fields))
+    else:
+        log.info(event, **fields)
 
 
 def dropped_lines() -> int:

@@ -3,31 +3,35 @@
 import gc
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import structlog
 
 from . import __version__
 from .access.guard import Guard
+from .access.shared_counts import SharedCounts
 from .access.token_store import TokenStore
 from .api import image_classifier
 from .api import open_inference as inference_protocol
 from .api.image_classifier import ImageClassifier
 from .api.model_errors import ModelErrors
 from .api.model_repository import ModelRepository
+from .api.model_statistics import ModelStatistics
 from .api.open_inference import InferenceProtocol
 from .cpu import usable_cores
 from .memory import trim_memory
+from .process.start_summary import LOOPBACK, MOST_MODELS, ServedModel
 from .process.watchdog import Watchdog
 from .rpc import FlushScope, Methods, NativeTransport, TlsFiles, Transport, TransportOptions
 from .runtime import providers
 from .runtime.endpoint import EndpointOpener, ServingOptions
 from .runtime.model_control import ControlOptions, ModelControl, open_models
-from .runtime.model_folder import ModelFolder
+from .runtime.model_folder import ModelFolder, parse_place
 from .runtime.model_loader import ModelLoader
 from .runtime.repository import Contents, Repository
 from .settings import Settings, split_names
@@ -42,7 +46,6 @@ INLINE_US, INLINE_BESIDE_US = 2000, 500
 AGE_OF_GRACE = 0.8
 """Where workers use TLS, how old connections grow, in grace periods: all must have gone by the end of one."""
 
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 LEAVE_S = 2.0
 """How long clients have, after the drain delay, to take their requests elsewhere."""
 
@@ -63,7 +66,8 @@ class Server:
         """``metrics``: None where nothing reads them."""
         self.metrics = metrics
         self._transport = transport
-        self._repository = repository
+        self.repository = repository
+        """The models, and what they have done."""
         self._readiness = readiness
         self._told: dict[str, bool] = {}  # what the health protocol knows
         self.control = control
@@ -75,6 +79,20 @@ class Server:
         """The TCP port it listens on."""
         return self._transport.port
 
+    def served_models(self) -> list[ServedModel]:
+        """The models and how they run, for the summary of the start."""
+        return [
+            ServedModel(
+                endpoint.name,
+                endpoint.version,
+                endpoint.session.provider,
+                endpoint.session.arithmetic.name,
+                endpoint.session.probe_deviation,
+                endpoint.session.probe_tolerance,
+            )
+            for endpoint in islice(self.repository, MOST_MODELS)
+        ]
+
     def announce(self, *, ready: bool) -> None:
         """Sets readiness everywhere it is told: ServerReady, ModelReady and the health protocol."""
         self._readiness.ready = ready
@@ -83,7 +101,7 @@ class Server:
     def _announce(self) -> None:
         ready = self._readiness.ready
         serving = dict.fromkeys(("", inference_protocol.SERVICE, image_classifier.SERVICE), ready)
-        serving |= {f"model/{name}": ready and served for name, served in self._repository.names.items()}
+        serving |= {f"model/{name}": ready and served for name, served in self.repository.names.items()}
         serving = dict.fromkeys(self._told, False) | serving
         # Whoever watches is told of changes only.
         self._transport.set_ready({name: state for name, state in serving.items() if self._told.get(name) != state})
@@ -106,8 +124,18 @@ class Server:
             time.sleep(delay_s)
             self._transport.leave(LEAVE_S)
         self._transport.stop_admitting()
-        self._repository.stop_delaying()
+        self.repository.stop_delaying()
         return self._transport.drain(grace_s)
+
+
+@dataclass(frozen=True)
+class SharedPort:
+    """What a server is given that serves its port together with others."""
+
+    versions: Collection[str] | None
+    """Its start opens only these, by name/version; None: what the settings say."""
+    token_counts: SharedCounts | None
+    """Where the requests of tokens are counted, which their limits are for."""
 
 
 class Readiness:
@@ -125,12 +153,14 @@ def longest_inline_us(provider: str, threads: int, cores: int) -> int:
 
 @contextmanager
 def running(
-    settings: Settings, *, reuse_port: bool = False, admit: Callable[[Contents], None] | None = None
+    settings: Settings,
+    *,
+    admit: Callable[[Contents], None] | None = None,
+    shared: SharedPort | None = None,
 ) -> Iterator[Server]:
     """A server that listens and is ready; on leaving, it closes. Raises StartError.
 
-    ``reuse_port``: others may serve the port too. ``admit`` gets what has been opened, and returns when it may be
-    served.
+    ``admit`` gets what has been opened, and returns when it may be served. ``shared``: others serve the port too.
     """
     cores = usable_cores()
     threads = settings.threads or cores
@@ -142,9 +172,11 @@ def running(
         repository = Repository(settings.default_versions)
         control = stack.enter_context(
             open_models(
-                _loader(settings, EndpointOpener(chosen, options, flush_scope, busy, digests=reuse_port), repository),
+                _loader(
+                    settings, EndpointOpener(chosen, options, flush_scope, busy, digests=shared is not None), repository
+                ),
                 repository,
-                _control(settings),
+                _control(settings, None if shared is None else shared.versions),
             )
         )
         if admit is not None:
@@ -169,9 +201,10 @@ def running(
                 digit_normalization=settings.digit_normalization == "auto",
                 model_errors=model_errors,
             ).methods
+            | ModelStatistics(repository).methods
             | ModelRepository(repository, control).methods
         )
-        transport = _transport(settings, methods, repository, flush_scope, stack, reuse_port=reuse_port)
+        transport = _transport(settings, methods, repository, flush_scope, stack, shared)
         stack.enter_context(transport)
         stack.callback(control.stop)  # first of all: what it changes, the transport is told
         watchdog = stack.enter_context(
@@ -196,7 +229,7 @@ def running(
         yield server
 
 
-def _guard(settings: Settings, stack: ExitStack) -> Guard | None:
+def _guard(settings: Settings, stack: ExitStack, counts: SharedCounts | None) -> Guard | None:
     """The check of tokens; None where there are none."""
     if settings.tokens_file is None:
         if settings.model_control == "explicit":
@@ -204,7 +237,7 @@ def _guard(settings: Settings, stack: ExitStack) -> Guard | None:
         return None
     if settings.tls_certificate_file is None and settings.host not in LOOPBACK:
         log.warning("tokens are sent in plain text: use TLS here, or a proxy that has it")
-    tokens = stack.enter_context(TokenStore(settings.tokens_file))
+    tokens = stack.enter_context(TokenStore(settings.tokens_file, counts))
     return Guard(tokens, protect_health=settings.protect_health)
 
 
@@ -255,13 +288,14 @@ def _loader(settings: Settings, opener: EndpointOpener, repository: Repository) 
     )
 
 
-def _control(settings: Settings) -> ControlOptions:
+def _control(settings: Settings, versions: Collection[str] | None) -> ControlOptions:
     return ControlOptions(
         names=split_names(settings.models),
         mode=settings.model_control,
         poll_s=settings.model_poll_s if settings.model_control == "poll" and not settings.workers else None,
         ready_when=settings.ready_when,
         lossy=settings.reload_lossy,
+        first_places=None if versions is None else frozenset(map(parse_place, versions)),
     )
 
 
@@ -271,11 +305,10 @@ def _transport(
     repository: Repository,
     flush_scope: FlushScope,
     stack: ExitStack,
-    *,
-    reuse_port: bool,
+    shared: SharedPort | None,
 ) -> "NativeTransport | GrpcioTransport":
     address = f"{settings.host}:{settings.port}"
-    guard = _guard(settings, stack)
+    guard = _guard(settings, stack, None if shared is None else shared.token_counts)
     told = stack.enter_context(telemetry(settings, (lambda _: "") if guard is None else guard.name_of))
     methods = told.observe(methods if guard is None else guard.limited(methods))
     options = TransportOptions(
@@ -284,7 +317,7 @@ def _transport(
         slow_calls=told.slow_calls,
         on_immediate=told.on_immediate,
         tls=_tls(settings),
-        reuse_port=reuse_port,
+        reuse_port=shared is not None,
         busy_poll_s=settings.busy_poll_us / 1e6,
         connection_idle_s=settings.connection_idle_s,
         max_connection_age_s=settings.max_connection_age_s,
@@ -294,7 +327,7 @@ def _transport(
         return NativeTransport(address, methods, repository.dispatch, options, flush_scope)
     from .rpc.grpc_aio_server import GrpcioTransport  # not above: grpc.aio and uvloop are for it alone
 
-    if options.tls and reuse_port:  # GOAWAY cannot be written into TLS: ages see to it that all go
+    if options.tls and shared is not None:  # GOAWAY cannot be written into TLS: ages see to it that all go
         age_s = AGE_OF_GRACE * max(settings.grace_s, 1)
         options = replace(options, max_connection_age_s=min(age_s, options.max_connection_age_s or age_s))
     return GrpcioTransport(address, methods, repository.dispatch, options)

@@ -105,6 +105,9 @@ class Settings:
     explicit: RepositoryModelLoad and RepositoryModelUnload, and only what models names is served at the start."""
     model_poll_s: float = Field(default=5.0, ge=0.1, le=86_400)
     """How often the folder is looked at, in seconds, with model_control poll."""
+    model_load_timeout_s: float = Field(default=600.0, ge=0.1, le=86_400)
+    """With workers: how long each may take to open the models of a change, in seconds. After that the change is
+    refused, the old versions go on, and the worker is replaced. The start has no such limit."""
     reload_lossy: bool = False
     """Let a reload lose models that are served; without it, such a reload is refused, and the old ones go on."""
     require_probe: bool = False

@@ -47,7 +47,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         "--requests-per-s",
         type=float,
         metavar="N",
-        help="inference requests that each worker takes (default: no limit)",
+        help="inference requests that the server takes, all workers together (default: no limit)",
     )
     return parser
 

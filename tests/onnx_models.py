@@ -243,6 +243,38 @@ def laborious(folder: Path, name: str = "laborious") -> Path:
     )
 
 
+def endless(folder: Path, name: str) -> Path:
+    """Echoes ``x``, FP32 [batch, length], after 10^12 matrix products: the run at its load never ends."""
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["matrix_in", "rotation"], ["matrix_out"]),
+            helper.make_node("Identity", ["go_on_in"], ["go_on_out"]),
+        ],
+        "body",
+        [
+            value("step", TensorProto.INT64, []),
+            value("go_on_in", TensorProto.BOOL, []),
+            value("matrix_in", TensorProto.FLOAT, [64, 64]),
+        ],
+        [value("go_on_out", TensorProto.BOOL, []), value("matrix_out", TensorProto.FLOAT, [64, 64])],
+    )
+    return save(
+        folder,
+        name,
+        [
+            helper.make_node("Loop", ["steps", "", "rotation"], ["matrix"], body=body),
+            helper.make_node("ReduceMin", ["matrix"], ["least"], keepdims=0),
+            helper.make_node("Add", ["x", "least"], ["y"]),
+        ],
+        [value("x", TensorProto.FLOAT, ["batch", "length"])],
+        [value("y", TensorProto.FLOAT, ["batch", "length"])],
+        [
+            numpy_helper.from_array(np.eye(64, dtype=np.float32), "rotation"),
+            numpy_helper.from_array(np.array(10**12), "steps"),
+        ],
+    )
+
+
 def classifier(  # noqa: PLR0913 - what a classifier may state, each by name
     folder: Path,
     name: str = "linear",

@@ -20,7 +20,7 @@ class Scenario:
 SCENARIOS: Mapping[str, Scenario] = {
     "single": Scenario(single.measure, "one image a request, beside the transport and session ceilings"),
     "bulk": Scenario(bulk.measure, "64 and 256 images a request, beside the session ceiling"),
-    "lone": Scenario(lone.measure, "one request at a time, and up to 256: latency"),
+    "lone": Scenario(lone.measure, "one request at a time: latency"),
     "precision": Scenario(precision.measure, "int8 beside fp32"),
     "images": Scenario(images.measure, "ImageClassifier.Classify: raw pixels and PNG"),
     "overload": Scenario(overload.measure, "Poisson arrivals up to twice the sustainable rate", needs_h2load=False),

@@ -36,7 +36,7 @@ class Guard:
         if right is not None:
             self._tokens.require(right, authorization, path.rpartition("/")[2])
         elif not path.startswith(self._open):
-            self._tokens.authenticate(authorization)
+            self._tokens.authenticate(authorization, path.rpartition("/")[2])
 
     def name_of(self, authorization: str | None) -> str:
         """The name of a token that was presented before; empty for others."""
@@ -57,9 +57,8 @@ class Guard:
         def call_within_limit(call: Call) -> None:
             """Asks for the token again: in an open stream it may have been taken back."""
             authorization = call.metadata("authorization")
-            token = tokens.known(authorization) or tokens.authenticate(authorization)
-            if token.limit is not None:
-                token.limit.take()
+            token = tokens.known(authorization) or tokens.authenticate(authorization, call.path.rpartition("/")[2])
+            tokens.take(token)
             method(call)
 
         return call_within_limit

@@ -9,6 +9,8 @@ import structlog
 
 from ..errors import PermissionDenied, StartError, Unauthenticated
 from ..file_changes import FileChanges
+from .rate_limit import rate_limits
+from .shared_counts import SharedCounts
 from .tokens import Token, find, read_tokens
 
 CHECK_S = 1.0
@@ -23,12 +25,14 @@ log = structlog.get_logger(__name__)
 class TokenStore:
     """A context manager: within it, the file is read again when it changes; one that is broken leaves all as it was."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises StartError where the file cannot be used."""
+    def __init__(self, path: Path, counts: SharedCounts | None = None) -> None:
+        """``counts``: of what the tokens limit, with other processes. Raises StartError where the file is unusable."""
         self._path = path
+        self._counts = counts or SharedCounts.alone()
         self._changes = FileChanges([path])
         # The tokens, and those that were presented by the header's value: one pair, so that none outlives its file.
         self._state: tuple[tuple[Token, ...], dict[str, Token]] = read_tokens(path), {}
+        self._limits = rate_limits(self._state[0], self._counts)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="tokens", daemon=True)
 
@@ -48,8 +52,8 @@ class TokenStore:
         """The token of a header that was presented before."""
         return self._state[1].get(authorization or "")
 
-    def authenticate(self, authorization: str | None) -> Token:
-        """The token of a header; raises Unauthenticated."""
+    def authenticate(self, authorization: str | None, what: str) -> Token:
+        """The token of a header; raises Unauthenticated. ``what`` was called."""
         tokens, known = self._state
         if authorization is None:
             reason = "The call has no token: send one as the metadata 'authorization: Bearer …'."
@@ -63,12 +67,12 @@ class TokenStore:
                 known[authorization] = token
                 return token
             reason = "The token is none of this server's, or is not valid any more."
-        log.warning("request refused", reason=reason, peer=True)
+        log.warning("request refused", of=what, reason=reason, peer=True)
         raise Unauthenticated(reason)
 
     def require(self, right: str, authorization: str | None, what: str) -> None:
         """Raises Unauthenticated, or PermissionDenied where the token has not the right that this needs."""
-        token = self.known(authorization) or self.authenticate(authorization)
+        token = self.known(authorization) or self.authenticate(authorization, what)
         if right not in token.rights:
             log.warning("request refused", of=what, token=token.name, reason=f"no right {right}", peer=True)
             raise PermissionDenied(
@@ -76,14 +80,23 @@ class TokenStore:
                 "The server's operator gives rights in its tokens file."
             )
 
+    def take(self, token: Token) -> None:
+        """Counts an inference request of a token; raises Overloaded where there is one too many."""
+        limit = self._limits.get(token.name)
+        if limit is not None:
+            limit.take()
+
     def _watch(self) -> None:
         while not self._stop.wait(CHECK_S):
+            for limit in self._limits.values():
+                limit.look()
             if not self._changes.seen():
                 continue
             try:
                 tokens = read_tokens(self._path)
+                limits = rate_limits(tokens, self._counts, self._limits)
             except StartError as error:
                 log.error("the tokens file cannot be read again; the old tokens are kept", reason=str(error))
                 continue
-            self._state = tokens, {}
+            self._state, self._limits = (tokens, {}), limits
             log.info("tokens read again", tokens=len(tokens))

@@ -11,15 +11,13 @@ Tokens are random and long, so that a hash needs neither salt nor time: there is
 
 import hashlib
 import hmac
-import threading
-import time
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import Overloaded, StartError
+from ..errors import StartError
 
 RIGHTS = ("infer", "control", "metrics")
 """Inference; loading and unloading models; statistics."""
@@ -35,35 +33,8 @@ class Token:
     digest: bytes
     """SHA-256 of the token."""
     rights: frozenset[str]
-    limit: "RateLimit | None" = field(default=None, compare=False)
-    """Of its inference requests."""
-
-
-class RateLimit:
-    """So many requests each second on average, and in a burst."""
-
-    def __init__(self, name: str, per_s: float) -> None:
-        self.per_s = per_s
-        self._name = name
-        self._burst = max(1.0, per_s)
-        self._left, self._at = self._burst, time.monotonic()
-        self._lock = threading.Lock()
-
-    def take(self) -> None:
-        """Counts a request; raises Overloaded where there is one too many."""
-        with self._lock:
-            now = time.monotonic()
-            self._left = min(self._burst, self._left + (now - self._at) * self.per_s)
-            self._at = now
-            if self._left >= 1:
-                self._left -= 1
-                return
-            wait_s = (1 - self._left) / self.per_s
-        raise Overloaded(
-            f"The token '{self._name}' allows {self.per_s:g} requests a second. Try again in {wait_s * 1e3:.0f} ms.",
-            retry_after_s=wait_s,
-            reason="token_limit",
-        )
+    requests_per_s: float | None = None
+    """Inference requests that all workers together take; None: any number."""
 
 
 def read_tokens(path: Path) -> tuple[Token, ...]:
@@ -100,8 +71,7 @@ def _token(entry: Mapping[str, Any]) -> Token:
         raise ValueError(f"rights of '{name}' must be a list of {', '.join(RIGHTS)}")
     if per_s is not None and (not isinstance(per_s, int | float) or isinstance(per_s, bool) or not per_s > 0):
         raise ValueError(f"requests_per_s of '{name}' must be a number above 0")
-    limit = None if per_s is None else RateLimit(name, per_s)
-    return Token(name, bytes.fromhex(digest), frozenset(rights), limit)
+    return Token(name, bytes.fromhex(digest), frozenset(rights), per_s)
 
 
 def find(tokens: tuple[Token, ...], presented: str) -> Token | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from ..batching.statistics import Duration
+from ..batching.totals import Duration, Totals
 from ..pb import open_inference_pb2 as pb
 from ..runtime.endpoint import Endpoint
 from ..tensors import DATATYPES, TensorSpec
@@ -49,9 +49,8 @@ def model_config(endpoint: Endpoint) -> pb.ModelConfig:
     return config
 
 
-def model_statistics(endpoint: Endpoint) -> pb.ModelStatistics:
-    """What the endpoint's batcher has counted."""
-    counted = endpoint.batcher.statistics
+def model_statistics(endpoint: Endpoint, counted: Totals) -> pb.ModelStatistics:
+    """What was counted of a model version."""
     return pb.ModelStatistics(
         name=endpoint.name,
         version=endpoint.version,
@@ -68,7 +67,7 @@ def model_statistics(endpoint: Endpoint) -> pb.ModelStatistics:
         ),
         batch_stats=[
             pb.InferBatchStatistics(batch_size=rows, compute_infer=_duration(duration))
-            for rows, duration in sorted(counted.run_by_rows.copy().items())
+            for rows, duration in sorted(counted.run_by_rows.items())
         ],
     )
 

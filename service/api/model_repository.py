@@ -4,16 +4,19 @@ Triton: https://github.com/triton-inference-server/server/blob/main/docs/protoco
 """
 
 import re
+from collections.abc import Mapping
 from functools import partial
 
 from google.protobuf.message import DecodeError, Message
 
-from ..errors import InvalidRequest, ModelChangeFailed, Unsupported
+from ..errors import InvalidRequest, ModelChangeFailed, StartError, Unsupported
 from ..pb import open_inference_pb2 as pb
-from ..rpc import Call, ImmediateMethod, Methods
-from ..rpc.call import DeferredMethod
+from ..rpc import Call, Methods
 from ..runtime.model_control import ModelControl
+from ..runtime.model_folder import Place, parse_place
+from ..runtime.process_report import READY, ProcessReport, State
 from ..runtime.repository import Repository
+from .outcomes import refusing
 
 SERVICE = "inference.GRPCInferenceService"
 UNLOAD_DEPENDENTS = "unload_dependents"
@@ -35,25 +38,34 @@ class ModelRepository:
         """The RPCs by full name."""
         return Methods(
             deferred={
-                f"/{SERVICE}/RepositoryModelLoad": _refusing(self._load),
-                f"/{SERVICE}/RepositoryModelUnload": _refusing(self._unload),
+                f"/{SERVICE}/RepositoryIndex": refusing(self._index),
+                f"/{SERVICE}/RepositoryModelLoad": refusing(self._load),
+                f"/{SERVICE}/RepositoryModelUnload": refusing(self._unload),
             },
-            immediate={f"/{SERVICE}/RepositoryIndex": ImmediateMethod(pb.RepositoryIndexRequest, self._index)},
+            immediate={},
         )
 
-    def _index(self, message: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
-        return pb.RepositoryIndexResponse(
-            models=[
-                pb.RepositoryIndexResponse.ModelIndex(
-                    name=entry.name,
-                    version=str(entry.version),
-                    state=entry.state,
-                    reason=_without_folders(entry.reason),
-                )
-                for entry in self._repository.index()
-                if entry.state == "READY" or not message.ready
-            ]
-        )
+    def _index(self, call: Call) -> None:
+        """Of all workers, as one."""
+        try:
+            message = pb.RepositoryIndexRequest.FromString(call.payload)
+        except DecodeError as error:
+            raise InvalidRequest("the message is not a RepositoryIndexRequest") from error
+
+        def answer(report: ProcessReport) -> None:
+            call.respond(
+                pb.RepositoryIndexResponse(
+                    models=[
+                        pb.RepositoryIndexResponse.ModelIndex(
+                            name=name, version=str(version), state=state, reason=_without_folders(reason)
+                        )
+                        for (name, version), (state, reason) in sorted(_by_place(report.states).items())
+                        if state == READY or not message.ready
+                    ]
+                ).SerializeToString()
+            )
+
+        self._repository.gather(answer)
 
     def _load(self, call: Call) -> None:
         try:
@@ -78,16 +90,8 @@ class ModelRepository:
         self._control.unload(_name(message.model_name), partial(_answer, call, pb.RepositoryModelUnloadResponse()))
 
 
-def _refusing(method: DeferredMethod) -> DeferredMethod:
-    """Has what the method raises answer its call: what reaches the transport counts as inference that failed."""
-
-    def serve(call: Call) -> None:
-        try:
-            method(call)
-        except Exception as error:
-            call.fail(error)
-
-    return serve
+def _by_place(states: Mapping[str, State]) -> dict[Place, State]:
+    return {parse_place(key): state for key, state in states.items()}
 
 
 def _name(name: str) -> str:
@@ -100,7 +104,8 @@ def _answer(call: Call, response: Message, error: Exception | None) -> None:
     if error is None:
         call.respond(response.SerializeToString())
     else:
-        call.fail(ModelChangeFailed(_without_folders(str(error))) if isinstance(error, ModelChangeFailed) else error)
+        is_told = isinstance(error, ModelChangeFailed | StartError)
+        call.fail(ModelChangeFailed(_without_folders(str(error))) if is_told else error)
 
 
 def _without_folders(text: str) -> str:

@@ -73,7 +73,6 @@ class InferenceProtocol:
             "ServerMetadata": ImmediateMethod(pb.ServerMetadataRequest, self._server_metadata),
             "ModelMetadata": ImmediateMethod(pb.ModelMetadataRequest, self._model_metadata),
             "ModelConfig": ImmediateMethod(pb.ModelConfigRequest, self._model_config),
-            "ModelStatistics": ImmediateMethod(pb.ModelStatisticsRequest, self._model_statistics),
             **_shared_memory("System"),
             **_shared_memory("Cuda"),
         }
@@ -139,16 +138,6 @@ class InferenceProtocol:
     def _model_config(self, message: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
         endpoint = self._repository.find(message.name, message.version)
         return pb.ModelConfigResponse(config=model_reports.model_config(endpoint))
-
-    def _model_statistics(self, message: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
-        """Of one version, of all versions of a model, or of all models."""
-        if message.name:
-            chosen = [self._repository.find(message.name, message.version)]
-            if not message.version:
-                chosen = [endpoint for endpoint in self._repository if endpoint.name == message.name]
-        else:
-            chosen = list(self._repository)
-        return pb.ModelStatisticsResponse(model_stats=[model_reports.model_statistics(endpoint) for endpoint in chosen])
 
 
 class _Completion:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from ..errors import Cancelled, ServiceError
 from ..rpc import Call
+from ..rpc.call import DeferredMethod
 from ..rpc.status import count_failure
 from ..runtime.endpoint import Endpoint
 
@@ -41,3 +42,15 @@ def naming(endpoint: Endpoint) -> Iterator[None]:
     except ServiceError as error:
         name_model(error, endpoint)
         raise
+
+
+def refusing(method: DeferredMethod) -> DeferredMethod:
+    """Has what the method raises answer its call: what reaches the transport counts as inference that failed."""
+
+    def serve(call: Call) -> None:
+        try:
+            method(call)
+        except Exception as error:
+            call.fail(error)
+
+    return serve

@@ -2,12 +2,13 @@
 
 import threading
 import time
-from collections import defaultdict, deque
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..metrics.counters import DurationHistogram
 from .batch import TensorMap
+from .totals import Totals
 
 if TYPE_CHECKING:
     from ..metrics.predictions import Predictions
@@ -17,38 +18,9 @@ GATHERED = 64
 
 
 @dataclass
-class Duration:
-    """How often something was done, and how long it took in all."""
+class Statistics(Totals):
+    """Written by one thread at a time, that which has run a batch, but for ``answered``; read by any."""
 
-    count: int = 0
-    ns: int = 0
-
-    def add(self, ns: int, count: int = 1) -> None:
-        """Counts it ``count`` times more."""
-        self.count += count
-        self.ns += ns
-
-
-@dataclass
-class Statistics:
-    """Written by one thread at a time, that which has run a batch, but for ``answered``; read by any.
-
-    ``success`` and ``fail`` go from the arrival of a request to its answer; what never reached the
-    queue, because it was refused, is in neither.
-    """
-
-    last_run_ms: int = 0
-    """When the last run ended, in milliseconds since the epoch."""
-    rows: int = 0
-    """Rows answered."""
-    runs: int = 0
-    success: Duration = field(default_factory=Duration)
-    fail: Duration = field(default_factory=Duration)
-    queue: Duration = field(default_factory=Duration)
-    join: Duration = field(default_factory=Duration)
-    run: Duration = field(default_factory=Duration)
-    split: Duration = field(default_factory=Duration)
-    run_by_rows: dict[int, Duration] = field(default_factory=lambda: defaultdict(Duration))
     requests: DurationHistogram = field(default_factory=DurationHistogram)
     """From arrival to result, of those that have one."""
     waits: DurationHistogram = field(default_factory=DurationHistogram)

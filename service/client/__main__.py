@@ -173,14 +173,13 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         "top",
         parents=[shared],
         help="show what the models do now",
-        description="Show rates, latencies, batch sizes and errors of each model, from ModelStatistics: "
-        "with --workers, of the one process that answers.",
+        description="Show rates, latencies, batch sizes and errors of each model, from ModelStatistics.",
     )
     live.add_argument(
         "--metrics",
         type=_text,
         metavar="URL",
-        help="read /metrics there instead, or at HOST:PORT: all workers, percentiles, queue and refusals too",
+        help="read /metrics there instead, or at HOST:PORT: percentiles, queue and refusals too",
     )
     live.add_argument(
         "--interval-s", type=_seconds, default=2.0, metavar="S", help="time between two readings (default: %(default)s)"

@@ -123,7 +123,7 @@ class Source(Protocol):
 
 
 class StatisticsSource(Client):
-    """Reads ModelStatistics: of one server process, without percentiles and queue."""
+    """Reads ModelStatistics: of all workers, without percentiles and queue."""
 
     def read(self) -> Reading:
         """Reads all models. Raises ClientError."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from ..errors import InvalidRequest, Overloaded
 from . import frames, headers
-from .deframer import PREFIX, ConnectionBudget, MessageDeframer, ReceiveBudget
+from .deframer import PREFIX, RETRY_S, ConnectionBudget, MessageDeframer, ReceiveBudget
 from .frames import (
     ACK,
     CONTINUATION,
@@ -440,7 +440,7 @@ class Connection:
             raise StreamError(ErrorCode.PROTOCOL_ERROR, "content-length is not the length of the data")
         if self.pending_bytes > MAX_PENDING_BYTES:
             waiting = f"{self.pending_bytes} bytes of answers wait for this client to take them."
-            self._reject(stream, Overloaded(f"{waiting} Read these first."))
+            self._reject(stream, Overloaded(f"{waiting} Read these first.", retry_after_s=RETRY_S))
             return
         self._events.append(CallStarted(stream))
         if stream.half_closed:

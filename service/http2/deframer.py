@@ -18,6 +18,8 @@ INFLATE_BYTES, INFLATE_INPUT_BYTES = 2**20, 2**16
 WORK_BYTES, WORK_INPUT_BYTES = 2**11, 2**7
 """Of these, what is as much work as a frame."""
 COMPACT_BYTES = 2**16
+RETRY_S = 1.0
+"""After which a client may try again, where room comes when other messages are complete or answers are taken."""
 
 
 class ReceiveBudget:
@@ -49,12 +51,14 @@ class ConnectionBudget:
         if self.held + count > shared.max_connection_bytes:
             raise Overloaded(
                 f"too many unfinished messages on this connection: {self.held} bytes are held, "
-                f"{shared.max_connection_bytes} may be. Finish some requests first."
+                f"{shared.max_connection_bytes} may be. Finish some requests first.",
+                retry_after_s=RETRY_S,
             )
         if shared.held + count > shared.max_bytes:
             raise Overloaded(
                 f"too many unfinished messages at once: {shared.held} bytes are held, {shared.max_bytes} may be. "
-                "Try again later."
+                "Try again later.",
+                retry_after_s=RETRY_S,
             )
         self.held += count
         shared.held += count
@@ -159,7 +163,7 @@ class MessageDeframer:
         if flag and self._encoding not in WINDOW_BITS:
             raise Unsupported(f"messages compressed by {self._encoding[:40]!r} are not read here: gzip and deflate are")
         if length > most:
-            raise Overloaded(f"Received message larger than max ({length} vs. {most} bytes)")
+            raise Overloaded(f"Received message larger than max ({length} vs. {most} bytes)", retry_after_s=None)
         self._length, self._compressed = length, bool(flag)
         self._at += PREFIX.size
         self._budget.give_back(PREFIX.size)
@@ -193,7 +197,8 @@ class _Inflation:
         self._at += len(data) - len(self._inflater.unconsumed_tail)
         try:
             if self._size + len(piece) > most:
-                raise Overloaded(f"Received message larger than max (over {most} bytes when decompressed)")
+                message = f"Received message larger than max (over {most} bytes when decompressed)"
+                raise Overloaded(message, retry_after_s=None)
             self._budget.take(len(piece))
         except Overloaded:
             self.discard()

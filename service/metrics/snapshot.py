@@ -1,9 +1,8 @@
 """The values of all metrics at one time: they can be added up, and sent from process to process."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 from .catalog import BY_NAME
 
@@ -46,15 +45,14 @@ class Snapshot:
         for (name, labels), counts in other.histograms.items():
             self.add_histogram(name, counts, *labels)
 
-    def encode(self) -> bytes:
-        """Returns one line of JSON."""
-        parts = [[*map(_flat, self.values.items())], [*map(_flat, self.histograms.items())]]
-        return json.dumps(parts, separators=(",", ":")).encode() + b"\n"
+    def encode(self) -> list[Any]:
+        """As plain values."""
+        return [[*map(_flat, self.values.items())], [*map(_flat, self.histograms.items())]]
 
     @classmethod
-    def decode(cls, line: bytes) -> Self:
-        """Reads what ``encode`` wrote."""
-        values, histograms = json.loads(line)
+    def decode(cls, parts: list[Any]) -> Self:
+        """From what ``encode`` wrote."""
+        values, histograms = parts
         return cls(
             {(name, tuple(labels)): value for name, labels, value in values},
             {(name, tuple(labels)): value for name, labels, value in histograms},

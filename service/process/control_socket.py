@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from ..errors import ModelChangeFailed
@@ -63,9 +64,14 @@ class ControlSocket:
         control.coordinate = self._coordinate
 
     def _coordinate(self, order: Order, done: Done) -> None:
+        """Asks the supervisor; by the thread that receives, which must not wait for it."""
         number = id(done)
         self._asked[number] = done
-        self.report(ASK, number=number, order=order.kind, model=order.model)
+        try:
+            self._connection.send(encode(ASK, number=number, order=order.kind, model=order.model), socket.MSG_DONTWAIT)
+        except OSError:
+            del self._asked[number]
+            done(ModelChangeFailed("The supervisor of the workers does not answer. Try again later."))
 
     def _listen(self) -> None:
         with contextlib.suppress(OSError):
@@ -90,17 +96,19 @@ class ControlSocket:
 
     def _change(self, control: ModelControl, kind: str, fields: Mapping[str, Any]) -> None:
         if kind == PREPARE:
-            control.prepare(Order(fields["order"], fields["model"]), self._report_prepared)
+            reply = partial(self._report_prepared, fields["number"])
+            control.prepare(Order(fields["order"], fields["model"]), reply)
         elif kind == COMMIT:
-            control.commit(lambda: self.report(COMMITTED))
+            control.commit(partial(self.report, COMMITTED, number=fields["number"]))
         elif kind in (ABANDON, REFUSED):
             control.abandon(fields["reason"], fields["lost"])
 
-    def _report_prepared(self, result: Switch | Exception) -> None:
+    def _report_prepared(self, number: int, result: Switch | Exception) -> None:
         if isinstance(result, Exception):
-            self.report(PREPARED, error=str(result), lost=getattr(result, "lost", {}), models={})
+            self.report(PREPARED, number=number, error=str(result), lost=getattr(result, "lost", {}), models={})
         else:
-            self.report(PREPARED, error="", models=result.contents.digests, refused=_by_text(result.refused))
+            refused = _by_text(result.refused)
+            self.report(PREPARED, number=number, error="", models=result.contents.digests, refused=refused)
 
 
 def _by_text(reasons: Mapping[Place, str]) -> dict[str, str]:

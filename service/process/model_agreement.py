@@ -22,6 +22,7 @@ class ModelAgreement:
     def __init__(self, settings: Settings) -> None:
         self._models: dict[str, str] | None = None  # before the first agreement
         self._folder = ModelFolder(settings.models_folder, settings.named_models)
+        self._limit_s = settings.model_load_timeout_s
         self._is_explicit = settings.model_control == "explicit"
         self._seen: object = self._look() if settings.model_control == "poll" else None
 
@@ -31,6 +32,11 @@ class ModelAgreement:
         if not self._is_explicit or self._models is None:
             return None
         return ",".join(sorted(_names(self._models)))
+
+    @property
+    def versions(self) -> tuple[str, ...] | None:
+        """What a successor is to open, whatever else is in the folder by now; None before the first agreement."""
+        return None if self._models is None else tuple(sorted(self._models))
 
     def conclude(self, models: dict[str, str]) -> None:
         """All workers serve this from now on."""
@@ -62,7 +68,9 @@ class ModelAgreement:
 
     async def change(self, workers: Sequence[WorkerProcess], order: str, model: str) -> str:
         """Has these workers make a change; returns why it was not made, or empty."""
-        answers = await asyncio.gather(*(worker.request(PREPARE, order=order, model=model) for worker in workers))
+        limit_s = self._limit_s
+        steps = (worker.request(PREPARE, limit_s, order=order, model=model) for worker in workers)
+        answers = await asyncio.gather(*steps)
         error = next((answer["error"] for answer in answers if answer["error"]), "")
         if not error and any(answer["models"] != answers[0]["models"] for answer in answers):
             error = DIFFERENT
@@ -72,7 +80,7 @@ class ModelAgreement:
                 worker.abandon(error, lost)
             return error
         self._models = answers[0]["models"]
-        await asyncio.gather(*(worker.request(COMMIT) for worker in workers))
+        await asyncio.gather(*(worker.request(COMMIT, limit_s) for worker in workers))
         refused = answers[0]["refused"].items()
         return f"failed to load '{model}', {'; '.join(map(': '.join, refused))}" if refused and order == "load" else ""
 

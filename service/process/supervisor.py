@@ -17,12 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from .. import logs
+from ..access.shared_counts import CountColumns
 from ..cpu import Share, divide
 from ..errors import StartError
 from ..settings import Settings
 from .model_agreement import ModelAgreement
 from .port import reserved_port
+from .start_summary import as_text, start_summary
 from .worker_process import Launch, WorkerProcess
+from .worker_reports import WorkerReports
 
 if TYPE_CHECKING:
     from ..metrics.supervisor import SupervisorMetrics
@@ -37,7 +41,8 @@ MAX_DEATHS = 5
 """So many deaths of one worker in a row are a crash loop, and the end of all."""
 END_S = 10.0
 """How long workers may take to end beyond the times they are given for what is in flight."""
-
+MOST_GENERATIONS = 4
+"""Workers of one slot that may live at a time: those that drain, and the one that serves."""
 PING_S = 1.0
 """Between two questions to each worker whether it lives."""
 
@@ -93,6 +98,8 @@ class _Supervisor:
         metrics: "SupervisorMetrics | None",
     ) -> None:
         self._metrics = metrics
+        self._reports = WorkerReports(metrics)
+        self._columns = None if settings.tokens_file is None else CountColumns(MOST_GENERATIONS * len(shares))
         self.end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """The exit code, when all is over."""
         self._settings = settings
@@ -156,6 +163,7 @@ class _Supervisor:
         after_s = round(time.monotonic() - began, 3)
         address = f"{self._settings.host}:{self._port}"
         log.info("all workers are ready", address=address, workers=len(self._workers), after_s=after_s)
+        logs.tell("serving", start_summary(self._settings, self._port, self._workers[0].served), as_text)
         while True:
             await self._restart_asked.wait()
             self._restart_asked.clear()
@@ -184,7 +192,7 @@ class _Supervisor:
             for worker in fresh:
                 worker.admit()
             for worker in fresh:
-                await worker.ready
+                await self._reach(worker, worker.ready)
             reason = self._reason_against(fresh, {})
         if reason or self._stopping:
             self._dismiss(fresh, reason, lost)
@@ -201,7 +209,7 @@ class _Supervisor:
         fresh: list[WorkerProcess] = []
         for number in range(len(self._shares)):
             fresh.append(self._start(number))
-            await fresh[-1].loaded
+            await self._reach(fresh[-1], fresh[-1].loaded)
             if self._stopping or fresh[-1].failure:
                 break
         return fresh
@@ -235,7 +243,11 @@ class _Supervisor:
     async def _change(self, order: str, model: str, asker: WorkerProcess | None = None, number: int = 0) -> None:
         """Has all workers make one change of their models, or none."""
         async with self._changing:
-            error = await self._agreement.change(self._workers, order, model)
+            workers = self._workers.copy()
+            error = await self._agreement.change(workers, order, model)
+            for worker in workers:
+                if worker.hangs:
+                    self._spawn(self._replace(worker))
             if error:
                 log.error("the models are not renewed, and go on serving", reason=error)
             else:
@@ -243,9 +255,11 @@ class _Supervisor:
             if asker is not None:
                 asker.tell_done(number, error)
 
-    def _start(self, number: int) -> WorkerProcess:
-        reports = None if self._metrics is None else self._metrics.open_reports(asyncio.get_running_loop())
-        launch = Launch(self._command, number, self._port, self._shares[number], self._agreement.names, reports)
+    def _start(self, number: int, versions: tuple[str, ...] | None = None) -> WorkerProcess:
+        reports, names = self._reports.open_stream(), self._agreement.names
+        column = None if self._columns is None else self._columns.lend()
+        share = self._shares[number]
+        launch = Launch(self._command, number, self._port, share, names, versions, reports, column)
         worker = WorkerProcess(launch, self._on_ask)
         self._alive.add(worker)
         self._spawn(self._watch(worker))
@@ -261,6 +275,8 @@ class _Supervisor:
         """
         await worker.ended
         self._alive.discard(worker)
+        if self._columns is not None and worker.column is not None:
+            self._columns.give_back(worker.column)
         number = worker.number
         if self._stopping or not self._begun or self._workers[number] is not worker:
             return
@@ -283,12 +299,12 @@ class _Supervisor:
         await asyncio.sleep(delay_s)
         async with self._changing:
             if not self._stopping and self._workers[number] is worker:
-                self._workers[number] = self._start(number)
+                self._workers[number] = self._start(number, self._agreement.versions)
                 await self._admit(self._workers[number])
 
     async def _admit(self, worker: WorkerProcess) -> None:
         """Lets a successor serve, if it has opened what the others serve."""
-        await worker.loaded
+        await self._reach(worker, worker.loaded)
         if worker.failure:
             return
         if difference := self._agreement.difference(worker):
@@ -299,7 +315,34 @@ class _Supervisor:
             worker.signal(signal.SIGTERM)
             return
         worker.admit()
-        await worker.ready
+        await self._reach(worker, worker.ready)
+
+    async def _reach(self, worker: WorkerProcess, stage: "asyncio.Future[None]") -> None:
+        """Waits until a worker has come so far, or has failed to; one that takes too long is ended."""
+        await asyncio.wait([stage], timeout=self._settings.model_load_timeout_s)
+        if not stage.done():
+            limit_s = self._settings.model_load_timeout_s
+            worker.failure = f"worker {worker.number} was not ready within {limit_s:g} s (--model-load-timeout-s)"
+            worker.signal(signal.SIGKILL)
+            await worker.ended
+
+    async def _replace(self, worker: WorkerProcess) -> None:
+        """Gives the slot of a worker that hangs to one that has opened what the others serve."""
+        number = worker.number
+        async with self._changing:
+            if self._stopping or self._workers[number] is not worker or worker.ended.done():
+                return
+            log.warning("worker hangs, and is replaced", worker=number)
+            fresh = self._start(number, self._agreement.versions)
+            await self._admit(fresh)
+            if fresh.failure or self._stopping:
+                log.error("worker is not replaced, and goes on serving", worker=number, reason=fresh.failure)
+                return
+            self._workers[number] = fresh
+            worker.hand_over()
+        await asyncio.wait([worker.ended], timeout=self._settings.grace_s + END_S)
+        if not worker.ended.done():
+            worker.signal(signal.SIGKILL)
 
     async def _stop_workers(self, number: signal.Signals, code: int) -> None:
         """Ends all workers; one that does not end in time is killed."""

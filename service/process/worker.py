@@ -3,24 +3,25 @@
 import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from functools import partial
 
 import structlog
 
+from .. import logs
 from ..errors import StartError
 from ..runtime.repository import Contents
-from ..server import running
+from ..server import Server, SharedPort, running
 from ..settings import Settings
 from .control_socket import ControlSocket
 from .messages import FAILED, READY
 from .port import check_port
+from .report_socket import ReportSocket
+from .start_summary import as_text, start_summary
 from .worker_slot import WorkerSlot
-
-if TYPE_CHECKING:
-    from ..metrics.process import ProcessMetrics
 
 CLOSE_S = 5.0
 """How long closing may take, when all that is in flight is answered or the grace period is over."""
@@ -42,7 +43,7 @@ def run(settings: Settings, slot: WorkerSlot | None = None) -> int:
         control = None if connection is None else ControlSocket(connection, signals.hand_over, signals.supervisor_ended)
         try:
             with _exporting(settings, slot) as export:
-                drained = _serve(settings, control, signals, export)
+                drained = _serve(settings, slot, control, signals, export)
         except StartError as error:
             if control is None:
                 log.error("cannot start", reason=str(error))
@@ -53,27 +54,44 @@ def run(settings: Settings, slot: WorkerSlot | None = None) -> int:
     return 0 if drained else 1
 
 
-Export = Callable[["ProcessMetrics"], contextlib.AbstractContextManager[None]]
-"""Has the metrics of a server read, as long as the context lasts."""
+Export = Callable[["Server"], contextlib.AbstractContextManager[object]]
+"""Has a server's figures read, as long as the context lasts."""
 
 
 @contextlib.contextmanager
 def _exporting(settings: Settings, slot: WorkerSlot | None) -> Iterator[Export]:
-    """Where the metrics go: to the supervisor, or to our own port, which is taken at once. Raises StartError."""
-    if not settings.metrics_port:
+    """Where the figures go: to the supervisor, or to our own port, which is taken at once. Raises StartError."""
+    if slot is not None:
+        with slot.open_report_socket() as connection:
+            yield partial(_reporting, connection)
+    elif not settings.metrics_port:
         yield lambda _: contextlib.nullcontext()
-    elif slot is not None:
-        from ..metrics.reports import reporting
-
-        yield lambda metrics: reporting(slot.metrics_fd, metrics.snapshot)
     else:
         from ..metrics.exporter import exporting
 
         with exporting(settings.metrics_host, settings.metrics_port, settings.tokens_file) as exporter:
-            yield lambda metrics: exporter.reading(metrics.snapshot)
+            yield (
+                lambda server: (
+                    contextlib.nullcontext() if server.metrics is None else exporter.reading(server.metrics.snapshot)
+                )
+            )
 
 
-def _serve(settings: Settings, control: ControlSocket | None, signals: "StopSignals", export: Export) -> bool:
+@contextlib.contextmanager
+def _reporting(connection: socket.socket, server: Server) -> Iterator[None]:
+    """Reports to the supervisor, and has callers told the sums of all workers."""
+    repository, metrics = server.repository, server.metrics
+    with ReportSocket(connection, repository.report, None if metrics is None else metrics.snapshot) as reports:
+        alone, repository.gather = repository.gather, reports.gather
+        try:
+            yield
+        finally:
+            repository.gather = alone
+
+
+def _serve(
+    settings: Settings, slot: WorkerSlot | None, control: ControlSocket | None, signals: "StopSignals", export: Export
+) -> bool:
     """Start, service and stop; returns True if all was answered. Raises StartError."""
     started = time.monotonic()
     if control is None:
@@ -85,16 +103,18 @@ def _serve(settings: Settings, control: ControlSocket | None, signals: "StopSign
         signals.serves()
 
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(running(settings, reuse_port=control is not None, admit=admit))
-        if server.metrics is not None:
-            stack.enter_context(export(server.metrics))
+        shared = None if slot is None else SharedPort(slot.versions, slot.token_counts())
+        server = stack.enter_context(running(settings, admit=admit, shared=shared))
+        stack.enter_context(export(server))
         if control is None:
             signals.reload_by(server.control.reload)
         else:
             control.attach(server.control)
         log.info("ready", after_s=round(time.monotonic() - started, 3))
         if control is not None:
-            control.report(READY)
+            control.report(READY, served=server.served_models())
+        else:
+            logs.tell("serving", start_summary(settings, server.port, server.served_models()), as_text)
         signals.wait()
         delay_s = settings.drain_delay_s
         if not signals.stop:

@@ -9,8 +9,9 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..access.shared_counts import Column
 from ..cpu import Share
 from .messages import (
     ABANDON,
@@ -29,10 +30,9 @@ from .messages import (
     decode,
     encode,
 )
+from .start_summary import ServedModel
+from .worker_reports import ReportStream
 from .worker_slot import WorkerSlot
-
-if TYPE_CHECKING:
-    from ..metrics.supervisor import ReportSocket
 
 OnAsk = Callable[["WorkerProcess", str, str, int], None]
 """Takes the worker, kind and model of a change that one of its callers asks for, and the number to answer to."""
@@ -48,13 +48,27 @@ class Launch:
     share: Share
     models: str | None
     """Those to be served, where that has changed since the start."""
-    reports: "ReportSocket | None"
-    """Where its metrics are reported to."""
+    versions: tuple[str, ...] | None
+    """Those to be opened at its start, by name/version; None: what its settings say."""
+    reports: ReportStream
+    """Where it tells what it has counted and serves."""
+    column: Column | None
+    """Where it counts the requests of tokens."""
 
-    def slot(self, control_fd: int, metrics_fd: int) -> WorkerSlot:
-        """Its slot, with these ends of the lines to it."""
-        share = self.share
-        return WorkerSlot(self.number, self.port, share.threads, share.cores, control_fd, self.models, metrics_fd)
+    def slot(self, control_fd: int) -> WorkerSlot:
+        """Its slot, with this end of the line to it."""
+        column = self.column
+        return WorkerSlot(
+            number=self.number,
+            port=self.port,
+            threads=self.share.threads,
+            cores=self.share.cores,
+            control_fd=control_fd,
+            reports_fd=self.reports.theirs.fileno(),
+            counts_column=None if column is None else (column.descriptor, column.number, column.count),
+            models=self.models,
+            versions=self.versions,
+        )
 
 
 class WorkerProcess:
@@ -65,15 +79,22 @@ class WorkerProcess:
         self._loop = asyncio.get_running_loop()
         self.number = launch.number
         self._reports = launch.reports
+        self.column = launch.column
+        """Where it counts the requests of tokens."""
         self.loaded: asyncio.Future[None] = self._loop.create_future()
         """Done when it has opened its models, or has failed to."""
         self.models: dict[str, str] = {}
         """Digests of what it has opened or serves, by name/version."""
         self.rejected: dict[str, str] = {}
         """Why it does not serve other files, by name/version."""
+        self.served: list[ServedModel] = []
+        """What it serves, for the summary of the start."""
         self.ready: asyncio.Future[None] = self._loop.create_future()
         """Done when it serves, or has failed to."""
         self._answer: asyncio.Future[dict[str, Any]] | None = None
+        self._step = 0  # the number of the step that is to be answered
+        self.hangs = False
+        """True once a step of a change has taken it too long."""
         self._on_ask = on_ask
         self.ended: asyncio.Future[int] = self._loop.create_future()
         """Its exit status, or minus the number of the signal that ended it."""
@@ -82,12 +103,12 @@ class WorkerProcess:
         self._ready_at: float | None = None
         self._heard_at = 0.0
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, contextlib.nullcontext() if self._reports is None else self._reports.sender as sender:
-            slot = launch.slot(theirs.fileno(), -1 if sender is None else sender.fileno())
+        with theirs, self._reports.theirs:
+            slot = launch.slot(theirs.fileno())
             self._process = subprocess.Popen(  # noqa: S603 - our own command
                 launch.command,
                 env=slot.environment(),
-                pass_fds=[descriptor for descriptor in (slot.control_fd, slot.metrics_fd) if descriptor >= 0],
+                pass_fds=(slot.control_fd, slot.reports_fd, *([] if self.column is None else [self.column.descriptor])),
                 process_group=0,  # a terminal's Ctrl-C is for the supervisor
             )
         self._control.setblocking(False)  # noqa: FBT003 - the standard library's signature
@@ -124,6 +145,7 @@ class WorkerProcess:
 
     def hand_over(self) -> None:
         """Has it leave its slot, without losing a request."""
+        self._reports.serves = False
         if self.has_served:
             self._send(encode(HAND_OVER))
         else:
@@ -137,13 +159,21 @@ class WorkerProcess:
         """Has it answer a caller that asked for a change."""
         self._send(encode(DONE, number=number, error=error))
 
-    async def request(self, kind: str, **fields: Any) -> dict[str, Any]:
-        """Sends one step of a change and returns its answer; one with an ``error`` if it ends meanwhile."""
-        self._answer = self._loop.create_future()
+    async def request(self, kind: str, limit_s: float, **fields: Any) -> dict[str, Any]:
+        """Sends one step of a change and returns its answer; one with an ``error`` if it ends, or hangs, meanwhile."""
         if self.ended.done():
             return {"error": self.failure}
-        self._send(encode(kind, **fields))
-        return await self._answer
+        self._step += 1
+        self._answer = self._loop.create_future()
+        self._send(encode(kind, number=self._step, **fields))
+        await asyncio.wait([self._answer], timeout=limit_s)
+        if self._answer.done():
+            return self._answer.result()
+        self.hangs = True
+        return {
+            "error": f"worker {self.number} has not opened the models within {limit_s:g} s (--model-load-timeout-s), "
+            "and is replaced"
+        }
 
     def abandon(self, reason: str, lost: Mapping[str, str]) -> None:
         """Has it drop what was prepared."""
@@ -171,15 +201,20 @@ class WorkerProcess:
             self.loaded.set_result(None)
         elif kind == READY:
             self._ready_at = self._heard_at
-            if self._reports is not None:
-                self._reports.ready = True
+            self._reports.serves = True
+            self.served = [ServedModel(*model) for model in fields["served"]]
             self.ready.set_result(None)
         elif kind == FAILED:
             self.failure = fields["reason"]
             self._settle()
         elif kind == ASK:
             self._on_ask(self, fields["order"], fields["model"], fields["number"])
-        elif kind in (PREPARED, COMMITTED) and self._answer is not None and not self._answer.done():
+        elif kind in (PREPARED, COMMITTED):
+            self._take_answer(fields)
+
+    def _take_answer(self, fields: dict[str, Any]) -> None:
+        """Takes the answer to the step that is under way, not one that comes too late."""
+        if fields["number"] == self._step and self._answer is not None and not self._answer.done():
             self._answer.set_result(fields)
 
     def _settle(self) -> None:
@@ -197,8 +232,7 @@ class WorkerProcess:
         self._on_message()  # its last message may be there still
         self._loop.remove_reader(self._control)
         self._control.close()
-        if self._reports is not None:
-            self._reports.close()
+        self._reports.serves = False
         how = f"ended with status {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
         self.failure = self.failure or f"worker {self.number} {how}"
         self._settle()

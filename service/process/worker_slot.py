@@ -6,6 +6,7 @@ import socket
 from dataclasses import asdict, dataclass, replace
 from typing import Self
 
+from ..access.shared_counts import Column, SharedCounts
 from ..settings import Settings
 
 VARIABLE = "CONVSERVE_WORKER_SLOT"
@@ -22,10 +23,14 @@ class WorkerSlot:
     """The cores to be bound to; empty: none."""
     control_fd: int
     """File descriptor of a socket that is at its end when the supervisor is."""
+    reports_fd: int
+    """File descriptor of a socket for what it has counted and serves."""
+    counts_column: tuple[int, int, int] | None = None
+    """The worker's place in the memory where the requests of tokens are counted: access/shared_counts.Column."""
     models: str | None = None
     """The models to be served, where callers have loaded and unloaded some; None: as set."""
-    metrics_fd: int = -1
-    """File descriptor of a socket for the worker's metrics; -1: none are wanted."""
+    versions: tuple[str, ...] | None = None
+    """The versions to be opened at the start, by name/version: those that the other workers serve; None: as set."""
 
     @classmethod
     def from_environment(cls) -> Self | None:
@@ -49,6 +54,14 @@ class WorkerSlot:
             decode_threads=settings.decode_threads or self.threads,
         )
 
+    def token_counts(self) -> SharedCounts | None:
+        """Where the requests of tokens are counted; None where no token is."""
+        return None if self.counts_column is None else SharedCounts(Column(*self.counts_column))
+
     def open_control_socket(self) -> socket.socket:
         """The worker's end of the line."""
         return socket.socket(fileno=self.control_fd)
+
+    def open_report_socket(self) -> socket.socket:
+        """The worker's end of the other line."""
+        return socket.socket(fileno=self.reports_fd)

@@ -28,7 +28,8 @@ class InFlightCalls:
                 raise Stopping("The server is stopping and takes no more requests.")
             if len(call.payload) > self._max_message_bytes:
                 raise Overloaded(
-                    f"Received message larger than max ({len(call.payload)} vs. {self._max_message_bytes} bytes)"
+                    f"Received message larger than max ({len(call.payload)} vs. {self._max_message_bytes} bytes)",
+                    retry_after_s=None,
                 )
             method(call)
         except Exception as error:

@@ -290,7 +290,7 @@ class NativeTransport(Transport):
                     continue
                 if stream.progress == stream.received:
                     message = f"Nothing of the request's message has come for {UPLOAD_S:.0f} seconds. Send it again."
-                    self._fail(peer, stream, Overloaded(message))
+                    self._fail(peer, stream, Overloaded(message, retry_after_s=0.0))
                 stream.progress = stream.received
 
     def _send_goaway(self, *, final: bool = False) -> None:

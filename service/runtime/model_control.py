@@ -15,6 +15,7 @@ from typing import Literal, Self
 import structlog
 
 from ..errors import ModelChangeFailed, ServiceError, StartError, UnknownModel, Unsupported
+from .model_folder import Place
 from .model_loader import ModelLoader, Switch
 from .repository import Repository
 
@@ -38,6 +39,8 @@ class ControlOptions:
     """What must have been opened before the start is over."""
     lossy: bool = False
     """True if a reload may leave out a model that is served."""
+    first_places: frozenset[Place] | None = None
+    """The versions that the start opens, whatever else is in the folder; None: all that are wanted."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,7 @@ class ModelControl:
                 self._names,
                 self._note_opened if self._options.ready_when == "first" else None,
                 may_be_empty=self._options.mode == "explicit",
+                places=self._options.first_places,
             )
             self._last_seen = self._look()
             self._note_opened()
@@ -238,7 +242,7 @@ class ModelControl:
         remarks = {
             name: f"the last reload was refused: {why}" for name, why in lost.items() if name in before.endpoints
         }
-        self._repository.switch(replace(before, remarks=remarks))
+        self._repository.switch(replace(before, loading=frozenset(), remarks=remarks))
 
 
 @contextmanager

@@ -26,6 +26,12 @@ Place = tuple[str, int]
 """A model's name and version."""
 
 
+def parse_place(text: str) -> Place:
+    """From name/version."""
+    name, _, version = text.rpartition("/")
+    return name, int(version)
+
+
 @dataclass(frozen=True)
 class VersionFile:
     """A model file that may be served."""

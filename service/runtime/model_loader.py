@@ -73,16 +73,23 @@ class ModelLoader:
         self._told: dict[Path, str] = {}
 
     def open_first(
-        self, names: Collection[str] | None, opened: Callable[[], None] | None = None, *, may_be_empty: bool = False
+        self,
+        names: Collection[str] | None,
+        opened: Callable[[], None] | None = None,
+        *,
+        may_be_empty: bool = False,
+        places: Collection[Place] | None = None,
     ) -> None:
         """Opens the models of these names, else all, for a repository that has none yet; raises StartError.
 
-        ``opened`` is called whenever one can be asked; without it, all can be at once.
+        ``places``: only these versions. ``opened`` is called whenever one can be asked; without it, all can be at once.
         """
         listing = self.folder.scan()
         self._tell(listing)
         self._check_names(listing)
         opening, unloaded = self._begin(listing, names)
+        if places is not None:
+            opening.files = {place: file for place, file in opening.files.items() if place in places}
         waiting = set(opening.files)
         self._repository.switch(opening.contents(waiting, unloaded))
         for place in self._open(opening):
@@ -98,6 +105,7 @@ class ModelLoader:
     def prepare(self, names: Collection[str] | None, only: str = "") -> Switch:
         """Opens what has changed in the folder, of these models or of all, while the old ones serve.
 
+        The index tells of it as LOADING until the repository switches to this or to anything else.
         ``only``: of this one alone; all others stay. Raises StartError where the folder cannot be read.
         """
         listing = self.folder.scan()
@@ -107,11 +115,8 @@ class ModelLoader:
         opening, unloaded = self._begin(listing, scope)
         served = {(name, version) for name, versions in before.endpoints.items() for version in versions}
         self._repository.switch(replace(before, loading=frozenset(set(opening.files) - served)))
-        try:
-            for _ in self._open(opening):
-                pass
-        finally:
-            self._repository.switch(before)
+        for _ in self._open(opening):
+            pass
         lost = {
             name: self._why_lost(name, opening)
             for name in before.endpoints

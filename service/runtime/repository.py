@@ -16,6 +16,8 @@ from ..errors import InvalidRequest, NotReady, UnknownModel
 from ..memory import trim_memory
 from .endpoint import Endpoint
 from .model_folder import Place
+from .model_totals import ModelTotals
+from .process_report import Gather, ProcessReport
 from .version_policy import parse_version
 
 
@@ -68,6 +70,9 @@ class Repository:
         """Another after each switch: what was remembered of endpoints is then to be forgotten."""
         self.tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
         """What the thread that changes the repository is to do; it holds no locks."""
+        self._totals = ModelTotals()
+        self.gather: Gather = lambda done: done(self.report())
+        """Has the reports of all processes of one port added up; until told otherwise, this one is alone."""
 
     def __enter__(self) -> Self:
         """Nothing is served yet."""
@@ -103,6 +108,7 @@ class Repository:
 
     def _start(self, endpoint: Endpoint) -> None:
         batcher = endpoint.batcher
+        self._totals.watch(f"{endpoint.name}/{endpoint.version}", batcher)
         batcher.__enter__()
         # Only noted: the last reference may go in a thread that holds the batcher's own lock.
         finalizer = weakref.finalize(endpoint, self.tasks.put, lambda: self._retire(batcher))
@@ -190,6 +196,11 @@ class Repository:
             for version in versions:
                 found[name, version] = IndexEntry(name, version, "READY", _ready_reason(contents, name, version))
         return [found[place] for place in sorted(found)]
+
+    def report(self) -> ProcessReport:
+        """What this process has done and serves. Any thread may ask."""
+        states = {f"{entry.name}/{entry.version}": (entry.state, entry.reason) for entry in self.index()}
+        return ProcessReport(self._totals.read(), states)
 
 
 def _ready_reason(contents: Contents, name: str, version: int) -> str:

@@ -14,7 +14,6 @@ the vocabulary where a Gather says so and else small ones, words. What cannot be
 
 import itertools
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +21,7 @@ import numpy as np
 
 from ..tensors import Array, TensorSpec
 from .graph import Graph
+from .run_error import RunError
 
 CHEAP = 1e6
 """Multiply-accumulates of a row up to which it is run in larger company, and with more kinds of values."""
@@ -109,7 +109,7 @@ def _values_that_run(model: Model) -> Values:
         try:
             model.run(_take(_rows(model, values, FEW), ALONE))
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            reason = reason or first_sentence(error)
+            reason = reason or _told(error)
         else:
             return values
     raise DependentRows(f"fails with 1 row: {reason}")
@@ -162,7 +162,7 @@ def _run(model: Model, rows: Mapping[str, Array], indices: Sequence[int]) -> dic
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         fewer = max((known for known in (1, 2, 3) if known < count), default=0)
         runs = f"runs {fewer} row{'s' * (fewer > 1)}, " if fewer else ""
-        raise DependentRows(f"{runs}fails with {count}: {first_sentence(error)}") from error
+        raise DependentRows(f"{runs}fails with {count}: {_told(error)}") from error
     for name, output in outputs.items():
         if output.shape[:1] != (count,):
             raise DependentRows(f"output '{name}' has shape {output.shape} for {count} row{'s' * (count > 1)}")
@@ -346,12 +346,5 @@ class _Random:
         return numbers
 
 
-def first_sentence(error: Exception) -> str:
-    """What an error of ONNX Runtime says, without its code and what follows in further lines."""
-    line = (str(error).strip() or repr(error)).splitlines()[0]
-    line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
-    node = re.match(r"Non-zero status code returned while running (\S+) node\. Name:'(.*?)' Status Message: ", line)
-    if node is None:
-        return line
-    reason = re.sub(r"^\S+:\d+ .* was false\. ", "", line[node.end() :])
-    return f"{node[1]} node '{node[2]}': {reason}" if node[2] else f"{node[1]} node: {reason}"
+def _told(error: Exception) -> str:
+    return RunError.parse(str(error).strip() or repr(error)).told

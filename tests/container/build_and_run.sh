@@ -280,4 +280,22 @@ check "the mounted model is listed" lists mounted
 check "the bundled ones are not" not lists mnist-tiny
 check "the mounted model takes seven.png for a 7" equal "$(top_label mounted seven.png)" 7
 stop_and_check
+
+say "starting it with a tokens file, two workers and 256 MiB ..."
+mkdir "$scratch/access"
+token=$(cd "$root" && "$python" -m service.tokens new container --rights infer,metrics 2>&1 >"$scratch/access/tokens.toml")
+chmod -R a+rX "$scratch"
+start --volume "$scratch/access:/access:ro" -e CONVSERVE_TOKENS_FILE=/access/tokens.toml \
+    -e CONVSERVE_WORKERS=2 -e CONVSERVE_MODELS=mnist-tiny,cifar10-tiny
+say "healthy after $started_ms ms; most memory of its processes: $(inside python -c '
+import pathlib
+told = [path.read_text() for path in pathlib.Path("/proc").glob("[0-9]*/status")]
+print(*(line.split()[1] for text in told if "VmHWM" in text for line in text.splitlines() if line.startswith("VmHWM")))') kB"
+check "without a token nothing is answered" not top_label mnist-tiny seven.png
+check "nor are metrics" not metrics
+export CONVSERVE_TOKEN=$token
+check "with the token mnist-tiny takes seven.png for a 7" equal "$(top_label mnist-tiny seven.png)" 7
+check "health needs no token" podman healthcheck run "$container"
+unset CONVSERVE_TOKEN
+stop_and_check
 say "all holds, in $SECONDS s"

@@ -13,7 +13,7 @@ from service.pb import open_inference_pb2 as pb
 from tests import onnx_models
 from tests.servers import ServerProcess, run_until_exit
 from tests.service.runtime.graphs import DEPENDENT, INDEPENDENT, Build, graph, node
-from tests.wire import ask, infer, infer_request
+from tests.wire import TIMEOUT_S, ask, infer, infer_request, model_infer
 
 FLOAT = TensorProto.FLOAT
 
@@ -194,6 +194,33 @@ def test_batching_on_refuses_dependent_rows(tmp_path: Path) -> None:
     assert (code, "Traceback" in stderr) == (1, False)
     assert "the setting --batching is on, but requests must not share a run: " in stderr
     assert "With auto, it is served one request at a time" in stderr
+
+
+def test_busy_connections_delay_no_other(tmp_path: Path, transport: str) -> None:
+    """A request of another connection is run before those that a busy one has queued behind a long one."""
+    onnx_models.laborious(tmp_path)
+
+    def request(name: str, work: int) -> pb.ModelInferRequest:
+        made = infer_request("laborious", index=np.zeros(1, np.int64), work=np.full(1, work))
+        made.id = name
+        return made
+
+    options = ("--batching", "off", "--max-queue-ms", "60000", "--access-log")
+    own_connection = [("grpc.use_local_subchannel_pool", 1)]
+    with (
+        ServerProcess(tmp_path, *options, transport=transport) as server,
+        server.channel(own_connection) as busy,
+        server.channel(own_connection) as other,
+    ):
+        model_infer(other)(request("connected", 0), timeout=TIMEOUT_S)
+        model_infer(busy)(request("connected", 0), timeout=TIMEOUT_S)
+        calls = [model_infer(busy).future(request("long", 400), timeout=TIMEOUT_S)]
+        calls += [model_infer(busy).future(request("busy", 1), timeout=TIMEOUT_S) for _ in range(20)]
+        calls.append(model_infer(other).future(request("other", 1), timeout=TIMEOUT_S))
+        assert [call.exception() for call in calls] == [None] * len(calls)
+        server.events.await_one("access", id="other")
+        order = [event["id"] for event in server.events if event["event"] == "access" and event["id"] != "connected"]
+        assert order.index("other") - order.index("long") <= 2
 
 
 def test_batching_off_leaves_classifiers(tmp_path: Path) -> None:

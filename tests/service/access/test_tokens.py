@@ -19,6 +19,7 @@ from service.pb import image_classifier_pb2 as ic
 from service.pb import open_inference_pb2 as pb
 from tests.metrics import free_port
 from tests.servers import ROOT, Serve, ServerProcess, run_until_exit
+from tests.service.process.test_supervisor import Workers
 from tests.wire import TIMEOUT_S, infer_request
 
 UNAUTHENTICATED, DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
@@ -133,6 +134,31 @@ def test_limit_of_a_token(channel: grpc.Channel) -> None:
         call(REQUEST, timeout=TIMEOUT_S, metadata=metadata)
     trailers: Any = refused.value.trailing_metadata()
     assert 900_000 < int(dict(trailers)["grpc-retry-pushback-ms"]) <= 1_000_000
+
+
+def test_workers_share_a_limit(odd_models_dir: Path, transport: str, tmp_path: Path) -> None:
+    """Three workers let through what one would, also after SIGHUP and after the file has been read again."""
+    file = tmp_path / "tokens.toml"
+    limited = entry("slow", '["infer"]', "requests_per_s = 0.001")
+    file.write_text(limited)
+    options = ("--models", "identity-fp32", "--tokens-file", str(file))
+    with Workers(odd_models_dir, *options, transport=transport, count=3) as server:
+
+        def answered() -> int:
+            codes = []
+            for _ in range(12):
+                with server.channel([("grpc.use_local_subchannel_pool", 1)]) as channel:
+                    codes.append(code(channel, f"{OIP}ModelInfer", REQUEST, WORDS["slow"]))
+            assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+            return codes.count(grpc.StatusCode.OK)
+
+        assert answered() == 1
+        file.write_text(limited + entry("reader", '["infer"]'))
+        for number in range(3):
+            server.events.await_one("tokens read again", worker=number)
+        assert answered() == 0
+        server.renewed()
+        assert answered() == 0
 
 
 def test_our_client_sends_its_token(guarded: ServerProcess) -> None:

@@ -93,15 +93,25 @@ def test_unwanted_items_are_dropped(pool: ThreadPoolExecutor) -> None:
 
 
 def test_too_many_items_are_refused(pool: ThreadPoolExecutor) -> None:
+    """The refusal tells when there will be room, by the pace of what was decoded."""
     may_go, over = threading.Event(), threading.Event()
     decoders = DecodePool(pool, 10)
 
     def work(_item: int) -> None:
         may_go.wait(TIMEOUT_S)
 
+    decoders.for_each(8, lambda _: None, over.set, is_wanted=always)
+    assert over.wait(TIMEOUT_S)
+    over.clear()
     decoders.for_each(20, work, over.set, is_wanted=always)
-    with pytest.raises(Overloaded, match="20 images wait to be decoded and 10 may"):
-        decoders.for_each(1, lambda _: None, over.set, is_wanted=always)
+    hints = []
+    for count in (1, 2):
+        with pytest.raises(Overloaded, match=r"20 images wait to be decoded and 10 may\. Try again in") as caught:
+            decoders.for_each(count, lambda _: None, over.set, is_wanted=always)
+        assert caught.value.retry_after_s is not None
+        hints.append(caught.value.retry_after_s)
+    assert hints[0] > 0
+    assert hints[1] / hints[0] == pytest.approx(12 / 11)
     may_go.set()
     assert over.wait(TIMEOUT_S)
     over.clear()

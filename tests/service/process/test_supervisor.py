@@ -20,7 +20,6 @@ import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from onnx import TensorProto
 
-from service.pb import open_inference_pb2 as pb
 from tests import onnx_models
 from tests.servers import ROOT, START_S, ServerProcess, run_until_exit
 from tests.wire import TIMEOUT_S, change, infer, infer_request, model_infer, refusal, states
@@ -140,25 +139,10 @@ def ask(server: ServerProcess, model: str = "echo") -> None:
         assert infer(server, infer_request(model, x=ROW), channel)["y"].tobytes() == ROW.tobytes()
 
 
-def counted(channel: grpc.Channel) -> int:
-    """How many requests for the model "counted" the worker behind this channel has answered."""
-    call = channel.unary_unary(
-        "/inference.GRPCInferenceService/ModelStatistics",
-        request_serializer=pb.ModelStatisticsRequest.SerializeToString,
-        response_deserializer=pb.ModelStatisticsResponse.FromString,
-    )
-    statistics = call(pb.ModelStatisticsRequest(name="counted"), timeout=TIMEOUT_S).model_stats[0]
-    return int(statistics.inference_stats.success.count)
-
-
-def test_connections_spread_over_workers(workers: Workers) -> None:
-    """Two workers share one free port and 32 connections; each knows of its own requests only."""
-    with contextlib.ExitStack() as stack:
-        channels = [stack.enter_context(workers.channel(OWN_CONNECTION)) for _ in range(32)]
-        for channel in channels:
-            infer(workers, infer_request("counted", x=ROW), channel)
-        counts = {counted(channel) for channel in channels}
-    assert sum(counts) == 32 or counts == {16}
+def test_workers_share_one_port(workers: Workers) -> None:
+    """Both listen on one free port, and a new connection reaches either."""
+    for _ in range(8):
+        ask(workers)
     listening = [event for event in workers.events if event["event"] in ("listening", "all workers are ready")]
     assert len({event["address"] for event in listening}) == 1
     assert {event["worker"] for event in listening if event["event"] == "listening"} == {0, 1}

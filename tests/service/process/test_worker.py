@@ -97,6 +97,33 @@ def test_calls_arriving_at_sigterm(transport: str, models_dir: Path) -> None:
         assert process.process.wait(START_S) == 0
 
 
+def test_start_tells_what_is_open(odd_models_dir: Path, tmp_path: Path) -> None:
+    """The log says where the server listens, who may call what, and how each model runs: for people as text."""
+    file = tmp_path / "tokens.toml"
+    digest = "0" * 64
+    file.write_text(f'[[tokens]]\nname = "web"\nsha256 = "{digest}"\nrights = ["infer"]\n')
+    options = ("--models", "linear,identity-fp32", "--tokens-file", str(file))
+    with ServerProcess(odd_models_dir, *options) as server:
+        told = server.events.await_one("serving")
+    assert told["grpc"] == f"{server.address}, native, plain text, from this machine alone"
+    assert told["metrics"] == "off"
+    assert told["open_to"] == {
+        "inference": "tokens web",
+        "statistics": "nobody: no token has the right",
+        "loading models": "nobody (--model-control none)",
+        "health": "whoever reaches the port",
+    }
+    assert told["models"][0] == "identity-fp32/1: cpu, fp32, no probe"
+    assert told["models"][1].startswith("linear/1: cpu, fp32, logits off by ")
+    command = [sys.executable, "-m", "service", "--models-dir", str(odd_models_dir), "--port", "0", *options]
+    command += ["--workers", "1", "--log-format", "console"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stderr is not None
+        assert "  open to  inference: tokens web\n" in process.stderr
+        process.terminate()
+        process.communicate(timeout=START_S)
+
+
 def test_idle_servers_end_on_sigint(transport: str, ragged_dir: Path) -> None:
     """A server without a request ends at once, with exit code 0."""
     with ServerProcess(ragged_dir, transport=transport) as process:

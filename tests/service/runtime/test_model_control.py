@@ -14,9 +14,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.pb import image_classifier_pb2 as ic
+from service.pb import open_inference_pb2 as pb
 from tests import onnx_models
 from tests.servers import ServerProcess, run_until_exit
-from tests.wire import TIMEOUT_S, arrays, change, infer, infer_request, model_infer, refusal, send_bytes, states
+from tests.wire import TIMEOUT_S, arrays, ask, change, infer, infer_request, model_infer, refusal, send_bytes, states
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -60,7 +61,7 @@ def reloaded(server: ServerProcess, event: str = "the models are renewed") -> di
 
 
 def test_sighup_reads_the_folder(server: ServerProcess, folder: Path) -> None:
-    """A single process serves new models, new versions and changed files after SIGHUP, without a new process."""
+    """A single process serves new models, new versions and changed files after SIGHUP; statistics never go back."""
     put(folder, 2, 2.0)
     onnx_models.save_identity(folder, "new", 1, 7.0)
     reloaded(server)
@@ -68,6 +69,8 @@ def test_sighup_reads_the_folder(server: ServerProcess, folder: Path) -> None:
     put(folder, 2, 2.5)
     reloaded(server)
     assert asked(server) == 2.5
+    (told,) = ask(server, "ModelStatistics", pb.ModelStatisticsRequest(name="m", version="2")).model_stats
+    assert (told.inference_count, told.inference_stats.success.count) == (2, 2)
     shutil.rmtree(folder / "m" / "2")
     reloaded(server)
     assert asked(server) == 1.0
@@ -136,6 +139,19 @@ def test_callers_load_and_unload(transport: str, folder: Path) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             asked(server)
         assert refusal(caught.value)[0] == grpc.StatusCode.UNAVAILABLE
+
+
+def test_unreadable_folders_are_told(folder: Path) -> None:
+    """A caller whose load meets a folder that cannot be read is told so, without its path."""
+    with ServerProcess(folder, "--model-control", "explicit", "--models", "m") as server:
+        folder.rename(folder.parent / "away")
+        with pytest.raises(grpc.RpcError) as caught:
+            change(server, "Load", "stays")
+        (folder.parent / "away").rename(folder)
+        code, words = refusal(caught.value)
+        assert (code, "cannot be read" in words) == (grpc.StatusCode.FAILED_PRECONDITION, True)
+        assert str(folder.parent) not in words
+        assert asked(server) == 1.0
 
 
 def test_failed_loads_are_answered(folder: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.model_errors import MAX_SENTENCE, RunError
+from service.runtime.run_error import MAX_SENTENCE, RunError
 
 PREFIX = "Non-zero status code returned while running"
 MESSAGES: dict[str, tuple[str, tuple[str, str, str, str]]] = {
