@@ -27,6 +27,7 @@ PROGRAMS = (
     "convserve completion",
     "convserve dataset",
     "convserve export",
+    "convserve front",
     "convserve health",
     "convserve infer",
     "convserve inspect",
