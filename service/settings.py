@@ -116,6 +116,9 @@ class Settings:
     """Address to listen on; 0.0.0.0 for all of IPv4, [::] for all addresses."""
     port: int = Field(default=8001, ge=0, le=65535)
     """TCP port; 0 takes a free one and logs it."""
+    http_port: int | None = Field(default=None, ge=0, le=65535)
+    """TCP port of HTTP: the Open Inference Protocol, and images classified by curl or a page; 0 takes a free one and
+    logs it. If not given: none. Needs the extra 'rest'."""
     transport: Literal["native", "grpcio"] = "native"
     """native: our own HTTP/2, made for speed; grpcio: grpc.aio."""
     workers: int = Field(default=0, ge=0, le=256)
@@ -241,6 +244,8 @@ class Settings:
             raise ValueError("--protect-health needs --tokens-file")
         if self.ready_when == "first" and self.workers:
             raise ValueError("--ready-when first needs --workers 0: workers open all models, and agree on them, first")
+        if self.http_port and self.http_port == self.port:
+            raise ValueError("--http-port must be another than --port: a port speaks gRPC or HTTP")
         if self.max_queue_rows < self.max_batch_rows:
             raise ValueError("--max-queue-rows must be at least --max-batch-rows, or a full request never fits")
 

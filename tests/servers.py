@@ -109,6 +109,12 @@ class ServerProcess:
         """A plain channel that takes answers of any size."""
         return grpc.insecure_channel(self.address, [("grpc.max_receive_message_length", -1), *options])
 
+    @property
+    def url(self) -> str:
+        """Where it serves HTTP."""
+        scheme = "https" if "--tls-key-file" in self._command else "http"
+        return f"{scheme}://{self.events.await_one('listening')['http_address']}"
+
     def _read(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:

@@ -42,6 +42,7 @@ PROGRAMS = (
     "service.client dataset",
     "service.client infer",
     "service.client top",
+    "service.front",
     "service.health_check",
     "service.tokens new",
     "service.tune",

@@ -3,7 +3,7 @@
 import argparse
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -33,6 +33,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "default": Path("checkpoints"),
         "help": "where unfinished and finished trainings are kept (default: checkpoints)",
     },
+    "--use": {
+        "type": Path,
+        "action": "append",
+        "default": [],
+        "metavar": "FILE",
+        "help": "a Python file that adds a network or a data set of your own (docs/own-network.md); may be repeated",
+    },
     "--device": {
         "choices": ["auto", "cpu", "cuda"],
         "default": "auto",
@@ -53,6 +60,17 @@ def add_options(parser: argparse._ActionsContainer, *names: str) -> None:
     """Give a parser, or a group of one, some of `OPTIONS`."""
     for name in names:
         parser.add_argument(name, **OPTIONS[name])
+
+
+def use_files(parser: argparse.ArgumentParser, files: Sequence[Path]) -> None:
+    """Run the files of `--use`; a broken one ends the process with a sentence and status 2."""
+    if files:
+        from . import additions
+
+        try:
+            additions.use(files)
+        except TrainingError as error:
+            parser.error(str(error))
 
 
 def exit_status(work: Callable[[], object], interrupted: str) -> int:

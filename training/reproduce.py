@@ -15,12 +15,12 @@ from pathlib import Path
 from rich.console import Console
 
 from . import checkpoint
-from .arguments import positive
 from .command import RUN, Parser, add_options, exit_status
 from .data import Dataset, default_data_dir, load
 from .device import choose_device
 from .errors import ModelFileError
 from .evaluate import outputs_of_torch
+from .export.arguments import positive
 from .files import replacing
 from .networks import Classifier, Preprocess
 from .recipes import RECIPES, Recipe, teacher_of

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from . import commands, inference, listing, top
 from .connection import DEFAULT_TARGET, checked_target
-from .dataset import READERS
+from .dataset import TEST_SETS
 from .errors import ClientError
 from .tables import Output
 
@@ -130,9 +130,13 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         "dataset",
         parents=[shared],
         help="measure a model on a real test set",
-        description="Send a test set through the server as raw pixels; measure accuracy, throughput and latency.",
+        description="Send a test set or a folder of images to the server; measure accuracy, throughput and latency.",
     )
-    dataset.add_argument("dataset", choices=sorted(READERS), help="which test set")
+    dataset.add_argument(
+        "dataset",
+        type=_test_set,
+        help=f"{' or '.join(sorted(TEST_SETS))}, or a folder with a folder of images for each class of the model",
+    )
     dataset.add_argument(
         "--model",
         metavar="NAME",
@@ -243,6 +247,13 @@ def _positive(number: Callable[[str], float], what: str) -> Callable[[str], floa
 
 _count = _positive(int, "a whole number")
 _seconds = _positive(float, "a number")
+
+
+def _test_set(text: str) -> str:
+    """A test set's name, or a folder."""
+    if text not in TEST_SETS and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"expected {', '.join(sorted(TEST_SETS))} or a folder of images, not '{text}'")
+    return text
 
 
 def _address(text: str) -> str:

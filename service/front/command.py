@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -41,5 +42,5 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
 
 def front_file(settings: FrontSettings, arguments: Sequence[str] = ()) -> str:
     """The file's text: a head of comments, and the configuration."""
-    command = " ".join(["convserve front", *arguments]).replace("\n", " ")
+    command = f"convserve front {shlex.join(arguments)}".rstrip().replace("\n", " ")
     return HEAD.format(command=command, drain_delay_s=settings.drain_delay_s) + yaml_text(configuration(settings))

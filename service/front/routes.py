@@ -37,11 +37,10 @@ def routes(settings: FrontSettings) -> list[Data]:
 
 def open_matches() -> list[dict[str, Data]]:
     """What needs no token and no JWT, as Envoy matches it."""
-    return [
-        *({"prefix": prefix} for prefix in OPEN_PREFIXES),
-        *({"path": path} for path in OPEN_PATHS),
-        *({"safe_regex": {"regex": pattern}} for pattern in OPEN_PATTERNS),
-    ]
+    found: list[dict[str, Data]] = [{"prefix": prefix} for prefix in OPEN_PREFIXES]
+    found += [{"path": path} for path in OPEN_PATHS]
+    found += [{"safe_regex": {"regex": pattern}} for pattern in OPEN_PATTERNS]
+    return found
 
 
 def _without_token(match: dict[str, Data]) -> dict[str, Data]:

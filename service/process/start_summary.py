@@ -1,7 +1,7 @@
 """What runs now, for whoever has started it: where, what is open to whom, and which models, in a few lines."""
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from ..access.tokens import read_tokens
 from ..errors import StartError
@@ -40,12 +40,12 @@ def start_summary(settings: Settings, port: int, models: Iterable[ServedModel]) 
     }
 
 
-def as_text(summary: dict[str, object]) -> str:
+def as_text(summary: Mapping[str, Any]) -> str:
     """The same for people: a line for each heading, and for each thing in a list or table."""
     lines = ["serving"]
     for heading, told in summary.items():
-        parts = [f"{name}: {whom}" for name, whom in told.items()] if isinstance(told, dict) else told
-        first, *others = [parts] if isinstance(parts, str) else parts or ["none"]
+        parts = [f"{name}: {whom}" for name, whom in told.items()] if isinstance(told, Mapping) else told
+        first, *others = [parts] if isinstance(parts, str) else list(parts) or ["none"]
         lines += [f"  {heading.replace('_', ' '):<9}{first}", *(f"  {'':<9}{other}" for other in others)]
     return "\n".join(lines)
 

@@ -133,7 +133,7 @@ class EventLoop:
 
     def listen(self, address: str) -> int:
         """Listens on ``host:port`` and begins to serve; returns the port. Raises StartError."""
-        self._listener = _listen(address, reuse_port=self.options.reuse_port)
+        self._listener = listen(address, reuse_port=self.options.reuse_port)
         self._epoll.register(self._wakeup_fd, select.EPOLLIN)
         self._epoll.register(self._listener, select.EPOLLIN)
         self._thread.start()
@@ -421,7 +421,7 @@ class EventLoop:
         self._stopped = True
 
 
-def _listen(address: str, *, reuse_port: bool) -> socket.socket:
+def listen(address: str, *, reuse_port: bool) -> socket.socket:
     """Returns a listening socket; raises StartError."""
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")

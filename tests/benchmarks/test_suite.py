@@ -28,11 +28,11 @@ def test_short_run_writes_a_page(tmp_path: Path, data_dir: Path) -> None:
     """The suite prints a line of JSON and writes a page, without a load generator but ours."""
     page = tmp_path / "page"
     short = ("--seconds", "0.2", "--rounds", "1", "--data-dir", str(data_dir))
-    ran = run("--only", "cost,overload", *short, "--page", str(page))
+    ran = run("--only", "cost,overload,rest", *short, "--page", str(page))
     assert ran.returncode == 0, ran.stderr
     record = json.loads(ran.stdout.splitlines()[-1])
-    assert record["command"].startswith("python -m benchmarks --only cost,overload")
-    assert list(record["results"]) == ["cost", "overload"]
+    assert record["command"].startswith("python -m benchmarks --only cost,overload,rest")
+    assert list(record["results"]) == ["cost", "overload", "rest"]
     targets = {line["what"]: line for scenario in record["results"].values() for line in scenario["targets"]}
     memory = targets["a worker with mnist-tiny, idle: memory"]
     assert memory["target"] == "≤ 150 MB"

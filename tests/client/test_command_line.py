@@ -17,6 +17,7 @@ from PIL import Image
 
 from service.client import Client
 from service.client.__main__ import main
+from service.client.dataset import TEST_SETS
 from service.pb import image_classifier_pb2 as pb
 from tests.client.conftest import PICTURES, SHOWN, ScriptedServer, command, echo, environment, run, summary
 from tests.servers import ROOT, ServerProcess
@@ -323,6 +324,26 @@ def test_test_sets_are_reported(server: ServerProcess, data_dir: Path) -> None:
     assert lines[-1].endswith("(64 images a call, 4 calls at once)")
 
 
+def test_folder_scores_as_its_pixels(server: ServerProcess, data_dir: Path, tmp_path: Path) -> None:
+    """A folder of image files for each class is measured as the same pixels are; one of another class is refused."""
+    dataset = TEST_SETS["cifar10"].read(data_dir).first(40)
+    listed = json.loads(run("list", "--json", "--address", server.address).stdout)["models"]
+    labels = next(each["labels"] for each in listed if each["name"] == CIFAR10)
+    for place, (pixels, number) in enumerate(zip(dataset.pictures, dataset.labels, strict=True)):
+        path = tmp_path / "test" / labels[number] / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.asarray(pixels)).save(path)
+    told = ("--model", CIFAR10, "--json", "--address", server.address)
+    as_files = json.loads(run("dataset", tmp_path, *told).stdout)
+    as_pixels = json.loads(run("dataset", "cifar10", "--data-dir", data_dir, "--limit", "40", *told).stdout)
+    assert (as_files["correct"], as_files["total"]) == (as_pixels["correct"], 40)
+    assert as_files["classes"] == as_pixels["classes"]
+    (tmp_path / "test" / "emu").mkdir()
+    refused = run("dataset", tmp_path, *told)
+    assert refused.returncode == 1
+    assert "emu is a class folder, and the model has no class 'emu': name another folder" in refused.stderr
+
+
 def test_a_terminal_gets_a_progress_bar(server: ServerProcess, data_dir: Path) -> None:
     """On a terminal, a measurement shows how far it is."""
     arguments = ("dataset", "mnist", "--model", MNIST, "--limit", "300", "--data-dir", data_dir)
@@ -408,7 +429,7 @@ def test_an_unknown_model_is_one_sentence(server: ServerProcess) -> None:
         (("classify", "a.png"), "the following arguments are required: --model"),
         (("classify", "a.png", "--model", "m", "--top-k", "0"), "expected a whole number above 0, not '0'"),
         (("dataset", "mnist", "--batch", "2000"), "a call takes at most 1024 images, not 2000"),
-        (("dataset", "imagenet"), "invalid choice: 'imagenet'"),
+        (("dataset", "imagenet"), "expected cifar10, mnist or a folder of images, not 'imagenet'"),
         (
             ("list", "--address", "localhost"),
             "expected an address such as 127.0.0.1:8001, host and port, not 'localhost'",

@@ -202,7 +202,7 @@ class Load:
     def _caller(self) -> Iterator[Callable[[], tuple[str, str]]]:
         """What calls once, and returns the code and what was told."""
         with self._front.channel(("grpc.max_receive_message_length", -1)) as channel:
-            method = channel.unary_unary(INFER)
+            method = channel.unary_unary(INFER, None, None)
 
             def ask() -> tuple[str, str]:
                 try:

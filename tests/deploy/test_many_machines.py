@@ -110,23 +110,25 @@ def kill_beside_large_calls(fleet: Fleet) -> None:
     fleet.servers[1].process.kill()
 
 
-def kill_beside_http(fleet: Fleet) -> None:
-    """One is killed, another ends by SIGTERM, and calls come by HTTP."""
+def end_beside_http(fleet: Fleet) -> None:
+    """Two end by SIGTERM, one after the other, and calls come by HTTP."""
+    start_http(fleet)
+    for server in fleet.servers[:2]:
+        assert server.terminate() == 0
+        fleet.go_on()
+
+
+def start_http(fleet: Fleet) -> None:
+    """Load by HTTP."""
     if "http_port" not in options_of(Settings):
         pytest.skip("this server has no HTTP")
     fleet.http = True
     fleet.start("--http-port", "0")
-    fleet.servers[1].process.kill()
-    fleet.go_on()
-    assert fleet.servers[2].terminate() == 0
 
 
 def stop_beside_http(fleet: Fleet) -> None:
     """One stands still (SIGSTOP), and calls come by HTTP."""
-    if "http_port" not in options_of(Settings):
-        pytest.skip("this server has no HTTP")
-    fleet.http = True
-    fleet.start("--http-port", "0")
+    start_http(fleet)
     fleet.servers[0].process.send_signal(signal.SIGSTOP)
     fleet.front.await_healthy(SERVERS - 1)
     fleet.go_on()
@@ -184,7 +186,7 @@ def rolling_restart(fleet: Fleet) -> None:
 
 
 SLOW_FAULTS = (rolling_restart, kill_two, kill_beside_large_calls, stop, slow, deaf, partition)
-FAULTS = (kill, *((*SLOW_FAULTS, kill_beside_http, stop_beside_http) if EVERY else ()))
+FAULTS = (kill, *((*SLOW_FAULTS, end_beside_http, stop_beside_http) if EVERY else ()))
 
 
 def report(title: str, fleet: Fleet) -> None:

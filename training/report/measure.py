@@ -107,7 +107,7 @@ def image_shape(path: Path) -> tuple[int, int, int]:
 
 def command(metadata: dict[str, Any]) -> str:
     """Name the command that makes such a file, with an option for each number that is not the recipe's own."""
-    if "recipe" not in metadata:
+    if "command" in metadata:
         return str(metadata["command"])
     name, recipe = metadata.get("variant_of", metadata["name"]), current_names(metadata["recipe"])
     own = RECIPES.get(name, RECIPES[metadata["network"]])
