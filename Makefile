@@ -10,7 +10,7 @@ export CONVSERVE_TRITONCLIENT_PYTHON ?= $(abspath .venv-tritonclient/bin/python)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TYPES := $(BIN)/mypy convserve service training tests benchmarks
 
-.PHONY: help serve test wheel fuzz clients proxies front lint format proto models reports reproduce data swaps architectures soak bench observability container clean
+.PHONY: help serve test wheel fuzz clients proxies front lint format proto models reports reproduce data docs swaps architectures soak bench observability container clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -73,6 +73,9 @@ data: $(VENV)/.test ## download MNIST and CIFAR-10 into data/
 
 architectures: $(VENV)/.test data-present ## export five networks each of torchvision and timm by every door, and serve them
 	CONVSERVE_ARCHITECTURES=all $(BIN)/python -m pytest tests/training/test_architectures.py
+
+docs: $(VENV)/.test ## build the site of these pages into site/, with no broken link
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir site
 
 swaps: $(VENV)/.test ## swap a model's versions 100 times under load, on both transports, alone and with workers
 	CONVSERVE_SWAPS=100 $(BIN)/python -m pytest -s tests/service/runtime/test_model_control.py -k swaps

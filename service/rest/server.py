@@ -18,7 +18,7 @@ import uvicorn
 import uvloop
 
 from ..rpc import FlushScope, Methods, Transport, TransportOptions, listener_drain
-from ..rpc.event_loop import listen
+from ..rpc.listener import listen
 from ..rpc.tls_files import TlsContexts, TlsFiles
 from ..runtime.repository import Repository
 from .app import make_app
