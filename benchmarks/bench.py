@@ -19,16 +19,6 @@ ONE_PROCESS = ("--workers", "0") if hasattr(Settings, "workers") else ()
 """Options of a server whose figures are to be those of one process."""
 
 
-@dataclass(frozen=True)
-class Rivals:
-    """Where the other servers are."""
-
-    pythons: Mapping[str, Path]
-    """The interpreters of their environments, by the names of ``rivals.servers.SERVERS``."""
-    triton: str | None = None
-    """``host:port`` of a running Triton with the same models."""
-
-
 @dataclass(frozen=True, eq=False)
 class Bench:
     """Settings of one run of the suite, and its folder for what passes between processes."""
@@ -41,10 +31,13 @@ class Bench:
     seconds: float
     """Of one measurement."""
     rounds: int
-    rivals: Rivals
     folder: Path
     note: Callable[[str], None]
     """Told what is being done."""
+    mlserver: Path | None = None
+    """The interpreter of an environment with MLServer."""
+    triton: str | None = None
+    """``host:port`` of a running Triton with the same models."""
 
     def workload(self, model: str, rows: int = 1, *, threads: int | None = None) -> Workload:
         """So many images at once for this model; raises BenchmarkError."""

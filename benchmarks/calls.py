@@ -75,13 +75,17 @@ def lone(address: str, payload: RequestPayload, seconds: float) -> Figures:
     return latencies(durations)
 
 
-def success_count(address: str, model: str) -> int:
-    """The requests that the server counts as successful for this model, since its start."""
+def statistics(address: str, model: str) -> pb.ModelStatistics:
+    """What the server has counted of the one version of this model."""
     request = pb.ModelStatisticsRequest(name=model).SerializeToString()
     response = _call(address, "/inference.GRPCInferenceService/ModelStatistics", request)
-    return sum(
-        each.inference_stats.success.count for each in pb.ModelStatisticsResponse.FromString(response).model_stats
-    )
+    (found,) = pb.ModelStatisticsResponse.FromString(response).model_stats
+    return found
+
+
+def success_count(address: str, model: str) -> int:
+    """The requests that the server counts as successful for this model, since its start."""
+    return statistics(address, model).inference_stats.success.count
 
 
 def _call(address: str, path: str, request: bytes) -> bytes:

@@ -41,7 +41,11 @@ class DelayingProxy:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.CancelledError, OSError):
             behind, before = await asyncio.open_connection(self._host, self._port)
-            await asyncio.gather(self._pass(reader, before), self._pass(behind, writer))
+            try:
+                await asyncio.gather(self._pass(reader, before), self._pass(behind, writer))
+            finally:
+                before.close()
+                writer.close()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(2**18):

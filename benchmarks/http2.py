@@ -39,9 +39,9 @@ class StreamEnd(NamedTuple):
 class Connection:
     """A connection, for ``select``: write while ``pending``, read when there is something."""
 
-    def __init__(self, address: str, payload: RequestPayload) -> None:
-        """Connects and waits for the server's settings; raises BenchmarkError."""
-        self._pieces = layout(payload, address)
+    def __init__(self, address: str, payload: RequestPayload, more: dict[str, str] | None = None) -> None:
+        """Connects and waits for the server's settings; raises BenchmarkError. ``more``: fields of each request."""
+        self._pieces = layout(payload, address, more=more)
         self._request_bytes = len(payload.frame)
         self._stream = 1
         self._numbers: dict[int, int] = {}

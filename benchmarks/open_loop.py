@@ -20,7 +20,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.http2 import Connection, StreamEnd
 from benchmarks.request_payload import FRAME_HEADER_BYTES, RequestPayload
 
-OK, RESOURCE_EXHAUSTED = 0, 8
+OK, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 0, 4, 8
 """gRPC's codes."""
 CONNECTIONS = 8
 PATIENCE_S = 30.0
@@ -60,10 +60,15 @@ class Outcome:
         """Counts the requests with this status."""
         return int((self.status == status).sum())
 
-    def rate(self, status: int, since_s: float, until_s: float) -> float:
-        """Counts the requests a second that ended with this status in that time."""
-        within = (self.done >= since_s * 1e9) & (self.done < until_s * 1e9)
-        return float((within & (self.status == status)).sum() / (until_s - since_s))
+    @property
+    def answer_us(self) -> NDArray[np.float64]:
+        """From the socket to the response."""
+        return (self.done - self.sent) / 1e3
+
+    def goodput(self, since_s: float, until_s: float, within_s: float = np.inf) -> float:
+        """Counts the requests a second that succeeded in that time, each no later than ``within_s`` after its start."""
+        good = (self.status == OK) & (self.done >= since_s * 1e9) & (self.done < until_s * 1e9)
+        return float((good & (self.answer_us <= within_s * 1e6)).sum() / (until_s - since_s))
 
 
 def poisson(rate: float, seconds: float, seed: int) -> NDArray[np.int64]:
@@ -72,14 +77,22 @@ def poisson(rate: float, seconds: float, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed + 1).integers(0, round(seconds * 1e9), count))
 
 
-def run(address: str, payload: RequestPayload, due: NDArray[np.int64], *, connections: int = CONNECTIONS) -> Outcome:
+def run(
+    address: str,
+    payload: RequestPayload,
+    due: NDArray[np.int64],
+    *,
+    connections: int = CONNECTIONS,
+    deadline_s: float = 0.0,
+) -> Outcome:
     """Sends a request at each of these times (sorted) and waits for all responses; raises BenchmarkError.
 
-    A response that says OK must be as long as the right one.
+    A response that says OK must be as long as the right one. ``deadline_s``: of each request; 0: none.
     """
+    more = {"grpc-timeout": f"{round(deadline_s * 1e6)}u"} if deadline_s else {}
     loop = _Loop(due.tolist())
     with ExitStack() as stack:
-        opened = [stack.enter_context(closing(Connection(address, payload))) for _ in range(connections)]
+        opened = [stack.enter_context(closing(Connection(address, payload, more))) for _ in range(connections)]
         stack.enter_context(_undisturbed())
         cpu = time.process_time()
         loop.run(opened)

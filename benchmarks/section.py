@@ -43,6 +43,14 @@ class Line:
         return f"{shown} ({plain(self.value.lowest)} to {plain(self.value.highest)})"
 
 
+def ratio(
+    what: str, one: Spread, other: Spread, unit: str, *, at_least: float | None = None, at_most: float | None = None
+) -> Line:
+    """One figure over another of the same unit, and both of them."""
+    because = f"{plain(one.median)} to {plain(other.median)} {unit}"
+    return Line(what, one / other, at_least=at_least, at_most=at_most, because=because)
+
+
 @dataclass(frozen=True)
 class Table:
     """Cells as people read them; the first column names the row."""

@@ -25,9 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from training.data import Dataset, augment, default_data_dir, load
 from training.device import arithmetic_for, autocast, choose_device, disable_malloc_trim, multiplies_bfloat16
 from training.networks import NETWORKS, Preprocess
+from training.objective import memory_format_of
 from training.recipes import RECIPES, Recipe
 from training.report.cost import processor
-from training.train import make_optimizer, memory_format_of, move
+from training.train import make_optimizer, move
 
 PRODUCT = 2048
 """Rows and columns of the matrices whose product is the ceiling: large enough to reach it, small enough to repeat."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.errors import BenchmarkError
-from service.client.dataset import READERS
+from service.client.dataset import TEST_SETS
 from service.client.errors import UnusableDataset
 from service.errors import StartError
 from service.pb import open_inference_pb2 as pb
@@ -125,7 +125,7 @@ def open_model(models_dir: Path, name: str, data_dir: Path, *, providers: str, t
             "of 28 x 28 x 1 (MNIST) or 32 x 32 x 3 (CIFAR-10), behind a batch axis"
         )
     try:
-        images = READERS[DATASETS[shape]](data_dir).pictures
+        images = TEST_SETS[DATASETS[shape]].read(data_dir).pictures
     except UnusableDataset as error:
         raise BenchmarkError(f"{error}. The folder is --data-dir, or CONVSERVE_DATA_DIR") from error
     return Model(name, version, path, session, images)

@@ -1,4 +1,4 @@
-"""``python -m service.health_check``: is the server serving? Asked through the gRPC health protocol, for probes.
+"""``convserve health``: is the server serving? Asked through the gRPC health protocol, for probes.
 
 It reads the environment that the server reads, by itself: the server's settings would more than double
 the time it takes to start, and a container's HEALTHCHECK starts it again and again.
@@ -13,15 +13,16 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+PROG = f"python -m {__package__}.health_check"
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = "8001"
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - how the server is told, not where we listen
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Asks once. Returns 0 where the answer is SERVING, 1 where it is another or none comes, 2 for bad arguments."""
-    environment = {name.upper(): value for name, value in os.environ.items()}  # as the server compares them
-    args = _parser(environment).parse_args(arguments)
+    environment = _environment()
+    args = make_parser(prog).parse_args(arguments)
     try:
         serving, answer = _ask(args.address, args.name, args.timeout_s, environment)
     except (OSError, ValueError) as error:
@@ -36,6 +37,11 @@ def address(environment: Mapping[str, str]) -> str:
     host = environment.get("CONVSERVE_HOST", DEFAULT_HOST)
     host = f"[{host}]" if ":" in host and not host.startswith("[") else host
     return f"{ANY_HOST.get(host, host)}:{environment.get('CONVSERVE_PORT', DEFAULT_PORT)}"
+
+
+def _environment() -> Mapping[str, str]:
+    """Ours, with names as the server compares them."""
+    return {name.upper(): value for name, value in os.environ.items()}
 
 
 def _ask(target: str, name: str, timeout_s: float, environment: Mapping[str, str]) -> tuple[bool, str]:
@@ -86,9 +92,10 @@ def _certified_name(target: str, certificate_file: str, timeout_s: float) -> str
     return names[0].replace("*", "health-check", 1)
 
 
-def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+def make_parser(prog: str) -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m service.health_check",
+        prog=prog,
         description="Ask a server through the gRPC health protocol whether it is serving.",
         epilog="TLS is used where CONVSERVE_TLS_CERTIFICATE_FILE and CONVSERVE_TLS_KEY_FILE are set, as they are for "
         "the server. CONVSERVE_TOKEN is sent as the bearer token. "
@@ -101,7 +108,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         metavar="NAME",
         help="what to ask for: a gRPC service, or model/NAME (default: the server)",
     )
-    here = address(environment)
+    here = address(_environment())
     parser.add_argument(
         "--address",
         default=here,

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal, NewType, TypeVar, Union, get_args, get_origin
 
 T = TypeVar("T")
-PROG = "python -m service"
 FilePath = NewType("FilePath", Path)
 """A path to a file that is there."""
 TRUE, FALSE = {"1", "true", "t", "yes", "y", "on"}, {"0", "false", "f", "no", "n", "off"}
@@ -43,16 +42,18 @@ def read_options(
     prefix: str,
     arguments: Sequence[str],
     environment: Mapping[str, str],
+    prog: str,
 ) -> T:
     """The settings of this kind; ``prefix`` begins their environment variables. Raises SettingsError.
 
     ``parsers`` make more of an option's text than its type says, and raise ValueError. The names of what was given, by
-    whichever way, are in the field ``given`` of the result. Ends the process for ``--help``.
+    whichever way, are in the field ``given`` of the result. Ends the process for ``--help``, which names it ``prog``.
     """
     fields = options_of(kind)
     texts = {name.upper(): value for name, value in environment.items()}
     given: dict[str, str | bool] = {name: texts[key] for name in fields if (key := (prefix + name).upper()) in texts}
-    given |= vars(_parser(kind, fields, arguments).parse_args(list(arguments)))
+    helps = descriptions(kind) if {"-h", "--help"} & set(arguments) else {}  # the source is read for it alone
+    given |= vars(_parser(kind, prog, helps).parse_args(list(arguments)))
     values: dict[str, Any] = {}
     problems = []
     for name, text in given.items():
@@ -88,18 +89,20 @@ def descriptions(kind: type[Any]) -> dict[str, str]:
     return found
 
 
-def _parser(
-    kind: type[Any], fields: Mapping[str, "dataclasses.Field[Any]"], arguments: Sequence[str]
-) -> argparse.ArgumentParser:
+def make_parser(kind: type[Any], prog: str) -> argparse.ArgumentParser:
+    """The command line, with the help of each option; what it parses are texts."""
+    return _parser(kind, prog, descriptions(kind))
+
+
+def _parser(kind: type[Any], prog: str, helps: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        PROG,
+        prog,
         description=kind.__doc__,
         formatter_class=_HelpFormatter,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    helps = descriptions(kind) if {"-h", "--help"} & set(arguments) else {}  # the source is read for it alone
-    for name, field in fields.items():
+    for name, field in options_of(kind).items():
         about = f"{helps.get(name, '')} (default: {field.default})".replace("%", "%%")
         if field.type is bool:
             parser.add_argument(f"--{_kebab(name)}", action=argparse.BooleanOptionalAction, help=about)

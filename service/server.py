@@ -3,7 +3,7 @@
 import gc
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +24,7 @@ from .api.model_repository import ModelRepository
 from .api.model_statistics import ModelStatistics
 from .api.open_inference import InferenceProtocol
 from .cpu import usable_cores
+from .errors import StartError
 from .memory import trim_memory
 from .process.start_summary import LOOPBACK, MOST_MODELS, ServedModel
 from .process.watchdog import Watchdog
@@ -39,7 +40,6 @@ from .telemetry.telemetry import telemetry
 
 if TYPE_CHECKING:
     from .metrics.process import ProcessMetrics
-    from .rpc.grpc_aio_server import GrpcioTransport
 
 INLINE_US, INLINE_BESIDE_US = 2000, 500
 """The longest runs in the thread that receives: where they leave no core for it, and where there is one beside them."""
@@ -57,15 +57,15 @@ class Server:
 
     def __init__(
         self,
-        transport: Transport,
+        transports: Sequence[Transport],
         repository: Repository,
         readiness: "Readiness",
         control: ModelControl,
         metrics: "ProcessMetrics | None",
     ) -> None:
-        """``metrics``: None where nothing reads them."""
+        """``transports``: gRPC first, and HTTP where it is served; ``metrics``: None where nothing reads them."""
         self.metrics = metrics
-        self._transport = transport
+        self._transports = transports
         self.repository = repository
         """The models, and what they have done."""
         self._readiness = readiness
@@ -77,7 +77,7 @@ class Server:
     @property
     def port(self) -> int:
         """The TCP port it listens on."""
-        return self._transport.port
+        return self._transports[0].port
 
     def served_models(self) -> list[ServedModel]:
         """The models and how they run, for the summary of the start."""
@@ -104,13 +104,17 @@ class Server:
         serving |= {f"model/{name}": ready and served for name, served in self.repository.names.items()}
         serving = dict.fromkeys(self._told, False) | serving
         # Whoever watches is told of changes only.
-        self._transport.set_ready({name: state for name, state in serving.items() if self._told.get(name) != state})
+        changed = {name: state for name, state in serving.items() if self._told.get(name) != state}
+        for transport in self._transports:
+            transport.set_ready(changed)
         self._told = serving
 
     def hand_over(self, *, grace_s: float, abort: Callable[[], bool]) -> None:
         """Leaves the port to others, within the grace and until ``abort``; no request is lost."""
-        if not self._transport.hand_over(grace_s, abort) and not abort():
-            log.warning("clients did not go when they were told to", grace_s=grace_s)
+        ends = time.monotonic() + grace_s
+        for transport in reversed(self._transports):
+            if not transport.hand_over(max(0.0, ends - time.monotonic()), abort) and not abort():
+                log.warning("clients did not go when they were told to", grace_s=grace_s)
 
     def drain(self, *, delay_s: float, grace_s: float) -> bool:
         """Not ready any more, and connections asked to go → after the delay no new ones, and after it no new requests.
@@ -119,13 +123,18 @@ class Server:
         balancers may still send them here.
         """
         self.announce(ready=False)
-        self._transport.send_goaway()
+        for transport in self._transports:
+            transport.send_goaway()
         if delay_s:
             time.sleep(delay_s)
-            self._transport.leave(LEAVE_S)
-        self._transport.stop_admitting()
+            for transport in reversed(self._transports):
+                transport.leave(LEAVE_S)
+        for transport in self._transports:
+            transport.stop_admitting()
         self.repository.stop_delaying()
-        return self._transport.drain(grace_s)
+        ends = time.monotonic() + grace_s
+        drained = [transport.drain(max(0.0, ends - time.monotonic())) for transport in self._transports]
+        return all(drained)
 
 
 @dataclass(frozen=True)
@@ -204,20 +213,20 @@ def running(
             | ModelStatistics(repository).methods
             | ModelRepository(repository, control).methods
         )
-        transport = _transport(settings, methods, repository, flush_scope, stack, shared)
-        stack.enter_context(transport)
+        transports = _transports(settings, methods, repository, flush_scope, stack, shared)
         stack.callback(control.stop)  # first of all: what it changes, the transport is told
         watchdog = stack.enter_context(
-            Watchdog(transport.call_soon, lambda: repository.batchers, busy=busy, limit_s=settings.watchdog_s)
+            Watchdog(transports[0].call_soon, lambda: repository.batchers, busy=busy, limit_s=settings.watchdog_s)
         )
         server = Server(
-            *(transport, repository, readiness, control),
-            _metrics(settings, repository, readiness, watchdog, transport.port),
+            *(transports, repository, readiness, control),
+            _metrics(settings, repository, readiness, watchdog, [transport.port for transport in transports]),
         )
         server.announce(ready=True)
         log.info(
             "listening",
             address=f"{settings.host}:{server.port}",
+            **({} if settings.http_port is None else {"http_address": f"{settings.host}:{transports[1].port}"}),
             transport=settings.transport,
             models=len(list(repository)),
             threads=settings.threads or cores,
@@ -242,7 +251,7 @@ def _guard(settings: Settings, stack: ExitStack, counts: SharedCounts | None) ->
 
 
 def _metrics(
-    settings: Settings, repository: Repository, readiness: Readiness, watchdog: Watchdog, port: int
+    settings: Settings, repository: Repository, readiness: Readiness, watchdog: Watchdog, ports: Sequence[int]
 ) -> "ProcessMetrics | None":
     if not settings.metrics_port:
         return None
@@ -253,7 +262,7 @@ def _metrics(
             repository,
             is_ready=lambda: readiness.ready,
             watchdog=watchdog,
-            port=port,
+            ports=ports,
             transport=settings.transport,
             triton_names=settings.metrics_triton_names,
         )
@@ -299,15 +308,15 @@ def _control(settings: Settings, versions: Collection[str] | None) -> ControlOpt
     )
 
 
-def _transport(
+def _transports(
     settings: Settings,
     methods: Methods,
     repository: Repository,
     flush_scope: FlushScope,
     stack: ExitStack,
     shared: SharedPort | None,
-) -> "NativeTransport | GrpcioTransport":
-    address = f"{settings.host}:{settings.port}"
+) -> Sequence[Transport]:
+    """What listens: gRPC, and HTTP where it is served; their methods are within the limits of tokens, and told of."""
     guard = _guard(settings, stack, None if shared is None else shared.token_counts)
     told = stack.enter_context(telemetry(settings, (lambda _: "") if guard is None else guard.name_of))
     methods = told.observe(methods if guard is None else guard.limited(methods))
@@ -323,14 +332,35 @@ def _transport(
         max_connection_age_s=settings.max_connection_age_s,
         max_connection_age_grace_s=settings.grace_s,
     )
+    transports = [stack.enter_context(_transport(settings, methods, repository, flush_scope, options))]
+    if settings.http_port is not None:
+        transports.append(stack.enter_context(_http(settings, methods, repository, flush_scope, options)))
+    return transports
+
+
+def _transport(
+    settings: Settings, methods: Methods, repository: Repository, flush_scope: FlushScope, options: TransportOptions
+) -> Transport:
+    address = f"{settings.host}:{settings.port}"
     if settings.transport == "native":
         return NativeTransport(address, methods, repository.dispatch, options, flush_scope)
     from .rpc.grpc_aio_server import GrpcioTransport  # not above: grpc.aio and uvloop are for it alone
 
-    if options.tls and shared is not None:  # GOAWAY cannot be written into TLS: ages see to it that all go
+    if options.tls and options.reuse_port:  # GOAWAY cannot be written into TLS: ages see to it that all go
         age_s = AGE_OF_GRACE * max(settings.grace_s, 1)
         options = replace(options, max_connection_age_s=min(age_s, options.max_connection_age_s or age_s))
     return GrpcioTransport(address, methods, repository.dispatch, options)
+
+
+def _http(
+    settings: Settings, methods: Methods, repository: Repository, flush_scope: FlushScope, options: TransportOptions
+) -> Transport:
+    try:
+        from .rest.server import HttpTransport  # not above: uvicorn and Starlette are for it alone
+    except ImportError as error:
+        raise StartError(f"--http-port needs the extra 'rest': pip install convserve[rest] ({error})") from error
+    address = f"{settings.host}:{settings.http_port}"
+    return HttpTransport(address, methods, repository, options, flush_scope)
 
 
 def _tls(settings: Settings) -> TlsFiles | None:

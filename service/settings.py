@@ -12,8 +12,11 @@ from .cpu import suggested_workers, usable_cores
 from .options import Field, FilePath, number, read_options
 from .runtime.version_policy import VersionPolicies, parse_pins, parse_policies
 
+PROG = f"python -m {__package__}"
 PROVIDERS = ("cpu", "openvino", "cuda")
 """Whose options begin with their names; they are described in provider.py, which is not imported for its weight."""
+BUNDLED_MODELS = Path(__file__).parent.parent / "models"
+"""The models that come with the package, beside it."""
 
 
 def split_names(text: str) -> tuple[str, ...]:
@@ -83,7 +86,7 @@ class Settings:
     """
 
     models_dir: Path = Path("models")
-    """Folder of <name>/<version>/model.onnx."""
+    """Folder of <name>/<version>/model.onnx; if not given, and there is no folder models: the models of the package."""
     model: str = Field(default="", repeatable=True)
     """NAME=PATH: serve the model at this path by this name; may be repeated, or a list separated by commas. PATH is an
     ONNX file, a folder with one, a model's folder of versions, or the one above that. Without models_dir only these."""
@@ -113,6 +116,9 @@ class Settings:
     """Address to listen on; 0.0.0.0 for all of IPv4, [::] for all addresses."""
     port: int = Field(default=8001, ge=0, le=65535)
     """TCP port; 0 takes a free one and logs it."""
+    http_port: int | None = Field(default=None, ge=0, le=65535)
+    """TCP port of HTTP: the Open Inference Protocol, and images classified by curl or a page; 0 takes a free one and
+    logs it. If not given: none. Needs the extra 'rest'."""
     transport: Literal["native", "grpcio"] = "native"
     """native: our own HTTP/2, made for speed; grpcio: grpc.aio."""
     workers: int = Field(default=0, ge=0, le=256)
@@ -128,7 +134,7 @@ class Settings:
     """cpu: how long idle threads look for work within a run before they sleep, in microseconds; 0: they sleep at once,
     which costs no processor time and makes short runs of several threads up to a quarter longer."""
     cpu_instances: int = Field(default=0, ge=0, le=1024)
-    """cpu: how many runs of one model may be under way at a time, each by one thread; 0: what `python -m service.tune`
+    """cpu: how many runs of one model may be under way at a time, each by one thread; 0: what `convserve tune`
     measured for the model, else as many as threads for small models and 1 for others."""
     cpu_one_thread_rows: int = Field(default=-1, ge=-1, le=65536)
     """cpu: up to so many, rows are run by one thread although there are more; -1: as measured, else what one thread
@@ -150,7 +156,7 @@ class Settings:
     max_batch_rows: int = Field(default=256, ge=1, le=65536)
     """Most rows (images) in one run, and in one request."""
     preferred_batch_size: int = Field(default=0, ge=0, le=65536)
-    """Most rows joined from several requests into one run; 0: what `python -m service.tune` measured for the model,
+    """Most rows joined from several requests into one run; 0: what `convserve tune` measured for the model,
     else what suits provider and model (on the CPU 64, more of the smallest models)."""
     batching: str = "auto"
     """Whether requests may share a run: auto (where the rows of a model are found not to depend on each other), off, or
@@ -193,8 +199,8 @@ class Settings:
     """The process ends, to be started again, when the thread that receives stands still, or one run lasts, for longer
     than this, in seconds; 0: never. From 1 s on the log tells of it."""
     tokens_file: FilePath | None = None
-    """Calls, and /metrics, need one of the bearer tokens whose hashes are in this TOML file, which `python -m
-    service.tokens` makes; without it, whoever reaches the port may call everything."""
+    """Calls, and /metrics, need one of the bearer tokens whose hashes are in this TOML file, which `convserve
+    tokens` makes; without it, whoever reaches the port may call everything."""
     protect_health: bool = False
     """With a tokens file: health, readiness and reflection need a token too."""
     metrics_port: int = Field(default=0, ge=0, le=65535)
@@ -224,10 +230,10 @@ class Settings:
     given: frozenset[str] = frozenset()
 
     @classmethod
-    def read(cls, arguments: Sequence[str] | None = None) -> Self:
-        """From the command line and the environment; raises SettingsError."""
+    def read(cls, arguments: Sequence[str] | None = None, prog: str = PROG) -> Self:
+        """From the command line and the environment; raises SettingsError. ``--help`` names the program ``prog``."""
         command_line = sys.argv[1:] if arguments is None else arguments
-        return read_options(cls, PARSERS, "CONVSERVE_", command_line, os.environ)
+        return read_options(cls, PARSERS, "CONVSERVE_", command_line, os.environ, prog)
 
     def __post_init__(self) -> None:
         if (self.tls_certificate_file is None) != (self.tls_key_file is None):
@@ -238,6 +244,8 @@ class Settings:
             raise ValueError("--protect-health needs --tokens-file")
         if self.ready_when == "first" and self.workers:
             raise ValueError("--ready-when first needs --workers 0: workers open all models, and agree on them, first")
+        if self.http_port and self.http_port == self.port:
+            raise ValueError("--http-port must be another than --port: a port speaks gRPC or HTTP")
         if self.max_queue_rows < self.max_batch_rows:
             raise ValueError("--max-queue-rows must be at least --max-batch-rows, or a full request never fits")
 
@@ -264,7 +272,14 @@ class Settings:
     @property
     def models_folder(self) -> Path | None:
         """The folder of models; None where only named ones are served."""
-        return None if self.model and "models_dir" not in self.given else self.models_dir
+        if self.model and "models_dir" not in self.given:
+            return None
+        return BUNDLED_MODELS if self.serves_bundled_models else self.models_dir
+
+    @property
+    def serves_bundled_models(self) -> bool:
+        """Whether nothing names models, and there is no folder of them here, so that the package's own are served."""
+        return not self.given & {"models_dir", "model"} and not self.models_dir.exists() and BUNDLED_MODELS.is_dir()
 
     @property
     def version_policies(self) -> VersionPolicies:

@@ -1,4 +1,4 @@
-"""``python -m service.tokens``: makes bearer tokens for a server's tokens file."""
+"""``convserve tokens``: makes bearer tokens for a server's tokens file."""
 
 import argparse
 import hashlib
@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 from .access.tokens import RIGHTS
 
+PROG = f"python -m {__package__}.tokens"
 TOKEN_BYTES = 32
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Makes one token: its entry goes to standard output, the token itself to standard error."""
-    args = _parser().parse_args(arguments)
+    args = make_parser(prog).parse_args(arguments)
     token = secrets.token_urlsafe(TOKEN_BYTES)
     lines = [
         "[[tokens]]",
@@ -29,9 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser(prog: str) -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m service.tokens",
+        prog=prog,
         description="Make bearer tokens for a server's --tokens-file.",
         epilog="The entry, with the token's hash, is written to standard output: append it to the file. The token is "
         "written to standard error, and nowhere else.",

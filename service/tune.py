@@ -1,4 +1,4 @@
-"""``python -m service.tune MODEL``: measures how a model's runs are best made on this machine's CPU, for its server.
+"""``convserve tune MODEL``: measures how a model's runs are best made on this machine's CPU, for its server.
 
 Prints a table, and writes ``tuning.json`` beside the model. The server reads it, and ignores it with a warning where
 the file, the processor, the number of threads or ONNX Runtime is another. Measure on a quiet machine: what others run
@@ -28,6 +28,7 @@ from .runtime.session import Session
 from .runtime.tuning import Tuning
 from .settings import Settings
 
+PROG = f"python -m {__package__}.tune"
 JOINED_US = 1_250.0
 """What a run of many small requests may take: longer ones gain little, and the first request waits for the last."""
 WORTH = 1.05
@@ -51,9 +52,9 @@ class Timed:
     """Of a run by one thread among as many as there are threads, divided by their number."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Measures one model. Returns 0, 1 where it cannot be measured, 2 for bad arguments."""
-    args = _parser().parse_args(arguments)
+    args = make_parser(prog).parse_args(arguments)
     console = Console(stderr=True)
     provider = Cpu()
     try:
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             written = tuning.write(path, provider.name, args.threads, chosen, runs)
             console.print(f"written: {written}; servers that start from now on use it", highlight=False)
     except (StartError, OSError) as error:
-        console.print(f"python -m service.tune: {error}", highlight=False, soft_wrap=True)
+        console.print(f"{prog}: {error}", highlight=False, soft_wrap=True)
         return 1
     return 0
 
@@ -157,15 +158,16 @@ def _show(timed: Sequence[Timed], chosen: Tuning, model: str) -> None:
         console.print(f"{name:<22}{value}", highlight=False)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser(prog: str) -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
-        "python -m service.tune",
+        prog,
         description="Measures how a model's runs are best made on this machine's CPU, and writes it beside the model.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("model", help="name of the model in the models folder")
     parser.add_argument("--version", default="", help="which version; none: the highest")
-    parser.add_argument("--models-dir", type=Path, default=Settings.models_dir, help="folder of models")
+    parser.add_argument("--models-dir", type=Path, default=Settings().models_folder, help="folder of models")
     parser.add_argument("--threads", type=_whole, default=usable_cores(), help="threads of the server, or of a worker")
     parser.add_argument(
         "--max-batch-rows", type=_whole, default=Settings.max_batch_rows, help="most rows in a run, as for the server"

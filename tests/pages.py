@@ -6,6 +6,7 @@ from pathlib import Path
 from tests.servers import ROOT
 
 GUIDE = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+GUIDE += [*sorted((ROOT / "docs" / "tutorials").glob("*.md")), *sorted((ROOT / "docs" / "reference").glob("*.md"))]
 """The pages whose examples are run."""
 PAGES = [*GUIDE, *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
 PAGES += [ROOT / "benchmarks" / "README.md", ROOT / "benchmarks" / "results" / "README.md"]

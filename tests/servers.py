@@ -70,13 +70,14 @@ class ServerProcess:
         ]
         alone = {} if "--workers" in options else {"CONVSERVE_THREADS": "1"}
         self._env = os.environ | alone | (env or {})
+        self._cwd = ROOT
         self._listening = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
 
     def __enter__(self) -> Self:
         """Wait until it listens, or has ended."""
         self.process = subprocess.Popen(
-            self._command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=self._env, cwd=ROOT
+            self._command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=self._env, cwd=self._cwd
         )
         self._reader.start()
         if not self._listening.wait(START_S):
@@ -107,6 +108,12 @@ class ServerProcess:
     def channel(self, options: Sequence[tuple[str, Any]] = ()) -> grpc.Channel:
         """A plain channel that takes answers of any size."""
         return grpc.insecure_channel(self.address, [("grpc.max_receive_message_length", -1), *options])
+
+    @property
+    def url(self) -> str:
+        """Where it serves HTTP."""
+        scheme = "https" if "--tls-key-file" in self._command else "http"
+        return f"{scheme}://{self.events.await_one('listening')['http_address']}"
 
     def _read(self) -> None:
         assert self.process.stderr is not None

@@ -37,7 +37,7 @@ def test_nothing_in_training_reaches_service() -> None:
     assert "service" not in loaded
 
 
-@pytest.mark.parametrize("module", [*SERVICE, "training.pipeline"])
+@pytest.mark.parametrize("module", [*SERVICE, "training.export.pipeline"])
 def test_telemetry_is_off_in_time(module: str) -> None:
     """Telemetry is off before ONNX Runtime can be imported.
 

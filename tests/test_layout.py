@@ -17,10 +17,10 @@ def test_every_named_path_exists() -> None:
 
 
 def test_every_module_is_named() -> None:
-    """Each module of the three packages has a line; packages' own files and generated code have none."""
+    """Each module of the packages has a line; packages' own files and generated code have none."""
     modules = {
         path.relative_to(ROOT).as_posix()
-        for package in ("service", "training", "benchmarks")
+        for package in ("convserve", "service", "training", "benchmarks")
         for path in (ROOT / package).rglob("*.py")
         if path.name != "__init__.py" and "pb" not in path.parts
     }

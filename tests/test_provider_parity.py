@@ -13,7 +13,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from service.client.dataset import READERS
+from service.client.dataset import TEST_SETS
 from service.errors import ProviderUnavailable
 from service.runtime import providers
 from service.runtime.session import Session
@@ -49,7 +49,7 @@ def open_on(provider: str, options: dict[str, Any], path: Path) -> Session | Non
 @functools.cache
 def compared(name: str, data_dir: Path) -> tuple[Array, Array, Array]:
     """Images, and what PyTorch and NumPy in float64 compute for them, once for all providers."""
-    images = READERS[RECIPES[name].dataset](data_dir).pictures[:IMAGES].copy()
+    images = TEST_SETS[RECIPES[name].dataset].read(data_dir).pictures[:IMAGES].copy()
     classifier = classifier_of(name)
     with torch.inference_mode():
         trained = classifier(torch.from_numpy(images))[0].numpy()

@@ -21,14 +21,29 @@ ELSEWHERE = {"--stop-timeout", "--token"}
 PROGRAMS = (
     "benchmarks",
     "benchmarks.providers",
+    "benchmarks.shapes",
     "benchmarks.training",
+    "convserve classify",
+    "convserve completion",
+    "convserve dataset",
+    "convserve export",
+    "convserve front",
+    "convserve health",
+    "convserve infer",
+    "convserve inspect",
+    "convserve list",
+    "convserve pull",
+    "convserve serve",
+    "convserve tokens new",
+    "convserve top",
+    "convserve tune",
     "service",
     "service.client classify",
     "service.client dataset",
     "service.client infer",
     "service.client top",
-    "service.client infer",
     "service.health_check",
+    "service.pull",
     "service.tokens new",
     "service.tune",
     "training.data",
@@ -87,9 +102,9 @@ def options_in(text: str) -> set[str]:
 )
 def test_transcripts_show_what_is_printed(server: ServerProcess, command: str, output: str) -> None:
     """Each command of a console block prints, against a running server, what stands below it."""
-    python, *arguments = shlex.split(command)
-    assert python == ".venv/bin/python"
-    assert run([sys.executable, *arguments], server) == output
+    program, *arguments = shlex.split(command)
+    modules = {".venv/bin/python": (), "convserve": ("-m", "convserve")}
+    assert run([sys.executable, *modules[program], *arguments], server) == output
 
 
 @native_only
@@ -113,18 +128,21 @@ def test_programs_explain_themselves(program: str) -> None:
 
 @pytest.mark.parametrize("page", pages.GUIDE, ids=pages.name)
 def test_pages_name_existing_programs(page: Path) -> None:
-    """Each module that a page runs by ``python -m`` is one of the programs, or pytest."""
-    named = set(re.findall(r"python -m ([\w.]+\w)", page.read_text("utf-8")))
+    """Each module that a page runs by ``python -m`` is one of the programs, or pytest, and each command is one."""
+    text = page.read_text("utf-8")
+    named = set(re.findall(r"python -m ([\w.]+\w)", text))
     assert named <= {"pytest", *(program.split()[0] for program in PROGRAMS)}
+    commands = set(re.findall(r"(?:`|^\$ )convserve ([a-z]+)", text, re.MULTILINE))
+    assert commands <= {program.split()[1] for program in PROGRAMS if program.startswith("convserve ")}
 
 
 @pytest.mark.parametrize("page", pages.GUIDE, ids=pages.name)
 def test_command_lines_name_existing_options(page: Path) -> None:
     """Each option in an sh block is one of that program's own."""
     for line in "".join(pages.blocks(page, "sh")).splitlines():
-        if line.startswith(".venv/bin/python -m "):
-            words = line.split()[2:]
-            program = next(name for name in (" ".join(words[:2]), words[0]) if name in PROGRAMS)
+        if line.startswith((".venv/bin/python -m ", "convserve ")):
+            words = line.removeprefix(".venv/bin/python -m ").split()
+            program = next(name for count in (3, 2, 1) if (name := " ".join(words[:count])) in PROGRAMS)
             assert options_in(line) <= options_in(help_of(program)), line
 
 

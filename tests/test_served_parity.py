@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from service.client.dataset import READERS, Dataset
+from service.client.dataset import TEST_SETS, Dataset
 from tests.servers import ROOT, ServerProcess
 from tests.training.report_check import check
 from tests.training.samples import SHIPPED, classifier_of
@@ -42,7 +42,7 @@ def session(model: str, models_dir: Path) -> ort.InferenceSession:
 def test_set(session: ort.InferenceSession, data_dir: Path) -> Dataset:
     """The whole test set of the model's data set."""
     dataset = session.get_modelmeta().custom_metadata_map["convserve.dataset"]
-    return READERS[dataset](data_dir)
+    return TEST_SETS[dataset].read(data_dir)
 
 
 def requests(test_set: Dataset) -> list[Any]:

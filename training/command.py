@@ -3,7 +3,7 @@
 import argparse
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -13,6 +13,8 @@ from rich.console import Console
 
 from .errors import TrainingError
 
+RUN = f"python -m {__package__}"
+"""What runs a module of this package, once its name is added: training.export in a checkout."""
 OPTIONS: dict[str, dict[str, Any]] = {
     "--data-dir": {
         "type": Path,
@@ -30,6 +32,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "DIR",
         "default": Path("checkpoints"),
         "help": "where unfinished and finished trainings are kept (default: checkpoints)",
+    },
+    "--use": {
+        "type": Path,
+        "action": "append",
+        "default": [],
+        "metavar": "FILE",
+        "help": "a Python file that adds a network or a data set of your own (docs/own-network.md); may be repeated",
     },
     "--device": {
         "choices": ["auto", "cpu", "cuda"],
@@ -51,6 +60,17 @@ def add_options(parser: argparse._ActionsContainer, *names: str) -> None:
     """Give a parser, or a group of one, some of `OPTIONS`."""
     for name in names:
         parser.add_argument(name, **OPTIONS[name])
+
+
+def use_files(parser: argparse.ArgumentParser, files: Sequence[Path]) -> None:
+    """Run the files of `--use`; a broken one ends the process with a sentence and status 2."""
+    if files:
+        from . import additions
+
+        try:
+            additions.use(files)
+        except TrainingError as error:
+            parser.error(str(error))
 
 
 def exit_status(work: Callable[[], object], interrupted: str) -> int:

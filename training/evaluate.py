@@ -1,5 +1,6 @@
 """Outputs for a whole set of images, by PyTorch in process and by ONNX Runtime from an exported file."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from .networks import Classifier
 
 # Rows in one call: enough to keep two cores busy, small enough for the widest feature maps to stay near the caches.
 BATCH = 250
+# And fewer where their pixels are more bytes than this: a network for larger images has larger maps too.
+BATCH_BYTES = 2**21
 
 
 @dataclass(frozen=True)
@@ -52,17 +55,22 @@ class OnnxFile:
         return logits, probabilities
 
 
+def rows_at_once(images: torch.Tensor, most: int) -> int:
+    """Give how many of some images [N, H, W, C] are run at once, of so many at most."""
+    return max(1, min(most, BATCH_BYTES // math.prod(images.shape[1:])))
+
+
 def outputs_of_torch(classifier: Classifier, images: torch.Tensor) -> Outputs:
     """Run uint8 images [N, H, W, C] through PyTorch, in evaluation mode and float32."""
     classifier.eval()
     with torch.inference_mode():
-        parts = [classifier(part) for part in torch.split(images, BATCH)]
+        parts = [classifier(part) for part in torch.split(images, rows_at_once(images, BATCH))]
     logits, probabilities = (torch.cat(outputs).cpu().numpy() for outputs in zip(*parts, strict=True))
     return Outputs(logits, probabilities)
 
 
 def outputs_of_onnx(file: OnnxFile, images: torch.Tensor) -> Outputs:
     """Run the same images through ONNX Runtime."""
-    parts = [file.run(part.numpy()) for part in torch.split(images, BATCH)]
+    parts = [file.run(part.numpy()) for part in torch.split(images, rows_at_once(images, BATCH))]
     logits, probabilities = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
     return Outputs(logits, probabilities)

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from .errors import PlaceError
 
+# Bytes that a report, a table of epochs and all metadata stay below.
+SMALL_FILES = 8_000_000
+
 
 def check_place(folder: Path, needed: int, option: str) -> None:
     """Raise PlaceError unless `folder`, which need not exist yet, can take so many bytes; `option` names it."""

@@ -29,7 +29,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 @dataclass(frozen=True)
 class Start:
-    """The weights of a model in a models folder."""
+    """The weights of a model in a models folder, or those of a library's network."""
 
     name: str
     network: str
@@ -101,8 +101,8 @@ def unfold(network: nn.Module, held: Mapping[str, torch.Tensor]) -> dict[str, to
 
 
 def head_of(network: nn.Module) -> str:
-    """Name the layer that gives the logits: the last linear one."""
-    names: list[str] = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    """Name the layer that gives the logits: the last linear one, or the last convolution, where that comes later."""
+    names: list[str] = [name for name, layer in network.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
     return names[-1]
 
 

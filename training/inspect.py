@@ -1,9 +1,9 @@
-"""`python -m training.inspect FILE`: show what a model file says of itself, and prove it; docs/file-format.md."""
+"""`convserve inspect FILE`: show what a model file says of itself, and prove it; docs/file-format.md."""
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import onnx_file
-from .command import exit_status, make_console
+from .command import RUN, exit_status, make_console
 from .errors import ModelFileError
 from .onnx_file import PREFIX
 
@@ -201,17 +201,22 @@ def table(found: dict[str, Any]) -> Table:
     return drawn
 
 
-def main(line: list[str] | None = None) -> int:
-    """Run ``python -m training.inspect``; gives the exit status: 0, or 1 where a file has problems."""
+def main(line: Sequence[str] | None = None, prog: str = f"{RUN}.inspect") -> int:
+    """Run the command; gives the exit status: 0, or 1 where a file has problems."""
+    args = make_parser(prog).parse_args(line)
+    return exit_status(lambda: show(args.file, make_console(), as_json=args.json), "nothing was changed")
+
+
+def make_parser(prog: str) -> argparse.ArgumentParser:
+    """Describe the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m training.inspect",
+        prog=prog,
         description="Show what a model file says of itself, and prove it: hashes, figures, labels and probe.",
         allow_abbrev=False,
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="such as models/mnist-tiny/1/model.onnx")
     parser.add_argument("--json", action="store_true", help="write JSON instead of a table")
-    args = parser.parse_args(line)
-    return exit_status(lambda: show(args.file, make_console(), as_json=args.json), "nothing was changed")
+    return parser
 
 
 def show(path: Path, console: Console, *, as_json: bool) -> None:

@@ -274,10 +274,15 @@ def _rises(layer: nn.Module) -> bool:
 class Network:
     """One network: how to build it with fresh weights for so many classes, and one line that describes it."""
 
-    build: Callable[..., nn.Sequential]
+    build: Callable[..., nn.Module]
     architecture: str
+    """Of ten classes, whose number ends it."""
     shape: tuple[int, int, int]
     """Height, width and channels of the images it takes."""
+
+    def describe(self, classes: int) -> str:
+        """Give its architecture for another number of classes."""
+        return re.sub(r"\b10$", str(classes), self.architecture)
 
 
 MNIST, CIFAR10 = (28, 28, 1), (32, 32, 3)

@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from .errors import ModuleError
+from .recipes import Recipe
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom."""
@@ -80,11 +81,6 @@ class Preprocessing:
         """Height, width and channels."""
         return (*self.size, len(self.mean))
 
-    @property
-    def recolors(self) -> bool:
-        """True if pixels of the right size are changed too."""
-        return (self.colors, self.polarity) != ("RGB", "normal")
-
     def facts(self) -> dict[str, Any]:
         """Give what the server has to know, for the file's metadata; what is as by default is left out."""
         found: dict[str, Any] = {}
@@ -123,6 +119,16 @@ class Preprocessing:
             return sides if extent[0] <= extent[1] else (sides[1], sides[0])
         height, width = self.resize or self.size
         return (height, width) if orientation in SIDEWAYS else (width, height)
+
+
+def rule_of(recipe: Recipe) -> Preprocessing | None:
+    """Give how images are prepared for a library's network; None for ours, which take them cropped to their shape."""
+    if recipe.preprocessing is None:
+        return None
+    told: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in recipe.preprocessing.items()
+    }
+    return Preprocessing(mean=tuple(recipe.mean), std=tuple(recipe.std), **told)
 
 
 def centre_box(extent: tuple[float, float], size: tuple[int, int]) -> Box:

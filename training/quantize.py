@@ -20,6 +20,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, 
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from . import fold_preprocessing, graph
+from .evaluate import rows_at_once
 
 # Images in one run of calibration.
 BATCH = 250
@@ -107,7 +108,7 @@ class _Batches:
     """Gives images to ONNX Runtime's calibration, in the form of its CalibrationDataReader."""
 
     def __init__(self, images: torch.Tensor) -> None:
-        self._parts = iter(torch.split(images, BATCH))
+        self._parts = iter(torch.split(images, rows_at_once(images, BATCH)))
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         """Give the inputs of the next run, or None after the last."""

@@ -24,8 +24,9 @@ class Recipe:
     name: str
     """The model's name: that of its folder and of its checkpoint, and what clients ask for."""
     network: str
-    """The network in `networks.NETWORKS`."""
-    dataset: Literal["mnist", "cifar10", "folder"]
+    """The network in `networks.NETWORKS`, or one of a library, such as torchvision:resnet18."""
+    dataset: str
+    """The data set in `data.SOURCES`, or folder."""
     mean: tuple[float, ...]
     """Subtracted from pixels in [0, 1], one for each channel."""
     std: tuple[float, ...]
@@ -68,7 +69,7 @@ class Recipe:
     teacher: str = ""
     """The recipe of a network whose logits are learned beside the labels, and which is trained first; "" for none."""
     distillation_weight: float = 0.0
-    """Share of the loss that is `train.distillation_loss`; the labels' is the rest."""
+    """Share of the loss that is `objective.distillation_loss`; the labels' is the rest."""
     distillation_temperature: float = 0.0
     """Divides both networks' logits in that loss."""
     taught_by: str = ""
@@ -77,6 +78,8 @@ class Recipe:
     """With `taught_by`: how many fixed views of each image there are; an epoch sees one."""
     lanes: int = 1
     """A batch is computed in so many parts, side by side on a CPU (see `lanes`)."""
+    mixup: float = 0.0
+    """Each image is mixed with another of its batch, and so are their classes; by shares of Beta(this, this)."""
     label_smoothing: float = 0.0
     """Share of the target probability that is spread evenly over all classes."""
     ema_decay: float = 0.0
@@ -100,6 +103,8 @@ class Recipe:
     """Memory format of weights and images."""
     disable_malloc_trim: bool = False
     """On a CPU under glibc, whether the allocator keeps freed pages."""
+    preprocessing: Mapping[str, Any] | None = None
+    """Of a library's network: size, resize and interpolation of `preprocessing.Preprocessing`; else None."""
     digest: str | None = None
     """Of a folder's images (`data.Dataset.digest`), so that no other images are taken for them; else None."""
 

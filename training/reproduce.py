@@ -15,12 +15,12 @@ from pathlib import Path
 from rich.console import Console
 
 from . import checkpoint
-from .arguments import positive
-from .command import Parser, add_options, exit_status
+from .command import RUN, Parser, add_options, exit_status
 from .data import Dataset, default_data_dir, load
 from .device import choose_device
 from .errors import ModelFileError
 from .evaluate import outputs_of_torch
+from .export.arguments import positive
 from .files import replacing
 from .networks import Classifier, Preprocess
 from .recipes import RECIPES, Recipe, teacher_of
@@ -73,9 +73,9 @@ def first_loss(recipe: Recipe, data: Dataset, args: argparse.Namespace, console:
 
 
 def main(line: list[str] | None = None) -> int:
-    """Run ``python -m training.reproduce``; gives the exit status."""
+    """Run the command; gives the exit status."""
     parser = Parser(
-        prog="python -m training.reproduce",
+        prog=f"{RUN}.reproduce",
         description="Train the documents' recipes by several seeds, and write a page that sets their numbers beside "
         "ours. What has a finished checkpoint is only measured; what was interrupted goes on.",
     )

@@ -1,38 +1,37 @@
-"""How a network is trained, on a CPU or a CUDA device: state, optimizer step, distillation, loop.
+"""How a network is trained, on a CPU or a CUDA device: state, optimizer step, loop.
 
 Claim: on a CPU, the same recipe on the same machine gives the same weights bit for bit, also when the training was
 stopped at any point and started again (tests/training/test_train.py). On CUDA runs agree up to the order of sums.
 
-The whole data set lies on the device as uint8; an epoch's shuffling and augmentation are drawn on the CPU from one
-seeded generator, so a recipe draws the same numbers on every device.
-
-Sources of distillation: Hinton et al., "Distilling the knowledge in a neural network" (2015); Beyer et al., "Knowledge
-distillation: a good teacher is patient and consistent" (2022): both networks see the same augmented images, for long.
+The whole data set lies on the device as uint8, if it fits into memory; an epoch's shuffling and augmentation are drawn
+on the CPU from one seeded generator, so a recipe draws the same numbers on every device.
 """
 
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
 from rich.console import Console
 from torch import nn
-from torch.nn.functional import cross_entropy, kl_div, log_softmax
+from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from . import checkpoint, fine_tune, views
 from .checkpoint import Checkpoint, Epoch
-from .data import Dataset, augment
+from .data import Dataset
 from .device import arithmetic_for, autocast, describe, disable_malloc_trim
 from .errors import DivergedError
+from .evaluate import rows_at_once
+from .foreign.sources import network_of
 from .kernels.muon import Muon
 from .lanes import Lanes
 from .lock import hold
-from .networks import NETWORKS, Preprocess
+from .networks import Preprocess
+from .objective import Objective, Teacher, draw_shares, memory_format_of
 from .progress import TrainingProgress
 from .recipes import Recipe
 
@@ -40,9 +39,6 @@ from .recipes import Recipe
 STEPS_PER_SYNC = 50
 # Images in one pass when an epoch is evaluated.
 EVALUATION_BATCH = 500
-
-Teacher = nn.Module | list[torch.Tensor] | None
-"""A network that computes what the student sees, or stored logits of fixed views, or nobody."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +129,7 @@ def _train(
             checkpoint.save_table(state.history, path.with_suffix(".csv"))
             progress.end_epoch(len(state.history) - 1, state.history[-1], metrics.images)
 
-    trained = NETWORKS[recipe.network].build(len(data.labels))
+    trained = network_of(recipe).build(len(data.labels))
     trained.load_state_dict(state.best or state.result.state_dict())
     if state.best is not None:
         progress.end_early(fine_tune.best_epoch(state.history), len(state.history))
@@ -164,7 +160,7 @@ class State:
             self.images_per_epoch -= 1  # another each time: a last batch of one has no variance for batch norm
         self.steps_per_epoch = math.ceil(self.images_per_epoch / recipe.batch)
         self.shuffling = torch.Generator().manual_seed(recipe.seed)
-        self.network = NETWORKS[recipe.network].build(classes)
+        self.network = network_of(recipe).build(classes)
         move(self.network, device, recipe)
         self.optimizer = make_optimizer(recipe, self.network)
         schedule = rate_schedule(recipe, recipe.epochs * self.steps_per_epoch)
@@ -232,11 +228,6 @@ class State:
             torch.cuda.set_rng_state_all(devices)
 
 
-def memory_format_of(recipe: Recipe) -> torch.memory_format:
-    """Give the memory format that a recipe asks for, of weights and images."""
-    return torch.channels_last if recipe.channels_last else torch.contiguous_format
-
-
 def move(network: nn.Module, device: torch.device, recipe: Recipe) -> None:
     """Move a network to a device, in the recipe's memory format."""
     network.to(device=device, memory_format=memory_format_of(recipe))  # type: ignore[call-overload] # the stubs lack it
@@ -268,16 +259,6 @@ def rate_schedule(recipe: Recipe, steps: int) -> Callable[[int], float]:
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
     return factor
-
-
-def distillation_loss(logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Give the mean divergence of a student's logits from its teacher's, both float [batch, classes].
-
-    Both are divided by `temperature` before their softmax, so that classes that are wrong weigh in; the square of it
-    keeps the gradient's size.
-    """
-    found, expected = log_softmax(logits.float() / temperature, 1), log_softmax(teacher_logits.float() / temperature, 1)
-    return kl_div(found, expected, reduction="batchmean", log_target=True) * temperature**2
 
 
 class EpochMetrics:
@@ -315,36 +296,18 @@ def train_epoch(
 
     `teacher` is in evaluation mode, on the device of the data, and computes in the same precision.
     """
-    images, labels, device, epoch = data.train_images, data.train_labels, data.train_images.device, len(state.history)
+    labels, device, epoch = data.train_labels, data.train_labels.device, len(state.history)
     state.lanes.train()
     if recipe.start:
         fine_tune.freeze(state.network, recipe, epoch)
     metrics = EpochMetrics(device)
-    order = torch.randperm(len(images), generator=state.shuffling)[: state.images_per_epoch].to(device)
-    shape = tuple(images.shape)
-    view = None
-    if isinstance(teacher, list):
-        view = views.view_of_epoch(recipe, shape, epoch, teacher, device)
-        change = view.apply
-    else:
-        change = partial(augment.apply, recipe, augment.draw(recipe, shape, epoch, state.shuffling, device))
-
-    def compute(network: nn.Module, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs = preprocess(change(images[rows], rows)).contiguous(memory_format=memory_format_of(recipe))
-        with autocast(recipe.precision, device):
-            logits = network(inputs)
-            loss = cross_entropy(logits, labels[rows], label_smoothing=recipe.label_smoothing)
-            teacher_logits = None if view is None else view.answers[rows]
-            if isinstance(teacher, nn.Module):
-                with torch.no_grad():
-                    teacher_logits = teacher(inputs)
-            if teacher_logits is not None:
-                distance = distillation_loss(logits, teacher_logits, recipe.distillation_temperature)
-                loss = loss.lerp(distance, recipe.distillation_weight)
-        return loss, logits
+    order = torch.randperm(len(labels), generator=state.shuffling)[: state.images_per_epoch].to(device)
+    objective = Objective(recipe, data, preprocess, epoch, state.shuffling, teacher)
+    shares = draw_shares(recipe, state.steps_per_epoch)
 
     for step, rows in enumerate(torch.split(order, recipe.batch), start=1):
-        _, logits = state.lanes.follow(compute, rows)
+        objective.share = shares[step - 1]
+        _, logits = state.lanes.follow(objective.compute, rows)
         state.step()
         metrics.add(logits, labels[rows])
 
@@ -369,12 +332,13 @@ def evaluate(
     """
     if len(images) == 0:
         return None, None
+    device = labels.device
     memory_format = memory_format_of(recipe)
     network.eval()
-    with torch.inference_mode(), autocast(recipe.precision, images.device):
+    with torch.inference_mode(), autocast(recipe.precision, device):
         parts = [
-            network(preprocess(part).contiguous(memory_format=memory_format)).float()
-            for part in torch.split(images, EVALUATION_BATCH)
+            network(preprocess(part.to(device)).contiguous(memory_format=memory_format)).float()
+            for part in torch.split(images, rows_at_once(images, EVALUATION_BATCH))
         ]
         logits = torch.cat(parts)
         return cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).float().mean().item()

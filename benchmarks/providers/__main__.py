@@ -6,7 +6,7 @@ Runtime's session with the same options; `session`, the service's own, with its 
 server of its own and grpcio's client in this process, several requests at a time. With small batches that client is the
 limit of `served`, not the server.
 
-Variants in float16 are taken from models/NAME-fp16, or made for the occasion if PyTorch and onnx are there.
+Variants in float16 are models/NAME-fp16, which `python -m training.export NAME --precision fp16` makes.
 A setting that fails is told, and the others go on.
 """
 
@@ -14,9 +14,7 @@ import argparse
 import json
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -64,22 +62,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(options: argparse.Namespace) -> Iterator[Result]:
     budget = Budget(options.batches, options.seconds, 0 if options.no_served else options.in_flight, options.threads)
     absent: set[str] = set()
-    with tempfile.TemporaryDirectory() as folder, Console(stderr=True).status("opening the models") as status:
+    with Console(stderr=True).status("opening the models") as status:
         for name in options.models:
             model = open_model(
                 options.models_dir, name, options.data_dir, images=options.images, threads=options.threads
             )
             for setting in (SETTINGS[name] for name in options.settings or SETTINGS):
                 if setting.provider not in absent:
-                    result = _try(model, setting, Path(folder), budget, status.update)
+                    result = _try(model, setting, budget, status.update)
                     if result.model == "all":
                         absent.add(setting.provider)
                     yield result
 
 
-def _try(model: Model, setting: Setting, folder: Path, budget: Budget, note: Callable[[str], None]) -> Result:
+def _try(model: Model, setting: Setting, budget: Budget, note: Callable[[str], None]) -> Result:
     try:
-        path = fp16(model, folder) if setting.variant == "fp16" else model.path
+        path = fp16(model) if setting.variant == "fp16" else model.path
         return Trial(model, setting, path, budget, note).measure()
     except ProviderUnavailable as error:
         return Result("all", setting.name, refused=str(error))
@@ -92,7 +90,7 @@ def _show(results: Sequence[Result], batches: Sequence[int]) -> None:
     console = Console()
     console.width = max(console.width, report.TERMINAL_WIDTH)
     for model in dict.fromkeys(result.model for result in results if not result.refused):
-        table = Table("setting", "off by", "allowed", "predictions", "load s", "switch ms", "images/s", title=model)
+        table = Table("setting", "off by", "allowed", "predictions", "load s", "images/s", title=model)
         for batch in batches:
             table.add_column(str(batch), justify="right")
         for result in (result for result in results if result.model == model and not result.refused):
@@ -101,8 +99,7 @@ def _show(results: Sequence[Result], batches: Sequence[int]) -> None:
                 *(f"{result.other_predictions} of {result.images} differ", f"{result.load_s:.1f}"),
             ]
             for way, rates in result.images_per_s.items():
-                switch = f"{result.switch_ms[way]:.2f}" if way in result.switch_ms else ""
-                table.add_row(*facts, switch, way, *(f"{rates[batch]:,.0f}" for batch in batches))
+                table.add_row(*facts, way, *(f"{rates[batch]:,.0f}" for batch in batches))
                 facts = [""] * len(facts)
         console.print(table)
     for result in results:

@@ -1,13 +1,12 @@
 """The models that are compared: their files, test images, and what is right for them."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 from benchmarks import workload
+from benchmarks.errors import BenchmarkError
 from service.runtime.session import Session
 from service.tensors import Array
 
@@ -45,27 +44,10 @@ def logits_of(session: Session, images: Array) -> Array:
     return np.concatenate([session.run({"images": part})["logits"] for part in parts])
 
 
-def fp16(model: Model, folder: Path) -> Path:
-    """The float16 file of a model: as it was exported, or else made in the folder, with the tolerance of its CPU run.
-
-    Raises ImportError where that needs PyTorch and onnx, and they are not installed.
-    """
-    name = f"{model.name}-fp16"
-    exported = model.path.parents[2] / name / "1" / "model.onnx"
-    made = folder / name / "1" / "model.onnx"
-    if exported.exists() or made.exists():
-        return exported if exported.exists() else made
-    import onnx
-
-    from training import onnx_file
-    from training.quantize import halve
-
-    variant = halve(onnx.load(model.path))
-    session = ort.InferenceSession(variant.SerializeToString(), providers=["CPUExecutionProvider"])
-    (logits,) = session.run(["logits"], {"images": model.images[: len(model.logits)]})
-    tolerance = max(1e-4, 2 * float(np.abs(logits - model.logits).max()))
-    metadata = onnx_file.read_metadata(model.path)
-    metadata["probe"] = json.dumps(json.loads(metadata["probe"]) | {"tolerance": tolerance})
-    made.parent.mkdir(parents=True)
-    onnx_file.write(variant, metadata, made)
-    return made
+def fp16(model: Model) -> Path:
+    """The float16 file of a model, as it was exported; raises BenchmarkError."""
+    path = model.path.parents[2] / f"{model.name}-fp16" / "1" / "model.onnx"
+    if not path.exists():
+        made = f"`python -m training.export {model.name} --precision fp16` makes it"
+        raise BenchmarkError(f"there is no {path}: {made}")
+    return path

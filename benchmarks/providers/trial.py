@@ -5,7 +5,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +59,6 @@ class Result:
     images: int = 0
     buckets: tuple[int, ...] = ()
     load_s: float = 0.0
-    switch_ms: dict[str, float] = field(default_factory=dict)
-    """What a run takes longer when the one before had another number of images, by way."""
     images_per_s: dict[str, dict[int, float]] = field(default_factory=dict)
     """By way and number of images in a run or request."""
 
@@ -108,16 +105,11 @@ class Trial:
         self.note(f"{self.model.name} on {self.setting.name}: {text}")
 
     def _runs(self, result: Result, way: str, run: Callable[[Array], Any]) -> None:
-        """Rates of each batch size, and what it costs to switch between the first two."""
-        seconds, rates = self.budget.seconds, dict[int, float]()
+        """Rates of each batch size."""
+        rates = result.images_per_s[way] = {}
         for rows in self.budget.batches:
             self._note(f"{way}, batches of {rows}")
-            rates[rows] = rows / _median_s(lambda: None, run, self.model.batch(rows), seconds)
-        result.images_per_s[way] = rates
-        if len(self.budget.batches) > 1:
-            one, other = (self.model.batch(rows) for rows in self.budget.batches[:2])
-            switched = _median_s(partial(run, one), run, other, seconds)
-            result.switch_ms[way] = (switched - len(other) / rates[len(other)]) * 1e3
+            rates[rows] = rows / _median_s(run, self.model.batch(rows), self.budget.seconds)
 
     def _served(self, session: Session) -> dict[int, float]:
         rates: dict[int, float] = {}
@@ -160,13 +152,12 @@ class Trial:
             )
 
 
-def _median_s(before: Callable[[], Any], run: Callable[[Array], Any], images: Array, seconds: float) -> float:
-    """Seconds of the median run, each after ``before``; the first, which may plan and take memory, is not counted."""
+def _median_s(run: Callable[[Array], Any], images: Array, seconds: float) -> float:
+    """Seconds of the median run; the first, which may plan and take memory, is not counted."""
     run(images)
     durations: list[float] = []
     ends = time.perf_counter() + seconds
     while len(durations) < LEAST_RUNS or time.perf_counter() < ends:
-        before()
         started = time.perf_counter()
         run(images)
         durations.append(time.perf_counter() - started)

@@ -7,7 +7,7 @@ from benchmarks import calls, session_ceiling
 from benchmarks.bench import ONE_PROCESS, Bench, Results
 from benchmarks.load import BULK
 from benchmarks.samples import Figures
-from benchmarks.section import Line, Section, Table, counted, plain, spread
+from benchmarks.section import Section, Table, counted, ratio, spread
 
 MODELS, ROWS = ("mnist-tiny", "cifar10-tiny", "cifar10-cnn"), (64, 256)
 REMARK = (
@@ -29,10 +29,7 @@ def measure(bench: Bench) -> Section:
                 figures = results[_name(model, threads, rows)]
                 served, cpu = figures["requests_per_s"].scaled(rows), figures["server_cpu_us"].scaled(1 / rows)
                 load = f"{model} x {rows}, {counted(threads, 'thread')}"
-                because = f"{plain(served.median)} of {plain(ceiling.median)} images/s"
-                lines.append(
-                    Line(f"{load}: served / session ceiling", served / ceiling, at_least=0.90, because=because)
-                )
+                lines.append(ratio(f"{load}: served / session ceiling", served, ceiling, "images/s", at_least=0.90))
                 table.append((load, spread(served), spread(ceiling), spread(cpu)))
     columns = ("load", "served, images/s", "session ceiling, images/s", "server's CPU, µs an image")
     tables = [Table("Images per second", columns, table)]

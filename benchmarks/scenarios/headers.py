@@ -24,7 +24,7 @@ from benchmarks.processes import ServerProcess
 from benchmarks.request_payload import MODEL_INFER, RequestPayload
 from benchmarks.rivals.servers import free_ports, responds
 from benchmarks.samples import Figures
-from benchmarks.section import Line, Section, Table, plain, spread
+from benchmarks.section import Line, Section, Table, ratio, spread
 from benchmarks.workload import Workload
 from service.pb import open_inference_pb2 as pb
 
@@ -41,13 +41,13 @@ FIELDS: Mapping[str, Fields] = {
     "deadline": lambda n: {"grpc-timeout": f"{9_000_000 + n}u"},
 }
 NOTHING, ID, ALL = "nothing", "id", "all four"
-COLUMNS = {"server_cpu_us": "server's CPU, µs a request", "mean_us": "time, µs a request", "request_us": "µs a request"}
+COLUMNS = {"server_cpu_us": "server's CPU, µs a request", "p50_us": "time, µs a request", "request_us": "µs a request"}
 TARGETS = (
     *((f"new {name}", f"new {NOTHING}", "server_cpu_us", 1.25) for name in (*FIELDS, ID)),
     (f"new {ALL}", f"new {NOTHING}", "server_cpu_us", 1.5),
     ("gRPC-core, ceiling", "h2load, ceiling", "server_cpu_us", 1.5),
     ("behind Envoy", "h2load", "server_cpu_us", 1.3),
-    *((f"native at {ms} ms", f"grpcio at {ms} ms", "mean_us", 1.0) for ms in ROUND_TRIPS_MS),
+    *((f"native at {ms} ms", f"grpcio at {ms} ms", "p50_us", 1.0) for ms in ROUND_TRIPS_MS),
     (f"new {ID}", "Triton, new id", "request_us", 1 / 1.7),
 )
 """The ratio of two measurements in a figure, and the most that it may be."""
@@ -61,7 +61,7 @@ REMARK = (
 
 def measure(bench: Bench) -> Section:
     """Raises BenchmarkError where a server does not start, responds wrongly or refuses."""
-    remarks, triton = [REMARK], bench.rivals.triton
+    remarks, triton = [REMARK], bench.triton
     workload, count = bench.workload(MODEL), max(FLIGHT, round(A_SECOND * bench.seconds))
     with ExitStack() as stack:
         bench.note("starting servers")
@@ -103,9 +103,7 @@ def _line(results: Results, name: str, over: str, figure: str, most: float) -> l
     """The ratio of two measurements, where both were taken."""
     if not {name, over} <= results.keys():
         return []
-    one, other = results[name][figure], results[over][figure]
-    because = f"{plain(one.median)} to {plain(other.median)}: {COLUMNS[figure]}"
-    return [Line(f"{name} / {over}", one / other, at_most=most, because=because)]
+    return [ratio(f"{name} / {over}", results[name][figure], results[over][figure], COLUMNS[figure], at_most=most)]
 
 
 def _at_a_distance(

@@ -1,4 +1,4 @@
-"""One request at a time, what the way to the session and back adds to its run; and up to 256 in flight."""
+"""One request at a time: what the way to the session and back adds to its run."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -6,7 +6,7 @@ from functools import partial
 
 from benchmarks import calls, session_ceiling
 from benchmarks.bench import Bench, Results
-from benchmarks.load import LONE, Concurrency
+from benchmarks.load import LONE
 from benchmarks.samples import Figures
 from benchmarks.section import Line, Section, Table, plain, spread
 
@@ -14,10 +14,8 @@ MODELS = ("mnist-tiny", "cifar10-cnn")
 ADDED_US, TAIL = 120.0, 2.0
 """Targets: the mean over the bare run, and p99 over the mean."""
 RANKS = ("mean", "p50", "p95", "p99")
-IN_FLIGHT, CONNECTIONS = (1, 2, 4, 8, 16, 32, 64, 128, 256), 4
-"""Requests, over at most so many connections."""
-SHARE, ROUNDS = 0.5, 3
-"""Of the usual seconds: nothing has to settle; at most so many rounds of the many points in flight."""
+SHARE = 0.5
+"""Of the usual seconds: nothing has to settle."""
 
 
 def measure(bench: Bench) -> Section:
@@ -38,7 +36,7 @@ def measure(bench: Bench) -> Section:
                 f"{model}, session ceiling": session_ceiling.measurement(workload.model, 1, seconds),
             }
             results |= bench.interleave(measurements)
-    lines, crowds = [], _in_flight(bench)
+    lines = []
     for model in MODELS:
         served, session = results[f"{model}, served"], results[f"{model}, session ceiling"]
         because = f"{plain(served['mean_us'].median)} µs, the run {plain(session['mean_us'].median)} µs"
@@ -50,13 +48,13 @@ def measure(bench: Bench) -> Section:
         "lone",
         "A lone request",
         lines,
-        [_table("Microseconds from request to response", results), _table("Requests in flight", crowds)],
-        remarks=["One connection, one stream, the next request when the response is there; h2load unless said."],
-        figures=results | crowds,
+        [_table(results)],
+        ["One connection, one stream, the next request when the response is there; h2load unless said."],
+        results,
     )
 
 
-def _table(title: str, results: Results) -> Table:
+def _table(results: Results) -> Table:
     """Latencies, and the rate where there is one."""
     rows = [
         (
@@ -66,17 +64,4 @@ def _table(title: str, results: Results) -> Table:
         )
         for name, each in results.items()
     ]
-    return Table(title, ("measured", *RANKS, "requests/s"), rows)
-
-
-def _in_flight(bench: Bench) -> Results:
-    with ExitStack() as stack:
-        servers = {model: bench.serve(stack, model) for model in MODELS}
-        measurements: dict[str, Callable[[], Figures]] = {}
-        for model, server in servers.items():
-            load = bench.load(server.address, calls.infer(server.address, bench.workload(model)))
-            for count in IN_FLIGHT:
-                connections = min(CONNECTIONS, count)
-                each = Concurrency(connections, count // connections)
-                measurements[f"{model}, {count}"] = load.for_about(bench.seconds * SHARE, each, timed=True)
-        return bench.interleave(measurements, min(ROUNDS, bench.rounds))
+    return Table("Microseconds from request to response", ("measured", *RANKS, "requests/s"), rows)

@@ -6,9 +6,9 @@ from contextlib import ExitStack
 from benchmarks import calls
 from benchmarks.bench import Bench, Results
 from benchmarks.load import BULK, SINGLE
-from benchmarks.rivals.servers import MAX_DELAY_S, PREFERRED_ROWS, SERVERS, running
+from benchmarks.rivals.servers import MAX_DELAY_S, PREFERRED_ROWS, mlserver
 from benchmarks.samples import Figures
-from benchmarks.section import Line, Section, Table, plain, spread
+from benchmarks.section import Section, Table, ratio, spread
 
 MODELS, ROWS = ("mnist-tiny", "cifar10-cnn"), (1, 64)
 OURS = "convserve"
@@ -24,8 +24,7 @@ def measure(bench: Bench) -> Section:
         rate, ours = figures["requests_per_s"], results[f"{load}: {OURS}"]["requests_per_s"]
         rows.append((load, server, spread(rate)))
         if server != OURS:
-            because = f"{plain(ours.median)} to {plain(rate.median)} requests/s"
-            lines.append(Line(f"{load}: {OURS} / {server}", ours / rate, because=because))
+            lines.append(ratio(f"{load}: {OURS} / {server}", ours, rate, "requests/s"))
     tables = [Table("The same load", ("load", "server", "requests/s"), rows)] if rows else []
     return Section("rivals", "Rivals", lines, tables, remarks, results)
 
@@ -33,24 +32,20 @@ def measure(bench: Bench) -> Section:
 def _measure(bench: Bench, remarks: list[str]) -> Results:
     with ExitStack() as stack:
         addresses: dict[str, str] = {}
-        workloads = [bench.workload(model) for model in MODELS]
-        for name, server in SERVERS.items():
-            if name not in bench.rivals.pythons:
-                remarks.append(
-                    f"{server.name} was left out: name the interpreter of an environment with {server.packages} with "
-                    f"--{name}-python."
-                )
-                continue
-            bench.note(f"starting {server.name}")
-            addresses[server.name] = stack.enter_context(running(server, bench, bench.rivals.pythons[name], workloads))
+        if bench.mlserver is None:
+            remarks.append("MLServer was left out: name the interpreter of an environment that has it.")
+        else:
+            bench.note("starting MLServer")
+            workloads = [bench.workload(model) for model in MODELS]
+            addresses["MLServer"] = stack.enter_context(mlserver(bench, bench.mlserver, workloads))
             remarks.append(
-                f"{server.name}: {server.how}, {bench.threads} threads, joins up to {PREFERRED_ROWS} rows within "
-                f"{MAX_DELAY_S * 1e3:g} ms."
+                f"MLServer: a model of its own (benchmarks/rivals/mlserver_model.py), no worker process, "
+                f"{bench.threads} threads, joins up to {PREFERRED_ROWS} rows within {MAX_DELAY_S * 1e3:g} ms."
             )
-        if bench.rivals.triton is None:
+        if bench.triton is None:
             remarks.append("Triton was left out: name the address of one that serves the same models with --triton.")
         else:
-            addresses["Triton"] = bench.rivals.triton
+            addresses["Triton"] = bench.triton
         if not addresses:
             return {}
         addresses[OURS] = bench.serve(stack, ",".join(MODELS)).address

@@ -8,7 +8,7 @@ from benchmarks.bench import ONE_PROCESS, Bench, Results
 from benchmarks.load import SINGLE, Concurrency
 from benchmarks.processes import ServerProcess
 from benchmarks.samples import Figures, Spread
-from benchmarks.section import Line, Section, Table, counted, plain, spread
+from benchmarks.section import Line, Section, Table, counted, ratio, spread
 from benchmarks.workload import Workload
 
 SMALL, LARGE = "mnist-tiny", "cifar10-cnn"
@@ -105,5 +105,4 @@ def _rate(results: Results, name: str) -> Spread:
 def _share(results: Results, names: tuple[str, str], what: str, least: float) -> Line:
     """The rate of the first measurement over that of the second."""
     served, ceiling = (_rate(results, name) for name in names)
-    because = f"{names[0]}: {plain(served.median)} of {plain(ceiling.median)}/s"
-    return Line(what, served / ceiling, at_least=least, because=because)
+    return ratio(what, served, ceiling, f"a second: {names[0]}", at_least=least)

@@ -28,14 +28,18 @@ class ClassifyOptions:
     writer: ClassificationWriter
     top_k: int
     logits: bool
+    pixels: bool
+    """Whether the model's own input is part of a result."""
     model_errors: ModelErrors
 
-    def results(self, outputs: TensorMap) -> list[bytes]:
-        """The ImageResult of each row."""
-        return self.writer.results(outputs, self.top_k, logits=self.logits)
+    def results(self, outputs: TensorMap, images: Array) -> list[bytes]:
+        """The ImageResult of each row; ``images`` are what the model took."""
+        return self.writer.results(outputs, self.top_k, logits=self.logits, images=images if self.pixels else None)
 
-    def response_of_one(self, outputs: TensorMap) -> bytes:
+    def response_of_one(self, outputs: TensorMap, images: Array) -> bytes:
         """The whole response, where the call has one picture."""
+        if self.pixels:
+            return self.writer.response(self.results(outputs, images))
         return self.writer.response_of_one(outputs, self.top_k, logits=self.logits)
 
     def explain(self, error: Exception, call: Call) -> Exception:
@@ -74,7 +78,7 @@ class ClassifyJob:
             self._request = self._call.request = Request(
                 {"images": images},
                 len(images),
-                partial(self._fill, positions),
+                partial(self._fill, positions, images),
                 signature=(images.shape[1:],),
                 deadline=self._call.deadline,
                 source=self._call.source,
@@ -97,12 +101,12 @@ class ClassifyJob:
         if self._request is not None:
             self.batcher.cancel(self._request)
 
-    def _fill(self, positions: list[int], result: TensorMap | Exception) -> None:
+    def _fill(self, positions: list[int], images: Array, result: TensorMap | Exception) -> None:
         if isinstance(result, Exception):
             self.fail(self._options.explain(result, self._call))
             return
         try:
-            for position, encoded in zip(positions, self._options.results(result), strict=True):
+            for position, encoded in zip(positions, self._options.results(result, images), strict=True):
                 self.results[position] = encoded
             self._respond()
         except Exception as error:

@@ -15,6 +15,7 @@ from .protobuf_wire import bytes_field, fixed32_tag
 
 CLASSES = pb.Classification.CLASSES_FIELD_NUMBER
 LOGITS = pb.Classification.LOGITS_FIELD_NUMBER
+INPUT = pb.Classification.INPUT_FIELD_NUMBER
 CLASSIFICATION = pb.ImageResult.CLASSIFICATION_FIELD_NUMBER
 RESULTS = pb.ClassifyResponse.RESULTS_FIELD_NUMBER
 PROBABILITY = fixed32_tag(pb.Class.PROBABILITY_FIELD_NUMBER)
@@ -52,8 +53,11 @@ class ClassificationWriter:
                 return self._beginnings[index] + probabilities.tobytes()[index * FLOAT_BYTES :][:FLOAT_BYTES]
         return self.response(self.results(outputs, top_k, logits=logits))
 
-    def results(self, outputs: TensorMap, top_k: int, *, logits: bool) -> list[bytes]:
-        """One ImageResult a row, the ``top_k`` most probable classes first; of equal ones the first."""
+    def results(self, outputs: TensorMap, top_k: int, *, logits: bool, images: Array | None = None) -> list[bytes]:
+        """One ImageResult a row, the ``top_k`` most probable classes first; of equal ones the first.
+
+        ``images``: what the model took, where that is to be told.
+        """
         probabilities = outputs["probabilities"]
         floats, size = probabilities.tobytes(), probabilities.shape[1] * FLOAT_BYTES
         raw_logits = outputs["logits"].tobytes() if logits and "logits" in outputs else b""
@@ -68,7 +72,8 @@ class ClassificationWriter:
                 continue
             start = row * size
             parts = [self._class(index, floats, start) for index in order]
-            result = b"".join([*parts, tail, raw_logits[row * raw_size : (row + 1) * raw_size]])
+            seen = () if images is None else _input(images[row])
+            result = b"".join([*parts, tail, raw_logits[row * raw_size : (row + 1) * raw_size], *seen])
             results.append(bytes_field(CLASSIFICATION, len(result)) + result)
         return results
 
@@ -96,6 +101,13 @@ class ClassificationWriter:
         if probability == ZERO:
             content = self._classes[index][: -len(PROBABILITY)]
         return bytes_field(CLASSES, len(content)) + content
+
+
+def _input(image: Array) -> tuple[bytes, bytes]:
+    """The field of what the model took."""
+    height, width, channels = image.shape
+    content = pb.Pixels(height=height, width=width, channels=channels, data=image.tobytes()).SerializeToString()
+    return bytes_field(INPUT, len(content)), content
 
 
 def _orders(probabilities: Array, top_k: int) -> Iterable[tuple[list[int], int]]:

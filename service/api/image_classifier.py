@@ -78,7 +78,13 @@ class ImageClassifier:
             self._ask(call, known.plan, known.read(call.payload))
             return
         message = _parse(call.payload)
-        options = self._options(message.model_name, message.model_version, message.top_k, logits=message.include_logits)
+        options = self._options(
+            message.model_name,
+            message.model_version,
+            message.top_k,
+            logits=message.include_logits,
+            pixels=message.include_input,
+        )
         with outcomes.naming(options.endpoint):
             self._classify(call, options, message)
 
@@ -133,7 +139,7 @@ class ImageClassifier:
                 outcomes.fail(call, options.explain(result, call), options.endpoint)
                 return
             try:
-                response = options.response_of_one(result)
+                response = options.response_of_one(result, pixels)
             except Exception as error:
                 outcomes.fail(call, error, options.endpoint)
             else:
@@ -157,7 +163,9 @@ class ImageClassifier:
 
     def _remember(self, payload: bytes, message: pb.ClassifyRequest, pixels: Array, options: ClassifyOptions) -> None:
         """Remembers what a call for one picture said."""
-        after = pb.ClassifyRequest(top_k=message.top_k, include_logits=message.include_logits).SerializeToString()
+        after = pb.ClassifyRequest(
+            top_k=message.top_k, include_logits=message.include_logits, include_input=message.include_input
+        ).SerializeToString()
         self._known.remember(payload, message, message.images[0].pixels.data, after, pixels, options)
 
     def _prepare(self, job: ClassifyJob, position: int, shape: ImageShape, plain: ImageHeader | None = None) -> None:
@@ -188,16 +196,18 @@ class ImageClassifier:
             return from_pixels(pixels.data, pixels.height, pixels.width, pixels.channels, shape, self._max_image_pixels)
         return decode(image.encoded, shape, self._max_image_pixels, plain)
 
-    def _find_out(self, name: str, version: str, top_k: int, *, logits: bool) -> ClassifyOptions:
+    def _find_out(self, name: str, version: str, top_k: int, *, logits: bool, pixels: bool) -> ClassifyOptions:
         """What a call with these fields asks; raises ServiceError."""
         endpoint = self._repository.find(name, version)
         if not is_classifier(endpoint):
             raise InvalidRequest(
                 f"the model '{name}' does not classify images: it takes tensors, through "
-                "inference.GRPCInferenceService. `python -m training.export --onnx` makes an image classifier of it"
+                "inference.GRPCInferenceService. `convserve export --onnx` makes an image classifier of it"
             )
         shape = image_shape(endpoint, normalize_digits=self._digit_normalization)
-        return ClassifyOptions(endpoint, shape, self._writer(endpoint), max(1, top_k), logits, self._model_errors)
+        return ClassifyOptions(
+            endpoint, shape, self._writer(endpoint), max(1, top_k), logits, pixels, self._model_errors
+        )
 
     def _list_models(self, _message: pb.ListModelsRequest) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(

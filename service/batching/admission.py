@@ -9,10 +9,12 @@ from .queue import FairQueue
 from .request import Request
 
 
-def calm_rows(policy: BatchingPolicy, row_s: float) -> int:
-    """So few rows may wait, that a request without a deadline is admitted without a further look."""
-    within_s = policy.max_queue_s / row_s - policy.max_run_rows * policy.instance_count if row_s else math.inf
-    return int(min(policy.max_queue_rows, max(policy.max_batch_rows, within_s)))
+def calm_bounds(policy: BatchingPolicy, row_s: float) -> tuple[int, float]:
+    """So few rows may wait that a request is admitted without a further look, if its deadline is so many ns off."""
+    running_rows = policy.max_run_rows * policy.instance_count
+    within_s = policy.max_queue_s / row_s - running_rows if row_s else math.inf
+    rows = int(min(policy.max_queue_rows, max(policy.max_batch_rows, within_s)))
+    return rows, (rows + running_rows) * row_s * 1e9
 
 
 def admit(

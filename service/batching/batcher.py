@@ -51,7 +51,8 @@ class Batcher:
         self._max_inline_ns = policy.max_inline_s * 1e9
         self._flush_scope = flush_scope or nullcontext()
         self._times = RunTimes()
-        self._calm_rows = policy.max_batch_rows  # so few waiting rows are within all limits but a deadline
+        # So few waiting rows are within all limits but a deadline, and a deadline so far off is too.
+        self._calm_rows, self._calm_ns = policy.max_batch_rows, 0.0
         self.name = name
         self.statistics = Statistics()
         self._queue = FairQueue()
@@ -107,7 +108,11 @@ class Batcher:
                 raise Stopping("The server is stopping.")
             queue = self._queue
             # What follows is asked for each request of a burst, so first whether there is anything to ask.
-            if queue.rows + request.rows > self._calm_rows or (request.deadline is not None and (queue or self._runs)):
+            if queue.rows + request.rows > self._calm_rows or (
+                request.deadline is not None
+                and request.deadline * 1e9 - request.arrived_ns < self._calm_ns
+                and (queue or self._runs)
+            ):
                 running = sum(run.rows for run in self._runs)
                 if queue.rows or running:
                     admission.admit(request, queue, running, self._times.row_s, self.policy, self.name)
@@ -262,7 +267,11 @@ class Batcher:
         now = time.monotonic()
         policy = self.policy
         batch, expired = self._queue.take_batch(
-            policy.preferred_batch_size, policy.max_run_rows, now, partial(self._comes_too_late, now)
+            policy.preferred_batch_size,
+            policy.max_run_rows,
+            now,
+            now + self._times.longest_ns / 1e9,
+            partial(self._comes_too_late, now),
         )
         run = Run(batch)
         self._runs.append(run)
@@ -304,7 +313,7 @@ class Batcher:
                 is_full=rows >= self.preferred_batch_size,
                 others_follow=others,
             )
-            self._calm_rows = admission.calm_rows(self.policy, self._times.row_s)
+            self._calm_rows, self._calm_ns = admission.calm_bounds(self.policy, self._times.row_s)
             self.statistics.ran(len(completed), rows, (began, joined, ran, ended))
             self.statistics.completed([request.arrived_ns for request, _ in completed], run.began_ns, ended)
             self.statistics.predicted(outputs)

@@ -15,6 +15,8 @@ class RunTimes:
     def __init__(self) -> None:
         self._expected_ns: dict[tuple[Hashable, int], float] = {}
         self._busy_ns, self._busy_rows = 0.0, 0.0  # of late, decayed
+        self.longest_ns = 0.0
+        """No run was ever expected to take longer."""
         self._backlog_since_ns = 0  # the end of the last run, if others were to follow at once
 
     @property
@@ -46,7 +48,9 @@ class RunTimes:
         if len(self._expected_ns) >= MAX_SIZES:
             self._expected_ns.clear()
         expected = self._expected_ns.get((signature, rows.bit_length()), run_ns)
-        self._expected_ns[signature, rows.bit_length()] = expected + (run_ns - expected) / 8
+        expected += (run_ns - expected) / 8
+        self._expected_ns[signature, rows.bit_length()] = expected
+        self.longest_ns = max(self.longest_ns, expected)
         took_ns = max(0, ended - (self._backlog_since_ns or began))
         if is_full or others_follow or self._backlog_since_ns or took_ns < rows * self.row_s * 1e9:
             self._busy_ns = self._busy_ns * DECAY + took_ns

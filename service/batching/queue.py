@@ -71,13 +71,13 @@ class FairQueue:
         return self._urgent[0][2] if self._urgent else self._turns[0].requests[0]
 
     def take_batch(
-        self, max_rows: int, max_part: int, now: float, comes_too_late: Callable[[Request], bool]
+        self, max_rows: int, max_part: int, now: float, hurried: float, comes_too_late: Callable[[Request], bool]
     ) -> tuple[list[tuple[Request, int]], list[Request]]:
         """Takes out what can share a run: requests with their rows in it; and what has expired.
 
         They are of one signature, and have ``max_rows`` at most; of a first request that has more, up to ``max_part``
-        rows are taken, or fewer beside others. After each request it is the next source's turn. One loop: it runs for
-        each request.
+        rows are taken, or fewer beside others. After each request it is the next source's turn. ``comes_too_late`` is
+        asked of those whose deadline is before ``hurried``. One loop: it runs for each request.
         """
         batch: list[tuple[Request, int]] = []
         expired: list[Request] = []
@@ -92,7 +92,7 @@ class FairQueue:
                 break
             was_queued = request.queued
             self._pop(request, lane)
-            if is_alive and not (deadline is not None and self.rows and comes_too_late(request)):
+            if is_alive and not (deadline is not None and deadline < hurried and self.rows and comes_too_late(request)):
                 part = left if left <= max_part else self._part_of(request, max_part)
                 batch.append((request, part))
                 rows += part

@@ -5,7 +5,7 @@
             print(result)
         print(client.infer("mnist", {"images": np.zeros((1, 28, 28, 1), np.uint8)})["probabilities"])
 
-``python -m service.client`` offers the same on the command line. Needs neither torch nor ONNX Runtime.
+``convserve classify`` and others offer the same on the command line. Needs neither torch nor ONNX Runtime.
 """
 
 from .aio import AsyncClient

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from . import commands, inference, listing, top
 from .connection import DEFAULT_TARGET, checked_target
-from .dataset import READERS
+from .dataset import TEST_SETS
 from .errors import ClientError
 from .tables import Output
 
@@ -21,31 +21,38 @@ EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 _MAX_BATCH = 1024  # of CIFAR-10's images that is 3 MiB
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command."""
-    args = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, prog: str = "") -> int:
+    """Run one command; ``prog`` is what the program is called, else as it was."""
+    prog = prog or _called_as()
+    args = make_parser(prog).parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be valid text
     try:
         code: int = args.run(args, Output())
     except ClientError as error:
-        return _tell(str(error), EXIT_FAILED)
+        return _tell(prog, str(error), EXIT_FAILED)
     except KeyboardInterrupt:
-        return _tell("interrupted", EXIT_INTERRUPTED)
+        return _tell(prog, "interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
-        return _tell("the reader of the output went away before its end", EXIT_BROKEN_PIPE)
+        return _tell(prog, "the reader of the output went away before its end", EXIT_BROKEN_PIPE)
     return code
 
 
-def _tell(sentences: str, code: int) -> int:
+def _tell(prog: str, sentences: str, code: int) -> int:
     for sentence in sentences.splitlines():
-        sys.stderr.write(f"convserve-client: {sentence}\n")
+        sys.stderr.write(f"{prog}: {sentence}\n")
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _called_as() -> str:
+    name = Path(sys.argv[0]).name
+    return f"python -m {__package__}" if name == "__main__.py" else name
+
+
+def make_parser(prog: str) -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
-        prog="convserve-client",
+        prog=prog,
         description="Classify images, and run tensors, with the models of a convserve server.",
         epilog="Exit codes: 0 done; 1 something failed, or an image could not be used; 2 wrong arguments; "
         "130 interrupted; 141 broken pipe. Where the environment has CONVSERVE_TOKEN, calls carry it as their bearer "
@@ -123,9 +130,13 @@ def _parser() -> argparse.ArgumentParser:
         "dataset",
         parents=[shared],
         help="measure a model on a real test set",
-        description="Send a test set through the server as raw pixels; measure accuracy, throughput and latency.",
+        description="Send a test set or a folder of images to the server; measure accuracy, throughput and latency.",
     )
-    dataset.add_argument("dataset", choices=sorted(READERS), help="which test set")
+    dataset.add_argument(
+        "dataset",
+        type=_test_set,
+        help=f"{' or '.join(sorted(TEST_SETS))}, or a folder with a folder of images for each class of the model",
+    )
     dataset.add_argument(
         "--model",
         metavar="NAME",
@@ -236,6 +247,13 @@ def _positive(number: Callable[[str], float], what: str) -> Callable[[str], floa
 
 _count = _positive(int, "a whole number")
 _seconds = _positive(float, "a number")
+
+
+def _test_set(text: str) -> str:
+    """A test set's name, or a folder."""
+    if text not in TEST_SETS and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"expected {', '.join(sorted(TEST_SETS))} or a folder of images, not '{text}'")
+    return text
 
 
 def _address(text: str) -> str:

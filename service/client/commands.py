@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .aio import AsyncClient
+from .class_folder import read_class_folder
 from .connection import environment_token
-from .dataset import READERS
+from .dataset import TEST_SETS
 from .download import fetch, missing
 from .errors import UnusablePicture
-from .evaluation import Evaluation, choose_model, evaluate
+from .evaluation import OWN, Evaluation, choose_model, evaluate
 from .results import Classification, ModelSummary, Result
 from .sync import Client
 from .tables import Cell, Output, Share
@@ -73,9 +74,12 @@ def _picture_entry(name: str, result: Result) -> dict[str, object]:
 
 def dataset(args: argparse.Namespace, output: Output) -> int:
     """Send a test set through the server and write how it did."""
+    known = args.dataset in TEST_SETS
     with Client(args.address, timeout_s=args.timeout_s, tls=args.tls, token=environment_token()) as client:
-        model = choose_model(client.list_models(), dataset=args.dataset, name=args.model, target=args.address)
-    if not args.no_download:
+        model = choose_model(
+            client.list_models(), dataset=args.dataset if known else OWN, name=args.model, target=args.address
+        )
+    if known and not args.no_download:
         _fetch_missing(args)
     evaluation = asyncio.run(_evaluate(args, model))
     p50_ms, p99_ms = evaluation.latency_ms(50), evaluation.latency_ms(99)
@@ -100,13 +104,15 @@ def dataset(args: argparse.Namespace, output: Output) -> int:
 def _fetch_missing(args: argparse.Namespace) -> None:
     console = Output(stderr=True)
     for file in missing(args.dataset, args.data_dir):
-        console.line(f"convserve-client: {args.data_dir / file.path} is missing and is fetched ({file.archive})")
+        console.line(f"{args.data_dir / file.path} is missing and is fetched ({file.archive})")
         with console.progress(file.archive, None, in_bytes=True) as bar:
             fetch(args.dataset, file, args.data_dir, mirror=args.data_mirror, bar=bar)
 
 
 async def _evaluate(args: argparse.Namespace, model: ModelSummary) -> Evaluation:
-    images = READERS[args.dataset](args.data_dir).first(args.limit)
+    known = TEST_SETS.get(args.dataset)
+    found = known.read(args.data_dir) if known else read_class_folder(Path(args.dataset), model.labels)
+    images = found.first(args.limit)
     bar = Output(stderr=True).progress(args.dataset, len(images.labels))
     async with AsyncClient(
         args.address, timeout_s=args.timeout_s, tls=args.tls, max_call_images=args.batch, token=environment_token()

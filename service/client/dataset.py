@@ -5,6 +5,7 @@ Python batches of CIFAR-10 (A. Krizhevsky, "Learning Multiple Layers of Features
 """
 
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
@@ -39,6 +40,29 @@ class Dataset:
         return Dataset(self.name, self.pictures[:count], self.labels[:count])
 
 
+@dataclass(frozen=True)
+class File:
+    """One file of a test set."""
+
+    path: str
+    """In the data folder."""
+    archive: str
+    """The name of what holds it, on every mirror."""
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """A test set that is known by name: where it is kept, and how it is read."""
+
+    mirrors: tuple[str, ...]
+    """Folders, asked in order."""
+    files: tuple[File, ...]
+    read: Callable[[Path], Dataset]
+    """From the data folder; raises UnusableDataset."""
+
+
 def read_mnist(data_dir: Path) -> Dataset:
     """Read MNIST's test set, 28 × 28 grey. Raises UnusableDataset where a file is missing or damaged."""
     pictures = _idx(data_dir / _MNIST_IMAGES, (TEST_PICTURES, 28, 28), "mnist", data_dir)
@@ -68,7 +92,39 @@ def read_cifar10(data_dir: Path) -> Dataset:
     return _checked(Dataset("cifar10", pictures, labels), path)
 
 
-READERS = {"mnist": read_mnist, "cifar10": read_cifar10}
+TEST_SETS = {
+    "mnist": TestSet(
+        ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
+        (
+            File(
+                "MNIST/raw/t10k-images-idx3-ubyte",
+                "t10k-images-idx3-ubyte.gz",
+                7_840_016,
+                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            ),
+            File(
+                "MNIST/raw/t10k-labels-idx1-ubyte",
+                "t10k-labels-idx1-ubyte.gz",
+                10_008,
+                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+            ),
+        ),
+        read_mnist,
+    ),
+    "cifar10": TestSet(
+        ("https://www.cs.toronto.edu/~kriz/",),
+        (
+            File(
+                "cifar-10-batches-py/test_batch",
+                "cifar-10-python.tar.gz",
+                31_035_526,
+                "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831",
+            ),
+        ),
+        read_cifar10,
+    ),
+}
+"""Another test set is another entry, and the function that reads it."""
 
 
 def _idx(path: Path, shape: tuple[int, ...], name: str, data_dir: Path) -> npt.NDArray[np.uint8]:
@@ -115,7 +171,7 @@ def _checked(dataset: Dataset, path: Path) -> Dataset:
 
 def _missing(path: Path, name: str, data_dir: Path, error: OSError) -> UnusableDataset:
     return UnusableDataset(
-        f"{path} cannot be read: {error.strerror}; `python -m service.client dataset {name} --data-dir {data_dir}` "
+        f"{path} cannot be read: {error.strerror}; `convserve dataset {name} --data-dir {data_dir}` "
         "fetches it, without --no-download, or name the folder that has it"
     )
 

@@ -11,7 +11,6 @@ import tarfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +18,7 @@ from zlib import error as ZlibError  # noqa: N812 - a class in spite of its name
 
 from rich.progress import Progress
 
+from .dataset import TEST_SETS, File
 from .errors import UnusableDataset
 
 _TIMEOUT_S = 30.0
@@ -26,62 +26,9 @@ _TIMEOUT_S = 30.0
 _CHUNK_BYTES = 2**16
 
 
-@dataclass(frozen=True)
-class File:
-    """One file of a test set."""
-
-    path: str
-    """In the data folder."""
-    archive: str
-    """The name of what holds it, on every mirror."""
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Published:
-    """Where a test set is kept."""
-
-    mirrors: tuple[str, ...]
-    """Folders, asked in order."""
-    files: tuple[File, ...]
-
-
-PUBLISHED = {
-    "mnist": Published(
-        ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
-        (
-            File(
-                "MNIST/raw/t10k-images-idx3-ubyte",
-                "t10k-images-idx3-ubyte.gz",
-                7_840_016,
-                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-            ),
-            File(
-                "MNIST/raw/t10k-labels-idx1-ubyte",
-                "t10k-labels-idx1-ubyte.gz",
-                10_008,
-                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-            ),
-        ),
-    ),
-    "cifar10": Published(
-        ("https://www.cs.toronto.edu/~kriz/",),
-        (
-            File(
-                "cifar-10-batches-py/test_batch",
-                "cifar-10-python.tar.gz",
-                31_035_526,
-                "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831",
-            ),
-        ),
-    ),
-}
-
-
 def missing(name: str, data_dir: Path) -> list[File]:
     """Files of the test set that are not in the folder."""
-    return [file for file in PUBLISHED[name].files if not (data_dir / file.path).exists()]
+    return [file for file in TEST_SETS[name].files if not (data_dir / file.path).exists()]
 
 
 def fetch(name: str, file: File, data_dir: Path, *, mirror: str | None, bar: Progress) -> None:
@@ -98,7 +45,7 @@ def fetch(name: str, file: File, data_dir: Path, *, mirror: str | None, bar: Pro
         raise UnusableDataset(f"{target} cannot be written: {error.strerror}: name another --data-dir") from error
     reasons: list[str] = []
     try:
-        for folder in (mirror,) if mirror else PUBLISHED[name].mirrors:
+        for folder in (mirror,) if mirror else TEST_SETS[name].mirrors:
             url = f"{folder.rstrip('/')}/{file.archive}"
             try:
                 _copy(url, file, part, bar)

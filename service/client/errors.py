@@ -68,7 +68,7 @@ _REFUSED = (RequestRefused, "{target} refuses the request: {details}")
 _BY_CODE: dict[grpc.StatusCode, tuple[type[ClientError], str]] = {
     grpc.StatusCode.UNAVAILABLE: (
         ServerUnavailable,
-        "no server answers at {target} ({details}): start one with `python -m service`, or give the address of one",
+        "no server answers at {target} ({details}): start one with `convserve serve`, or give the address of one",
     ),
     grpc.StatusCode.DEADLINE_EXCEEDED: (
         AnswerLate,

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .aio import AsyncClient
-from .dataset import CLASSES, Dataset
+from .class_folder import ImageFiles
+from .dataset import CLASSES, TEST_SETS, Dataset
 from .errors import ModelNotFound, RequestRefused, UnusableDataset
 from .results import ImageError, ModelSummary
 
@@ -73,8 +74,14 @@ class Evaluation:
         return float(np.percentile(self.latencies_ms, percentile))
 
 
+OWN = "folder"
+"""What a model that was trained on a folder of images says of its data set."""
+
+
 def choose_model(models: Sequence[ModelSummary], *, dataset: str, name: str | None, target: str) -> ModelSummary:
     """Pick the model of that name, else the data set's namesake or its only model; of several versions the highest.
+
+    For a folder of images the data set is `OWN`.
 
     No model is picked by its accuracy, which is of this very test set. Raises ModelNotFound where there is none or a
     name is needed, UnusableDataset where the model is for other data.
@@ -92,7 +99,7 @@ def choose_model(models: Sequence[ModelSummary], *, dataset: str, name: str | No
         what = f"model '{name}'" if name else f"model for {dataset}"
         raise ModelNotFound(f"{target} has no {what}; its models are: {there}")
     found = max(versions, key=lambda model: int(model.version))
-    if found.dataset not in ("", dataset) or len(found.labels) != CLASSES:
+    if dataset in TEST_SETS and (found.dataset not in ("", dataset) or len(found.labels) != CLASSES):
         raise UnusableDataset(
             f"model '{found.name}' tells {len(found.labels)} classes of '{found.dataset}' apart, "
             f"which the test set of {dataset} cannot measure: name another model or data set"
@@ -103,13 +110,13 @@ def choose_model(models: Sequence[ModelSummary], *, dataset: str, name: str | No
 async def evaluate(
     client: AsyncClient,
     model: ModelSummary,
-    dataset: Dataset,
+    dataset: Dataset | ImageFiles,
     *,
     batch: int,
     concurrency: int,
     advance: Callable[[int], None],
 ) -> Evaluation:
-    """Send every picture once, as raw pixels, ``batch`` a call, with ``concurrency`` calls under way.
+    """Send every picture once, raw pixels or a file, ``batch`` a call, with ``concurrency`` calls under way.
 
     ``advance`` is told the pictures answered, call by call. The client must take ``batch`` pictures in one call.
     Raises ClientError.

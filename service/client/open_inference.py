@@ -9,9 +9,11 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from .. import pb
+
 _POOL = descriptor_pool.DescriptorPool()
 for _file in descriptor_pb2.FileDescriptorSet.FromString(
-    resources.files("service.pb").joinpath("open_inference.binpb").read_bytes()
+    resources.files(pb).joinpath("open_inference.binpb").read_bytes()
 ).file:
     _POOL.Add(_file)
 

@@ -101,3 +101,17 @@ def header_frames(stream_id: int, block: bytes, flags: int, max_frame_size: int)
     frames = [frame(HEADERS, flags, stream_id, parts[0])]
     frames += [frame(CONTINUATION, 0, stream_id, part) for part in parts[1:-1]]
     return b"".join([*frames, frame(CONTINUATION, END_HEADERS, stream_id, parts[-1])])
+
+
+def unpadded(data: bytes, start: int, stop: int) -> tuple[int, int]:
+    """Returns where a padded frame's content is; raises ProtocolError."""
+    if start == stop or data[start] >= stop - start:
+        raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "more padding than frame")
+    return start + 1, stop - data[start]
+
+
+def exactly(form: struct.Struct, data: bytes, start: int, stop: int) -> tuple[int, ...]:
+    """Returns the numbers of a frame that has these and nothing else; raises ProtocolError."""
+    if stop - start != form.size:
+        raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {stop - start} bytes, not {form.size}")
+    return form.unpack_from(data, start)

@@ -5,15 +5,17 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from .frames import ErrorCode, ProtocolError, StreamError
-from .hpack import ENTRY_BYTES, Decoder, DecodingError
+from .hpack import ENTRY_BYTES, Decoder, DecodingError, Field
 
 MAX_LIST_BYTES = 16_384
 """SETTINGS_MAX_HEADER_LIST_SIZE: of a request's fields, as HPACK counts them."""
 MAX_KNOWN_BLOCKS = 64
 """Header blocks of a connection whose meaning is kept, and the longest of them in bytes: clients repeat themselves."""
 MAX_KNOWN_BLOCK_BYTES = 1024
-MAX_SHAPE = 64
-"""Fields of a request whose names, in their order, are worth remembering."""
+MAX_REPEATED, MAX_REPEATED_BYTES = 64, 2048
+"""Sequences of fields of a connection that are kept because they repeat, and the longest as HPACK counts it."""
+MAX_VARYING, MAX_NAME_BYTES = 64, 64
+"""Names of a connection's fields that are known to be right, and the longest of them."""
 MAX_MESSAGE_BYTES = 4_096
 """Of grpc-message, quoted: clients limit what trailers they take (8 KiB is usual)."""
 UNITS = {0x48: 3600.0, 0x4D: 60.0, 0x53: 1.0, 0x6D: 1e-3, 0x75: 1e-6, 0x6E: 1e-9}
@@ -21,6 +23,11 @@ UNITS = {0x48: 3600.0, 0x4D: 60.0, 0x53: 1.0, 0x6D: 1e-3, 0x75: 1e-6, 0x6E: 1e-9
 GRPC_CONTENT_TYPES = (b"application/grpc", b"application/grpc+proto")
 ENCODINGS = ("identity", "deflate", "gzip")
 """Of messages that are read; those sent are never compressed."""
+TIMEOUT, CONTENT_LENGTH, ENCODING = b"grpc-timeout", b"content-length", b"grpc-encoding"
+OPTIONAL = frozenset((TIMEOUT, CONTENT_LENGTH, ENCODING))
+"""Names of fields that are read where a request has them."""
+CONSTANT = frozenset((b"content-type", b"te", b"user-agent", ENCODING))
+"""Names of fields that are the same in all requests of a client to a method, beside the pseudo-headers."""
 CONNECTION_SPECIFIC = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
 PSEUDO_HEADERS = frozenset((b":method", b":scheme", b":path", b":authority"))
 TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
@@ -49,23 +56,23 @@ class RequestHead:
     _found: dict[str, str | None] | None = None
     """Values that were asked for: a head is that of many requests where a client repeats itself."""
 
-    def __init__(self, names: Sequence[bytes], values: Sequence[bytes], path: str) -> None:
-        self._names = names
-        self._values = values
+    def __init__(self, fields: Sequence[Field], path: str) -> None:
+        self._fields = fields
         self.path = path
 
-    def read_optional(self, shape: "_Shape") -> None:
-        """Reads what few requests have; raises StreamError, or NotGrpc for a timeout that is none."""
-        values = self._values
-        if shape.timeout is not None:
-            self.timeout_s = _timeout(values[shape.timeout])
-        if shape.encoding is not None:
-            self.encoding = values[shape.encoding].decode("latin-1")
-        if shape.content_length is not None:
-            length = values[shape.content_length]
-            if not length.isdigit() or len(length) > 18:
+    def read_optional(self, fields: Sequence[Field]) -> None:
+        """Reads from these fields what few requests have; raises StreamError, or NotGrpc for a wrong timeout."""
+        for name, value in fields:
+            if name not in OPTIONAL:
+                continue
+            if name == TIMEOUT:
+                self.timeout_s = _timeout(value)
+            elif name == ENCODING:
+                self.encoding = value.decode("latin-1")
+            elif value.isdigit() and len(value) <= 18:
+                self.content_length = int(value)
+            else:
                 raise StreamError(ErrorCode.PROTOCOL_ERROR, "content-length is no number")
-            self.content_length = int(length)
 
     def metadata(self, name: str) -> str | None:
         """Returns the value of a field by its name in lower case; of several the last, None of none."""
@@ -74,36 +81,55 @@ class RequestHead:
             found = self._found = {}
         elif name in found:
             return found[name]
-        value = found[name] = self._find(name)
+        wanted = name.encode("latin-1")
+        value = found[name] = next(
+            (value.decode("latin-1") for name, value in reversed(self._fields) if name == wanted), None
+        )
         return value
 
-    def _find(self, name: str) -> str | None:
-        wanted = name.encode("latin-1")
-        for at in range(len(self._names) - 1, -1, -1):
-            if self._names[at] == wanted:
-                return self._values[at].decode("latin-1")
-        return None
 
+class _Repeated:
+    """What those fields of a request say that its client repeats, checked once for all requests that have them."""
 
-class _Shape:
-    """What the names of a request's fields say, in their order: the same for most requests of a client."""
+    __slots__ = ("has_optional", "last_name", "last_pseudo", "list_bytes", "path")
 
-    __slots__ = (
-        *("content_length", "content_type", "encoding", "fault", "is_plain", "list_bytes"),
-        *("method", "path", "te", "timeout"),
-    )
-
-    def __init__(self, names: tuple[bytes, ...]) -> None:
-        at = {name: place for place, name in enumerate(names)}  # of several the last
-        self.list_bytes = sum(map(len, names)) + ENTRY_BYTES * len(names)
-        self.fault = _fault(names) or next(
-            (f"{name.decode()} is missing" for name in (b":method", b":scheme", b":path") if name not in at), None
+    def __init__(self, fields: Sequence[Field]) -> None:
+        """Raises HeaderListTooLarge, NotGrpc, or StreamError where they are malformed."""
+        self.list_bytes = _check_values(fields)
+        names = [name for name, _ in fields]
+        fault = _fault(names) or next(
+            (f"{name.decode()} is missing" for name in (b":method", b":scheme", b":path") if name not in names), None
         )
-        self.method, self.path = at.get(b":method", 0), at.get(b":path", 0)
-        self.content_type, self.te = at.get(b"content-type"), at.get(b"te")
-        self.timeout, self.encoding = at.get(b"grpc-timeout"), at.get(b"grpc-encoding")
-        self.content_length = at.get(b"content-length")
-        self.is_plain = self.timeout is None and self.encoding is None and self.content_length is None
+        if fault is not None:
+            raise StreamError(ErrorCode.PROTOCOL_ERROR, fault)
+        values = dict(fields)  # of several the last
+        self.path = _request_path(
+            values[b":method"], values[b":path"], values.get(b"content-type", b""), values.get(b"te", b"trailers")
+        )
+        self.last_pseudo = sum(name.startswith(b":") for name in names) - 1
+        """The place of the last pseudo-header."""
+        self.last_name = names[self.last_pseudo]
+        self.has_optional = not OPTIONAL.isdisjoint(names)
+
+    def check_varied(self, varied: Sequence[Field], fields: Sequence[Field]) -> Sequence[Field]:
+        """Checks the other fields of a request, whose names are right; raises HeaderListTooLarge or StreamError.
+
+        Returns those fields among which optional ones are.
+        """
+        size, has_optional = self.list_bytes, False
+        for name, value in varied:
+            size += len(name) + len(value) + ENTRY_BYTES
+            if name in OPTIONAL:
+                has_optional = True
+            if 0 in value or 0x0A in value or 0x0D in value:
+                raise StreamError(ErrorCode.PROTOCOL_ERROR, WRONG_VALUE)
+        if size > MAX_LIST_BYTES:
+            raise HeaderListTooLarge(_too_large(size))
+        if fields[self.last_pseudo][0] != self.last_name:
+            raise StreamError(ErrorCode.PROTOCOL_ERROR, "a pseudo-header is behind other fields")
+        if self.has_optional:
+            return fields
+        return varied if has_optional else ()
 
 
 def _fault(names: Sequence[bytes], *, trailers: bool = False) -> str | None:
@@ -124,9 +150,6 @@ def _fault(names: Sequence[bytes], *, trailers: bool = False) -> str | None:
     return None
 
 
-_shape = lru_cache(maxsize=256)(_Shape)
-
-
 def _request_path(method: bytes, path: bytes, content_type: bytes, te: bytes) -> str:
     """Returns :path; raises StreamError where a request is malformed, NotGrpc where it is HTTP and not gRPC."""
     if method != b"POST":
@@ -143,18 +166,19 @@ def _request_path(method: bytes, path: bytes, content_type: bytes, te: bytes) ->
     return path.decode("latin-1")
 
 
-_usual_path = lru_cache(maxsize=256)(_request_path)
-MAX_USUAL_BYTES = 1024
-"""Of a request's fields, where its path is worth remembering."""
-
-
 class HeaderReader:
-    """Reads the header blocks of one connection, each of which may change what the next ones mean."""
+    """Reads the header blocks of one connection, each of which may change what the next ones mean.
+
+    Most requests of a client have the same fields, but for a deadline, a trace or an id. So the others are checked as
+    a whole, once, and found by what the table says they are.
+    """
 
     def __init__(self) -> None:
-        self._decoder = Decoder()
+        self._varying = {TIMEOUT, CONTENT_LENGTH}  # names that are known to be right
+        self._decoder = Decoder(self._varying)
+        self._repeated: dict[tuple[Field, ...], _Repeated] = {}
         self.known: dict[bytes, RequestHead] = {}
-        """What blocks say that left the table alone: a client repeats them, for 0.1 µs instead of 3."""
+        """What blocks say that left the table alone: a client repeats them, for 0.1 µs instead of 2."""
 
     def read(self, block: bytes) -> RequestHead:
         """Returns a request's head.
@@ -164,32 +188,12 @@ class HeaderReader:
         decoder = self._decoder
         changes = decoder.changes
         fields = self._decode(block)
-        unchanged = decoder.changes == changes
-        if not unchanged and self.known:
-            self.known.clear()
-        count = len(fields)
-        if count > MAX_LIST_BYTES // ENTRY_BYTES:
-            raise HeaderListTooLarge(f"the request has {count} header fields. Send less metadata.")
-        names, values = zip(*fields, strict=True) if fields else ((), ())
-        shape = _shape(names) if count <= MAX_SHAPE else _Shape(names)
-        text = b"".join(values)
-        _check_values(text, shape.list_bytes)
-        if shape.fault is not None:
-            raise StreamError(ErrorCode.PROTOCOL_ERROR, shape.fault)
-        content_type, te = shape.content_type, shape.te
-        head = RequestHead(
-            names,
-            values,
-            (_usual_path if len(text) <= MAX_USUAL_BYTES else _request_path)(
-                values[shape.method],
-                values[shape.path],
-                b"" if content_type is None else values[content_type],
-                b"trailers" if te is None else values[te],
-            ),
-        )
-        if not shape.is_plain:
-            head.read_optional(shape)
-        if unchanged and len(block) <= MAX_KNOWN_BLOCK_BYTES:
+        repeated = self._repeated.get(tuple(decoder.repeated)) or self._learn(decoder.repeated)
+        head = RequestHead(fields, repeated.path)
+        optional = repeated.check_varied(decoder.varied, fields)
+        if optional:
+            head.read_optional(optional)
+        if decoder.changes == changes and len(block) <= MAX_KNOWN_BLOCK_BYTES:
             if len(self.known) >= MAX_KNOWN_BLOCKS:
                 self.known.clear()
             self.known[block] = head
@@ -197,41 +201,67 @@ class HeaderReader:
 
     def read_trailers(self, block: bytes) -> None:
         """Reads a request's trailers, of which nothing is asked; raises as `read` does."""
-        changes = self._decoder.changes
         fields = self._decode(block)
-        if self._decoder.changes != changes:
-            self.known.clear()
-        if len(fields) > MAX_LIST_BYTES // ENTRY_BYTES:
-            raise HeaderListTooLarge(f"the trailers have {len(fields)} fields")
-        names = [name for name, _ in fields]
-        _check_values(b"".join([value for _, value in fields]), sum(map(len, names)) + ENTRY_BYTES * len(names))
-        fault = _fault(names, trailers=True)
+        _check_values(fields)
+        fault = _fault([name for name, _ in fields], trailers=True)
         if fault is not None:
             raise StreamError(ErrorCode.PROTOCOL_ERROR, fault)
 
     def skip(self, block: bytes) -> None:
         """Reads a block only because it may change the table; raises ProtocolError."""
-        changes = self._decoder.changes
         self._decode(block)
-        if self._decoder.changes != changes:
-            self.known.clear()
 
-    def _decode(self, block: bytes) -> list[tuple[bytes, bytes]]:
+    def _decode(self, block: bytes) -> list[Field]:
+        """Returns the fields of a block; raises ProtocolError, or HeaderListTooLarge where they are too many."""
+        decoder, known = self._decoder, self.known
+        changes = decoder.changes
         try:
-            return self._decoder.decode(block)
+            fields = decoder.decode(block)
         except DecodingError as error:
             raise ProtocolError(ErrorCode.COMPRESSION_ERROR, f"a header block cannot be decoded: {error}") from error
+        if known and decoder.changes != changes:
+            known.clear()
+        return fields
 
-
-def _check_values(text: bytes, names_bytes: int) -> None:
-    """Raises HeaderListTooLarge, or StreamError for an octet that no value may have (RFC 9113, section 8.2.1)."""
-    if len(text) + names_bytes > MAX_LIST_BYTES:
-        size = len(text) + names_bytes
-        raise HeaderListTooLarge(
-            f"the request's header fields have {size} bytes: {MAX_LIST_BYTES} may be. Send less metadata."
+    def _learn(self, fields: Sequence[Field]) -> _Repeated:
+        """Checks fields that have not been met; raises as `read` does."""
+        repeated = _Repeated(fields)
+        if repeated.list_bytes <= MAX_REPEATED_BYTES:
+            if len(self._repeated) >= MAX_REPEATED:
+                self._repeated.clear()
+            self._repeated[tuple(fields)] = repeated
+        # From now on those that a table does not have are fields that vary.
+        if len(self._varying) >= MAX_VARYING:
+            self._varying.intersection_update(OPTIONAL)
+        self._varying.update(
+            name
+            for name, _ in fields
+            if len(name) <= MAX_NAME_BYTES and name not in CONSTANT and not name.startswith(b":")
         )
+        return repeated
+
+
+WRONG_VALUE = "a field's value has CR, LF or NUL"
+
+
+def _too_large(size: int) -> str:
+    return f"the request's header fields have {size} bytes: {MAX_LIST_BYTES} may be. Send less metadata."
+
+
+def _check_values(fields: Sequence[Field]) -> int:
+    """Returns how large fields are, as HPACK counts them.
+
+    Raises HeaderListTooLarge, or StreamError for an octet that no value may have (RFC 9113, section 8.2.1).
+    """
+    if len(fields) > MAX_LIST_BYTES // ENTRY_BYTES:
+        raise HeaderListTooLarge(f"the request has {len(fields)} header fields. Send less metadata.")
+    text = b"".join([value for _, value in fields])
+    size = len(text) + sum(len(name) for name, _ in fields) + ENTRY_BYTES * len(fields)
+    if size > MAX_LIST_BYTES:
+        raise HeaderListTooLarge(_too_large(size))
     if 0x0A in text or 0x0D in text or 0 in text:
-        raise StreamError(ErrorCode.PROTOCOL_ERROR, "a field's value has CR, LF or NUL")
+        raise StreamError(ErrorCode.PROTOCOL_ERROR, WRONG_VALUE)
+    return size
 
 
 def _timeout(text: bytes) -> float:

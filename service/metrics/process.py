@@ -6,7 +6,7 @@ import platform
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class Sources:
     repository: Repository
     is_ready: Callable[[], bool]
     watchdog: Watchdog
-    port: int
+    ports: Sequence[int]
     transport: str
     triton_names: bool
 
@@ -129,7 +129,7 @@ class ProcessMetrics:
     def _read_process(self, result: Snapshot) -> None:
         sources = self._sources
         result.set("convserve_ready", int(sources.is_ready()))
-        result.set("convserve_connections", count_connections(sources.port))
+        result.set("convserve_connections", sum(map(count_connections, sources.ports)))
         result.set("convserve_slow_turns_total", sources.watchdog.slow_turns)
         result.set("convserve_slow_runs_total", sources.watchdog.slow_runs)
         result.set("convserve_log_lines_dropped_total", logs.dropped_lines())

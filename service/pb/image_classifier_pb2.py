@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!service/pb/image_classifier.proto\x12\x0c\x63onvserve.v1\"G\n\x06Pixels\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x10\n\x08\x63hannels\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"M\n\x05Image\x12\x11\n\x07\x65ncoded\x18\x01 \x01(\x0cH\x00\x12&\n\x06pixels\x18\x02 \x01(\x0b\x32\x14.convserve.v1.PixelsH\x00\x42\t\n\x07\x63ontent\"\x88\x01\n\x0f\x43lassifyRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12#\n\x06images\x18\x03 \x03(\x0b\x32\x13.convserve.v1.Image\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\x16\n\x0einclude_logits\x18\x05 \x01(\x08\":\n\x05\x43lass\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05label\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"F\n\x0e\x43lassification\x12$\n\x07\x63lasses\x18\x01 \x03(\x0b\x32\x13.convserve.v1.Class\x12\x0e\n\x06logits\x18\x02 \x03(\x02\"+\n\nImageError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"{\n\x0bImageResult\x12\x36\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x1c.convserve.v1.ClassificationH\x00\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.convserve.v1.ImageErrorH\x00\x42\t\n\x07outcome\"i\n\x10\x43lassifyResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12*\n\x07results\x18\x03 \x03(\x0b\x32\x19.convserve.v1.ImageResult\"\x13\n\x11ListModelsRequest\"\xdc\x02\n\x0cModelSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\x12\x1a\n\rtest_accuracy\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\tprecision\x18\x06 \x01(\t\x12\x10\n\x08provider\x18\x07 \x01(\t\x12\x14\n\x0cimage_height\x18\x08 \x01(\r\x12\x13\n\x0bimage_width\x18\t \x01(\r\x12\x16\n\x0eimage_channels\x18\n \x01(\r\x12\x12\n\nparameters\x18\x0b \x01(\x04\x12\x1f\n\x12images_per_s_alone\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x0cimages_per_s\x18\r \x01(\x01H\x02\x88\x01\x01\x42\x10\n\x0e_test_accuracyB\x15\n\x13_images_per_s_aloneB\x0f\n\r_images_per_s\"@\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.convserve.v1.ModelSummary2\xb1\x01\n\x0fImageClassifier\x12K\n\x08\x43lassify\x12\x1d.convserve.v1.ClassifyRequest\x1a\x1e.convserve.v1.ClassifyResponse\"\x00\x12Q\n\nListModels\x12\x1f.convserve.v1.ListModelsRequest\x1a .convserve.v1.ListModelsResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!service/pb/image_classifier.proto\x12\x0c\x63onvserve.v1\"G\n\x06Pixels\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x10\n\x08\x63hannels\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"M\n\x05Image\x12\x11\n\x07\x65ncoded\x18\x01 \x01(\x0cH\x00\x12&\n\x06pixels\x18\x02 \x01(\x0b\x32\x14.convserve.v1.PixelsH\x00\x42\t\n\x07\x63ontent\"\x9f\x01\n\x0f\x43lassifyRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12#\n\x06images\x18\x03 \x03(\x0b\x32\x13.convserve.v1.Image\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\x16\n\x0einclude_logits\x18\x05 \x01(\x08\x12\x15\n\rinclude_input\x18\x06 \x01(\x08\":\n\x05\x43lass\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05label\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"k\n\x0e\x43lassification\x12$\n\x07\x63lasses\x18\x01 \x03(\x0b\x32\x13.convserve.v1.Class\x12\x0e\n\x06logits\x18\x02 \x03(\x02\x12#\n\x05input\x18\x03 \x01(\x0b\x32\x14.convserve.v1.Pixels\"+\n\nImageError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"{\n\x0bImageResult\x12\x36\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x1c.convserve.v1.ClassificationH\x00\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.convserve.v1.ImageErrorH\x00\x42\t\n\x07outcome\"i\n\x10\x43lassifyResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12*\n\x07results\x18\x03 \x03(\x0b\x32\x19.convserve.v1.ImageResult\"\x13\n\x11ListModelsRequest\"\xdc\x02\n\x0cModelSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\x12\x1a\n\rtest_accuracy\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\tprecision\x18\x06 \x01(\t\x12\x10\n\x08provider\x18\x07 \x01(\t\x12\x14\n\x0cimage_height\x18\x08 \x01(\r\x12\x13\n\x0bimage_width\x18\t \x01(\r\x12\x16\n\x0eimage_channels\x18\n \x01(\r\x12\x12\n\nparameters\x18\x0b \x01(\x04\x12\x1f\n\x12images_per_s_alone\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x0cimages_per_s\x18\r \x01(\x01H\x02\x88\x01\x01\x42\x10\n\x0e_test_accuracyB\x15\n\x13_images_per_s_aloneB\x0f\n\r_images_per_s\"@\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.convserve.v1.ModelSummary2\xb1\x01\n\x0fImageClassifier\x12K\n\x08\x43lassify\x12\x1d.convserve.v1.ClassifyRequest\x1a\x1e.convserve.v1.ClassifyResponse\"\x00\x12Q\n\nListModels\x12\x1f.convserve.v1.ListModelsRequest\x1a .convserve.v1.ListModelsResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,23 +36,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMAGE']._serialized_start=124
   _globals['_IMAGE']._serialized_end=201
   _globals['_CLASSIFYREQUEST']._serialized_start=204
-  _globals['_CLASSIFYREQUEST']._serialized_end=340
-  _globals['_CLASS']._serialized_start=342
-  _globals['_CLASS']._serialized_end=400
-  _globals['_CLASSIFICATION']._serialized_start=402
-  _globals['_CLASSIFICATION']._serialized_end=472
-  _globals['_IMAGEERROR']._serialized_start=474
-  _globals['_IMAGEERROR']._serialized_end=517
-  _globals['_IMAGERESULT']._serialized_start=519
-  _globals['_IMAGERESULT']._serialized_end=642
-  _globals['_CLASSIFYRESPONSE']._serialized_start=644
-  _globals['_CLASSIFYRESPONSE']._serialized_end=749
-  _globals['_LISTMODELSREQUEST']._serialized_start=751
-  _globals['_LISTMODELSREQUEST']._serialized_end=770
-  _globals['_MODELSUMMARY']._serialized_start=773
-  _globals['_MODELSUMMARY']._serialized_end=1121
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1123
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1187
-  _globals['_IMAGECLASSIFIER']._serialized_start=1190
-  _globals['_IMAGECLASSIFIER']._serialized_end=1367
+  _globals['_CLASSIFYREQUEST']._serialized_end=363
+  _globals['_CLASS']._serialized_start=365
+  _globals['_CLASS']._serialized_end=423
+  _globals['_CLASSIFICATION']._serialized_start=425
+  _globals['_CLASSIFICATION']._serialized_end=532
+  _globals['_IMAGEERROR']._serialized_start=534
+  _globals['_IMAGEERROR']._serialized_end=577
+  _globals['_IMAGERESULT']._serialized_start=579
+  _globals['_IMAGERESULT']._serialized_end=702
+  _globals['_CLASSIFYRESPONSE']._serialized_start=704
+  _globals['_CLASSIFYRESPONSE']._serialized_end=809
+  _globals['_LISTMODELSREQUEST']._serialized_start=811
+  _globals['_LISTMODELSREQUEST']._serialized_end=830
+  _globals['_MODELSUMMARY']._serialized_start=833
+  _globals['_MODELSUMMARY']._serialized_end=1181
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1183
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1247
+  _globals['_IMAGECLASSIFIER']._serialized_start=1250
+  _globals['_IMAGECLASSIFIER']._serialized_end=1427
 # @@protoc_insertion_point(module_scope)

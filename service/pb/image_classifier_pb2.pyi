@@ -27,18 +27,20 @@ class Image(_message.Message):
     def __init__(self, encoded: _Optional[bytes] = ..., pixels: _Optional[_Union[Pixels, _Mapping]] = ...) -> None: ...
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("model_name", "model_version", "images", "top_k", "include_logits")
+    __slots__ = ("model_name", "model_version", "images", "top_k", "include_logits", "include_input")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_LOGITS_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_INPUT_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     model_version: str
     images: _containers.RepeatedCompositeFieldContainer[Image]
     top_k: int
     include_logits: bool
-    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., top_k: _Optional[int] = ..., include_logits: bool = ...) -> None: ...
+    include_input: bool
+    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., top_k: _Optional[int] = ..., include_logits: bool = ..., include_input: bool = ...) -> None: ...
 
 class Class(_message.Message):
     __slots__ = ("index", "label", "probability")
@@ -51,12 +53,14 @@ class Class(_message.Message):
     def __init__(self, index: _Optional[int] = ..., label: _Optional[str] = ..., probability: _Optional[float] = ...) -> None: ...
 
 class Classification(_message.Message):
-    __slots__ = ("classes", "logits")
+    __slots__ = ("classes", "logits", "input")
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
     classes: _containers.RepeatedCompositeFieldContainer[Class]
     logits: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., logits: _Optional[_Iterable[float]] = ...) -> None: ...
+    input: Pixels
+    def __init__(self, classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., logits: _Optional[_Iterable[float]] = ..., input: _Optional[_Union[Pixels, _Mapping]] = ...) -> None: ...
 
 class ImageError(_message.Message):
     __slots__ = ("code", "message")

@@ -20,14 +20,14 @@ REVISION = "CONVSERVE_REVISION"
 log = structlog.get_logger(__name__)
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
+def run(arguments: Sequence[str] | None, prog: str) -> int:
     """Serves by these arguments, else by the process's own. Returns the exit code."""
     slot = WorkerSlot.from_environment()
     try:
-        settings = Settings.read(arguments)
+        settings = Settings.read(arguments, prog)
     except SettingsError as error:
         for problem in error.problems:
-            print(f"python -m service: {problem}", file=sys.stderr)  # noqa: T201 - no log yet
+            print(f"{prog}: {problem}", file=sys.stderr)  # noqa: T201 - no log yet
         return EXIT_BAD_SETTINGS
     writer = logs.configure(settings.log_format, settings.log_level, None if slot is None else slot.number)
     if slot is None:
@@ -36,8 +36,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         from . import supervisor
 
         # A worker is this same command again: the interpreter finds in it what it found for us.
-        command = sys.orig_argv[1:] if arguments is None else ["-m", "service", *arguments]
-        return supervisor.run(settings, [sys.executable, *command])
+        return supervisor.run(settings, [sys.executable, *sys.orig_argv[1:]])
     from . import worker  # not above: a supervisor does without ONNX Runtime and all that serves
 
     logs.capture_stderr(writer)
@@ -54,6 +53,12 @@ def _tell_build(settings: Settings) -> None:
         runtimes={name: version for name in RUNTIMES if (version := _installed(name))},
         options={name: str(getattr(settings, name)) for name in sorted(settings.given)},
     )
+    if settings.serves_bundled_models:
+        log.info(
+            "there is no folder models here: serving the models of the package",
+            models_dir=str(settings.models_folder),
+            remedy="--models-dir names another folder",
+        )
 
 
 def _installed(name: str) -> str:

@@ -13,6 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -55,11 +56,22 @@ def run(settings: Settings, command: Sequence[str]) -> int:
     ``command`` starts a worker. SIGHUP renews the workers; a second SIGTERM or SIGINT ends all at once.
     """
     try:
-        with reserved_port(settings.host, settings.port) as port, _exporting(settings) as metrics:
-            return asyncio.run(_supervise(settings, command, port, metrics))
+        with (
+            reserved_port(settings.host, settings.port) as port,
+            _reserved_http_port(settings) as http_port,
+            _exporting(settings) as metrics,
+        ):
+            return asyncio.run(_supervise(replace(settings, http_port=http_port), command, port, metrics))
     except StartError as error:
         log.error("cannot start", reason=str(error))
         return 1
+
+
+def _reserved_http_port(settings: Settings) -> contextlib.AbstractContextManager[int | None]:
+    """The workers' port of HTTP; None where there is none."""
+    if settings.http_port is None:
+        return contextlib.nullcontext()
+    return reserved_port(settings.host, settings.http_port)
 
 
 @contextlib.contextmanager
@@ -256,10 +268,17 @@ class _Supervisor:
                 asker.tell_done(number, error)
 
     def _start(self, number: int, versions: tuple[str, ...] | None = None) -> WorkerProcess:
-        reports, names = self._reports.open_stream(), self._agreement.names
-        column = None if self._columns is None else self._columns.lend()
-        share = self._shares[number]
-        launch = Launch(self._command, number, self._port, share, names, versions, reports, column)
+        launch = Launch(
+            self._command,
+            number,
+            self._port,
+            self._settings.http_port,
+            self._shares[number],
+            self._agreement.names,
+            versions,
+            self._reports.open_stream(),
+            None if self._columns is None else self._columns.lend(),
+        )
         worker = WorkerProcess(launch, self._on_ask)
         self._alive.add(worker)
         self._spawn(self._watch(worker))

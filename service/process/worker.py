@@ -96,6 +96,8 @@ def _serve(
     started = time.monotonic()
     if control is None:
         check_port(settings.host, settings.port)
+        if settings.http_port is not None:
+            check_port(settings.host, settings.http_port)
 
     def admit(contents: Contents) -> None:
         if control is not None:

@@ -45,6 +45,7 @@ class Launch:
     command: Sequence[str]
     number: int
     port: int
+    http_port: int | None
     share: Share
     models: str | None
     """Those to be served, where that has changed since the start."""
@@ -68,6 +69,7 @@ class Launch:
             counts_column=None if column is None else (column.descriptor, column.number, column.count),
             models=self.models,
             versions=self.versions,
+            http_port=self.http_port,
         )
 
 

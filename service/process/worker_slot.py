@@ -31,6 +31,8 @@ class WorkerSlot:
     """The models to be served, where callers have loaded and unloaded some; None: as set."""
     versions: tuple[str, ...] | None = None
     """The versions to be opened at the start, by name/version: those that the other workers serve; None: as set."""
+    http_port: int | None = None
+    """The port of HTTP; None: none."""
 
     @classmethod
     def from_environment(cls) -> Self | None:
@@ -49,6 +51,7 @@ class WorkerSlot:
         return replace(
             settings,
             port=self.port,
+            http_port=self.http_port,
             models=settings.models if self.models is None else self.models,
             threads=settings.threads or self.threads,
             decode_threads=settings.decode_threads or self.threads,

@@ -1,1 +1,1 @@
-"""``python -m service.pull`` brings a model from a registry, a bucket or a folder into the models folder."""
+"""``convserve pull`` brings a model from a registry, a bucket or a folder into the models folder."""

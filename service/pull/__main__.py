@@ -1,4 +1,4 @@
-"""``python -m service.pull SOURCE [MODELS]``: its command line."""
+"""``convserve pull SOURCE [MODELS]``: its command line."""
 
 import argparse
 import re
@@ -20,9 +20,9 @@ itself; any other on SIGHUP.
 """
 
 
-def main(arguments: Sequence[str] | None = None, prog: str = "python -m service.pull") -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = f"python -m {__package__}") -> int:
     """Bring a model; 0 where it is in place, or was already, 1 with a sentence on standard error where it cannot be."""
-    parser = _parser(prog)
+    parser = make_parser(prog)
     args = parser.parse_args(arguments)
     if args.name and not NAME.fullmatch(args.name):
         parser.error(f"--name {args.name!r} is no name of a model; expected letters, digits, and . _ - within")
@@ -52,7 +52,8 @@ def _fail(sentence: str, status: int = 1) -> int:
     return status
 
 
-def _parser(prog: str) -> argparse.ArgumentParser:
+def make_parser(prog: str) -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(prog=prog, description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("source", metavar="SOURCE", help="where the model is")
     parser.add_argument(

@@ -15,6 +15,9 @@ HEALTH = health.SERVICE_NAME
 REFLECTIONS = (reflection.SERVICE_NAME, reflection.SERVICE_NAME.replace("v1alpha", "v1"))
 """The same messages under two names: grpcurl and newer clients ask for v1 first."""
 
+MAX_NAME = 1_024
+"""Characters of a name that is watched: it is kept for as long as the watch, and no model has so long a one."""
+
 State = Callable[[Message], None]
 
 
@@ -39,7 +42,11 @@ class Health:
         self._call_soon(lambda: self._tell(names))
 
     def watch(self, name: str, tell: State) -> None:
-        """Tells the state of a name now, and each time it is set, until `unwatch`."""
+        """Tells the state of a name now, and each time it is set, until `unwatch`; raises InvalidRequest."""
+        if len(name) > MAX_NAME:
+            raise InvalidRequest(
+                f"a health watch takes a name of at most {MAX_NAME:,} characters, and this one has {len(name):,}"
+            )
         self._watches.setdefault(name, set()).add(tell)
         tell(self._state(name))
 

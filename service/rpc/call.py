@@ -5,7 +5,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from google.protobuf.message import Message
 
@@ -191,6 +192,16 @@ class Transport(ABC):
 
     port: int
     """The TCP port it listens on."""
+
+    @abstractmethod
+    def __enter__(self) -> Self:
+        """Listens; raises StartError where the address cannot be had."""
+
+    @abstractmethod
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends all calls."""
 
     @abstractmethod
     def call_soon(self, callback: Callable[[], None]) -> None:

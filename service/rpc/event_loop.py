@@ -4,23 +4,22 @@ Knows bytes, connections and time; what the bytes mean is `service.http2`'s, and
 """
 
 import contextlib
-import errno
 import os
 import select
-import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
-from ..errors import StartError
-from ..http2.connection import Connection
 from ..http2.deframer import ReceiveBudget
 from .call import TransportOptions
+from .connection_age import Due, due
 from .flush_scope import FlushScope
+from .listener import ACCEPT_RETRY_S, Listener
+from .peer import MAX_UNSENT_BYTES, Peer
 from .tls_channel import TlsChannel
 from .tls_files import TlsContexts
 
@@ -28,15 +27,6 @@ log = structlog.get_logger(__name__)
 
 READ_BYTES = 2**18
 """Most that is read from a connection before it is the next one's turn."""
-MAX_UNSENT_BYTES = 2**20
-"""Unsent, beyond which nothing more is read from this peer: it causes answers and does not take them."""
-BACKLOG = 1024
-MAX_ACCEPTS = 64
-"""Connections accepted in one turn."""
-PREFACE_TIMEOUT_S = 30.0
-"""How long a client may take to say that it speaks HTTP/2."""
-ACCEPT_RETRY_S = 0.1
-"""How long no connection is accepted when the process has no file descriptors left."""
 TICK_S = 0.025
 """How late a deadline may be enforced."""
 IDLE_TICK_S = 1.0
@@ -44,41 +34,6 @@ LINGER_S = 1.0
 """How long a connection that ended in an error is read from, so that the client gets the GOAWAY and not a reset."""
 REFUSALS_LOG_S = 1.0
 """Handshakes refused within so long are logged in one line."""
-SILENT_S = 60
-"""After which TCP asks whether the client's machine is still there; it is given up after as long again."""
-OPTIONS = (
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENT_S),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_S * 1000),
-)
-"""Of a connection."""
-
-
-class Peer:
-    """A client's connection."""
-
-    def __init__(self, connection: socket.socket, tls: TlsChannel | None, budget: ReceiveBudget) -> None:
-        self.socket = connection
-        self.number = connection.fileno()
-        self.address: tuple[Any, ...] = ()
-        """The client's, as its socket has it."""
-        self.tls = tls
-        self.http2 = Connection(budget)
-        self.unsent: deque[memoryview] = deque()
-        self.unsent_bytes = 0
-        self.events = select.EPOLLIN
-        self.since = self.last_received = time.monotonic()
-        self.closes_at: float | None = None
-        """Set once the connection has failed: nothing but its end is waited for."""
-        self.asked_to_go_at: float | None = None
-        """For the handler: since when the client has been asked to connect anew."""
-
-    @property
-    def name(self) -> str:
-        """The client's address, as gRPC writes it."""
-        host, port, *more = self.address
-        return f"ipv6:[{host}]:{port}" if more else f"ipv4:{host}:{port}"
 
 
 class Handler(Protocol):
@@ -119,12 +74,11 @@ class EventLoop:
         self._wakeup_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._wakeup_pending = False
         self._callbacks: deque[Callable[[], None]] = deque()
-        self._listener: socket.socket | None = None
+        self._listener: Listener | None = None
         self._unread: dict[int, Peer] = {}  # those that have more to read than a turn's
         self._to_flush: dict[int, Peer] = {}
         self._stopped = False
         self._next_tick = 0.0
-        self._accept_paused_until = 0.0  # when connections are accepted again; 0: they are
         self._busy_poll_active = False  # the last burst came soon after the one before
         self._refused_handshakes = 0
         self._refusals_logged_at = 0.0
@@ -133,12 +87,10 @@ class EventLoop:
 
     def listen(self, address: str) -> int:
         """Listens on ``host:port`` and begins to serve; returns the port. Raises StartError."""
-        self._listener = _listen(address, reuse_port=self.options.reuse_port)
+        self._listener = Listener(address, self._epoll, reuse_port=self.options.reuse_port)
         self._epoll.register(self._wakeup_fd, select.EPOLLIN)
-        self._epoll.register(self._listener, select.EPOLLIN)
         self._thread.start()
-        port: int = self._listener.getsockname()[1]
-        return port
+        return self._listener.port
 
     def close(self) -> None:
         """Ends the thread, and all connections."""
@@ -183,9 +135,6 @@ class EventLoop:
             self._unread.pop(peer.number, None)
             self._handler.lost(peer)
             self._flush(peer)
-            if not peer.unsent:
-                with contextlib.suppress(OSError):
-                    peer.socket.shutdown(socket.SHUT_WR)
 
     def remove(self, peer: Peer) -> None:
         """Closes a connection; what is not sent is lost."""
@@ -230,9 +179,7 @@ class EventLoop:
     def _wait(self) -> list[tuple[int, int]]:
         """Returns what can be done. Waking up takes long beside an answer: where requests come briskly it is awake."""
         poll, began = self._epoll.poll, time.monotonic()
-        if self._accept_paused_until and began > self._accept_paused_until:
-            self._accept_paused_until = 0.0
-            self._watch_listener(select.EPOLLIN)
+        is_paused = self._listener is not None and self._listener.check_pause()
         if self._unread or self._callbacks:
             return poll(0)
         while self._busy_poll_active:
@@ -241,7 +188,7 @@ class EventLoop:
                 return events
             self._busy_poll_active = time.monotonic() < began + self.options.busy_poll_s
         until = max(0.0, self._next_tick - began) if self.peers else None
-        if self._accept_paused_until:
+        if is_paused:
             until = ACCEPT_RETRY_S
         events = poll(until)
         self._busy_poll_active = time.monotonic() < began + 2 * self.options.busy_poll_s
@@ -301,114 +248,42 @@ class EventLoop:
         self.fail(peer)
 
     def _flush(self, peer: Peer) -> None:
-        """Writes what the connection has to say, behind what the socket did not take before."""
-        data = peer.http2.data_to_send()
-        if peer.tls is not None:
-            data = peer.tls.send(data)
-        unsent = peer.unsent
-        if not unsent and data:  # the usual case
-            try:
-                sent = peer.socket.send(data)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                self.remove(peer)
-                return
-            self.sent_bytes += sent
-            if sent == len(data):
-                return
-            data = data[sent:]
-        if data:
-            unsent.append(memoryview(data))
-            peer.unsent_bytes += len(data)
-        self._write(peer)
-
-    def _write(self, peer: Peer) -> None:
-        unsent = peer.unsent
-        while unsent:
-            try:
-                sent = peer.socket.send(unsent[0])
-            except BlockingIOError:
-                break
-            except OSError:
-                self.remove(peer)
-                return
-            self.sent_bytes += sent
-            peer.unsent_bytes -= sent
-            if sent < len(unsent[0]):
-                unsent[0] = unsent[0][sent:]
-                break
-            unsent.popleft()
-        if peer.closes_at is not None and not unsent:
-            with contextlib.suppress(OSError):
-                peer.socket.shutdown(socket.SHUT_WR)
-        events = select.EPOLLIN if peer.unsent_bytes < MAX_UNSENT_BYTES else 0
-        events |= select.EPOLLOUT if unsent else 0
-        if events != peer.events:
-            peer.events = events
-            with contextlib.suppress(OSError):
-                self._epoll.modify(peer.socket, events)
+        """Writes what the connection has to say, as far as its socket takes it."""
+        try:
+            self.sent_bytes += peer.flush()
+        except OSError:
+            self.remove(peer)
+            return
+        if peer.closes_at is not None and not peer.unsent:
+            peer.end_output()
+        if peer.unsent or peer.events != select.EPOLLIN:
+            events = peer.wanted_events
+            if events != peer.events:
+                peer.events = events
+                with contextlib.suppress(OSError):
+                    self._epoll.modify(peer.socket, events)
 
     def _accept(self) -> None:
         assert self._listener is not None  # noqa: S101 - it is what has an event
-        for _ in range(MAX_ACCEPTS):
-            try:
-                connection, address = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    log.warning("cannot accept a connection", reason=error.strerror)
-                    self._watch_listener(0)
-                    self._accept_paused_until = time.monotonic() + ACCEPT_RETRY_S
-                return
-            connection.settimeout(0)
-            try:
-                for level, option, value in OPTIONS:
-                    connection.setsockopt(level, option, value)
-            except OSError:  # it has gone already
-                connection.close()
-                continue
+        for connection, address in self._listener.accept():
             tls = None if self._tls is None else TlsChannel(self._tls.current())
             peer = Peer(connection, tls, self._budget)
             peer.address = address
             self.peers[peer.number] = peer
             self._epoll.register(connection, select.EPOLLIN)
 
-    def _watch_listener(self, events: int) -> None:
-        if self._listener is not None:
-            with contextlib.suppress(OSError, ValueError):  # it has been closed meanwhile
-                self._epoll.modify(self._listener, events)
-
     def _check_ages(self, now: float) -> None:
         """Ends the connections that have not begun in time, or have failed, or were to go and did not."""
-        options = self.options
         for peer in list(self.peers.values()):
-            if peer.closes_at is not None:
-                if now > peer.closes_at:
-                    self.remove(peer)
-            elif not peer.http2.preface_received:
-                if now - peer.since > PREFACE_TIMEOUT_S:
-                    self.remove(peer)
-            elif options.connection_idle_s or options.max_connection_age_s:
-                self._check_age(peer, now)
-
-    def _check_age(self, peer: Peer, now: float) -> None:
-        options = self.options
-        streams = peer.http2.streams
-        if peer.asked_to_go_at is not None:
-            if not streams or (
-                options.max_connection_age_s and now - peer.asked_to_go_at > options.max_connection_age_grace_s
-            ):
+            what = due(peer, now, self.options)
+            if what is Due.CLOSE:
+                self.remove(peer)
+            elif what is Due.END:
                 self.fail(peer)
-            return
-        # A tenth is added by chance, so that clients do not come back all at once.
-        age = options.max_connection_age_s * (1 + peer.number * 7919 % 100 / 1000)
-        is_idle = options.connection_idle_s and not streams and now - peer.last_received > options.connection_idle_s
-        if is_idle or (options.max_connection_age_s and now - peer.since > age):
-            peer.asked_to_go_at = now
-            peer.http2.goaway()
-            self._flush(peer)
+            elif what is Due.GOAWAY:
+                peer.asked_to_go_at = now
+                peer.http2.goaway()
+                self._flush(peer)
 
     def _run_callbacks(self) -> None:
         while self._callbacks:
@@ -419,23 +294,3 @@ class EventLoop:
 
     def _stop(self) -> None:
         self._stopped = True
-
-
-def _listen(address: str, *, reuse_port: bool) -> socket.socket:
-    """Returns a listening socket; raises StartError."""
-    host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    try:
-        found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, place = found[0]
-        listener = socket.create_server(
-            place[:2],
-            family=family,
-            backlog=BACKLOG,
-            reuse_port=reuse_port,
-            dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
-        )
-    except OSError as error:
-        raise StartError(f"cannot listen on {address}: {error}") from error
-    listener.settimeout(0)
-    return listener

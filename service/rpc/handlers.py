@@ -3,9 +3,10 @@
 from functools import partial
 from typing import Protocol
 
-from ..http2.connection import Stream
+from ..http2.stream import Stream
 from .call import request_id
-from .event_loop import EventLoop, Peer
+from .event_loop import EventLoop
+from .peer import Peer
 from .status import status_of
 
 

@@ -13,7 +13,8 @@ from typing import Self
 import structlog
 
 from ..errors import Expired, InvalidRequest, Overloaded, Unsupported
-from ..http2.connection import (
+from ..http2.deframer import ReceiveBudget
+from ..http2.events import (
     CallStarted,
     Cancelled,
     ConnectionEnded,
@@ -22,16 +23,16 @@ from ..http2.connection import (
     MessageReceived,
     RequestRejected,
     ResponseDrained,
-    Stream,
 )
-from ..http2.deframer import ReceiveBudget
 from ..http2.frames import ErrorCode
+from ..http2.stream import Stream
 from . import listener_drain
 from .call import Check, Dispatch, Methods, Transport, TransportOptions, request_id
-from .event_loop import TICK_S, EventLoop, Peer
+from .event_loop import TICK_S, EventLoop
 from .flush_scope import FlushScope
 from .handlers import Responder, StreamingMethod, UnaryMethod
 from .inflight import InFlightCalls
+from .peer import Peer
 from .router import Completions, Router
 from .status import status_of
 
@@ -153,6 +154,7 @@ class NativeTransport(Transport):
     def receive(self, peer: Peer, data: bytes) -> None:
         """Takes what a client has sent; the path of every request."""
         http2, find, check = peer.http2, self._router.find, self._check
+        now = 0.0
         for event in http2.receive_data(data):
             if isinstance(event, MessageReceived):
                 stream, payload, half_closed = event
@@ -163,8 +165,10 @@ class NativeTransport(Transport):
                     self._on_message(peer, stream, payload, half_closed=half_closed)
             elif isinstance(event, CallStarted):
                 stream = event.stream
-                if stream.head.timeout_s is not None:
-                    self._set_deadline(stream, stream.head.timeout_s)
+                timeout_s = stream.head.timeout_s
+                if timeout_s is not None:
+                    now = now or self._watch_deadlines()
+                    stream.deadline = now + timeout_s
                 if check is not None and not self._may_call(peer, stream, check):
                     continue
                 method = stream.call = find(stream.head.path)
@@ -206,12 +210,13 @@ class NativeTransport(Transport):
             self._check_uploads()
         return self._has_deadlines
 
-    def _set_deadline(self, stream: Stream, timeout_s: float) -> None:
+    def _watch_deadlines(self) -> float:
+        """Has deadlines looked at, and returns the time from which those of this turn count."""
         now = time.monotonic()
-        stream.deadline = now + timeout_s
         if not self._has_deadlines:
             self._has_deadlines = True
             self._loop.tick_by(now + TICK_S)
+        return now
 
     def _may_call(self, peer: Peer, stream: Stream, check: Check) -> bool:
         """Answers a call that may not be, before it has sent anything but its header fields."""

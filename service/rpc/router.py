@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from ..http2.connection import Stream
+from ..http2.stream import Stream
 from .builtin_services import HEALTH, REFLECTIONS, Health, Reflection, parse, service_names
 from .call import (
     DeferredMethod,
@@ -17,10 +17,11 @@ from .call import (
     SlowCalls,
     request_id,
 )
-from .event_loop import EventLoop, Peer
+from .event_loop import EventLoop
 from .flush_scope import FlushScope
 from .handlers import StreamingMethod, UnaryMethod
 from .inflight import InFlightCalls
+from .peer import Peer
 from .status import status_of
 from .streaming import BidiStreaming, DeliverableCall, HealthWatch, ReflectionStream
 

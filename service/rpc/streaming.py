@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from ..errors import InvalidRequest
-from ..http2.connection import STREAM_PENDING_BYTES
+from ..http2.sender import STREAM_PENDING_BYTES
 from .builtin_services import Health, Reflection, parse
 from .call import STREAM_AHEAD, BidiMethod, Call
 from .handlers import Responder, StreamingCall, StreamingMethod

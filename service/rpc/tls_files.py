@@ -3,6 +3,7 @@
 import ssl
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,10 @@ class TlsFiles:
     client_ca_file: Path | None = None
     """Where given, clients must present a certificate of this authority."""
 
-    def context(self) -> ssl.SSLContext:
-        """For the native transport: TLS 1.2 and newer, for HTTP/2 alone."""
+    def context(self, alpn: Sequence[str] = ("h2",)) -> ssl.SSLContext:
+        """For the native transport and HTTP: TLS 1.2 and newer, for these protocols alone."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.set_alpn_protocols(["h2"])
+        context.set_alpn_protocols(alpn)
         context.options |= ssl.OP_NO_RENEGOTIATION  # RFC 9113, section 9.2.1
         file = self.certificate_file
         try:
@@ -76,17 +77,18 @@ class TlsFiles:
 class TlsContexts:
     """The context for the next connection: made anew when the files change, kept while they cannot be read."""
 
-    def __init__(self, files: TlsFiles) -> None:
+    def __init__(self, files: TlsFiles, alpn: Sequence[str] = ("h2",)) -> None:
         """Raises StartError where the files cannot be used."""
         self._files = files
+        self._alpn = alpn
         self._changes = _Changes(files)
-        self._context = files.context()
+        self._context = files.context(alpn)
 
     def current(self) -> ssl.SSLContext:
         """Returns it."""
         if self._changes.seen():
             try:
-                self._context = self._files.context()
+                self._context = self._files.context(self._alpn)
                 log.info("TLS certificate read again", file=str(self._files.certificate_file))
             except StartError as error:
                 log.warning("the TLS files cannot be read again; the old ones are kept", reason=str(error))

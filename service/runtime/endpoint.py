@@ -141,7 +141,7 @@ def _log_ready(endpoint: Endpoint) -> None:
             model=endpoint.name,
             version=int(endpoint.version),
             reason="its metadata is of format 1: hashes are missing, and changes of the file go unseen. "
-            "`python -m training.export --renew` writes it anew",
+            "`convserve export --renew` writes it anew",
         )
     log.info(
         "model ready",

@@ -80,7 +80,7 @@ class ModelFolder:
         except OSError as error:
             raise StartError(
                 f"the models folder {self.folder} cannot be read: {error.strerror}. "
-                "Build models with `python -m training.export --all`, or name another folder with --models-dir"
+                "Build models with `convserve export --all`, or name another folder with --models-dir"
             ) from error
         for name, path in self.named.items():
             try:

@@ -1,4 +1,4 @@
-"""How a model's runs are made on the CPU: by rule from a row's cost, or as ``python -m service.tune`` measured.
+"""How a model's runs are made on the CPU: by rule from a row's cost, or as ``convserve tune`` measured.
 
 A measurement is a file beside the model, for this file, this machine and this version of ONNX Runtime. The rules'
 figures: benchmarks, two cores of a Zen 3; a multiply-accumulate (MAC) is float32's, and four of int8's.
@@ -76,7 +76,7 @@ def measured(model: Path, provider: str, threads: int) -> Tuning | None:
     here = circumstances(model, provider, threads)
     other = [f"{key} {given.get(key)}, here {value}" for key, value in here.items() if given.get(key) != value]
     if other:
-        remedy = f"measure again with python -m service.tune {model.parent.parent.name}, or delete the file"
+        remedy = f"measure again with convserve tune {model.parent.parent.name}, or delete the file"
         log.warning("tuning ignored", file=str(path), reason=f"it was measured for {'; '.join(other)}", remedy=remedy)
         return None
     return tuning

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from ..errors import Cancelled
 from ..rpc import Call, DeferredMethod, Methods
+from ..rpc.status import count_failure
 from .call_end import CallEnd
 
 Observer = Callable[[CallEnd], None]
@@ -82,7 +83,8 @@ def observed(methods: Methods, choose: Callable[[Call], Sequence[Observer]]) -> 
             watched = ObservedCall(call, observers)
             try:
                 method(watched)
-            except Exception as error:  # as the transport would have it answered
+            except Exception as error:  # as the transport would have it counted and answered
+                count_failure(error, call.deadline)
                 watched.fail(error)
 
         return call_observed

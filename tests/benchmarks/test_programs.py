@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.bench import Bench, Rivals
+from benchmarks.bench import Bench
 from benchmarks.errors import BenchmarkError
 from benchmarks.load import LONE, H2load
 from benchmarks.request_payload import MODEL_INFER, RequestPayload
@@ -55,16 +55,12 @@ def test_refused_requests_are_missing_bytes(h2load: Callable[[int], H2load]) -> 
         h2load(49).timed(LONE, 50)
 
 
-@pytest.mark.parametrize("name", sorted(servers.SERVERS))
-def test_rival_missing_from_its_environment(
-    name: str, model: Model, models_dir: Path, data_dir: Path, tmp_path: Path
-) -> None:
+def test_rival_missing_from_its_environment(model: Model, models_dir: Path, data_dir: Path, tmp_path: Path) -> None:
     """An environment without the server is named in one sentence."""
     notes: list[str] = []
-    bench = Bench(models_dir, data_dir, "cpu", 1, 1.0, 1, Rivals({}), tmp_path, notes.append)
-    server = servers.SERVERS[name]
+    bench = Bench(models_dir, data_dir, "cpu", 1, 1.0, 1, tmp_path, notes.append)
     with (
-        pytest.raises(BenchmarkError, match=f"{server.name} did not start: ModuleNotFoundError"),
-        servers.running(server, bench, Path(sys.executable), [Workload(model, 1)]),
+        pytest.raises(BenchmarkError, match="MLServer did not start: ModuleNotFoundError"),
+        servers.mlserver(bench, Path(sys.executable), [Workload(model, 1)]),
     ):
         pass

@@ -28,19 +28,20 @@ def test_short_run_writes_a_page(tmp_path: Path, data_dir: Path) -> None:
     """The suite prints a line of JSON and writes a page, without a load generator but ours."""
     page = tmp_path / "page"
     short = ("--seconds", "0.2", "--rounds", "1", "--data-dir", str(data_dir))
-    ran = run("--only", "cost,overload", *short, "--page", str(page))
+    ran = run("--only", "cost,overload,rest", *short, "--page", str(page))
     assert ran.returncode == 0, ran.stderr
     record = json.loads(ran.stdout.splitlines()[-1])
-    assert record["command"].startswith("python -m benchmarks --only cost,overload")
-    assert list(record["results"]) == ["cost", "overload"]
+    assert record["command"].startswith("python -m benchmarks --only cost,overload,rest")
+    assert list(record["results"]) == ["cost", "overload", "rest"]
     targets = {line["what"]: line for scenario in record["results"].values() for line in scenario["targets"]}
     memory = targets["a worker with mnist-tiny, idle: memory"]
     assert memory["target"] == "≤ 150 MB"
     assert memory["met"] is (memory["median"] <= 150)
     points = record["results"]["overload"]["figures"]
-    assert list(points) == ["20%", "35%", "50%", "65%", "80%", "90%", "95%", "110%", "200%"]
+    loads = ["35%", "65%", "80%", "95%", "110%"]
+    assert list(points) == loads + [f"{x}%{end}" for x in (200, 1000) for end in ("", ", deadlines of 200 ms")]
     assert all(point["offered_per_s"]["median"] > 0 for point in points.values())
-    assert points["20%"]["offered_per_s"]["median"] < points["200%"]["offered_per_s"]["median"]
+    assert points["35%"]["offered_per_s"]["median"] < points["1000%"]["offered_per_s"]["median"]
     assert json.loads((page / "results.json").read_text()) == record
     text = (page / "README.md").read_text()
     assert all(f"| {what} " in text for what in targets)
@@ -118,7 +119,7 @@ def test_wrong_options(arguments: tuple[str, ...], sentence: str, capsys: pytest
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        ("--models-dir", "there is no model 'cifar10-cnn' in nowhere"),
+        ("--models-dir", "there is no model 'mnist-deep' in nowhere"),
         ("--data-dir", "The folder is --data-dir, or CONVSERVE_DATA_DIR"),
     ],
     ids=["models", "data"],

@@ -17,6 +17,7 @@ from PIL import Image
 
 from service.client import Client
 from service.client.__main__ import main
+from service.client.dataset import TEST_SETS
 from service.pb import image_classifier_pb2 as pb
 from tests.client.conftest import PICTURES, SHOWN, ScriptedServer, command, echo, environment, run, summary
 from tests.servers import ROOT, ServerProcess
@@ -253,13 +254,13 @@ def test_unwritable_outputs_are_told(odd: ServerProcess, tmp_path: Path) -> None
     line = ("infer", "identity-fp32", "--input", f"x={given}", "--output", f"y={tmp_path}", "--address", odd.address)
     done = run(*line)
     assert done.returncode == 1
-    assert done.stderr == f"convserve-client: '{tmp_path}' cannot be written: Is a directory\n"
+    assert done.stderr == f"python -m service.client: '{tmp_path}' cannot be written: Is a directory\n"
 
 
 def test_refused_models_are_one_sentence(odd: ServerProcess) -> None:
     done = run("classify", PICTURES / "seven.png", "--model", "broken", "--address", odd.address)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"convserve-client: {odd.address} does not serve model 'broken' version 1: ")
+    assert done.stderr.startswith(f"python -m service.client: {odd.address} does not serve model 'broken' version 1: ")
     assert done.stderr.count("\n") == 1
 
 
@@ -299,7 +300,7 @@ def test_dataset_with_many_models_needs_name(scripted: ScriptedServer, data_dir:
     done = run("dataset", "mnist", "--data-dir", data_dir, "--address", scripted.address)
     assert done.returncode == 1
     assert done.stderr == (
-        f"convserve-client: {scripted.address} has 2 models for mnist, none of that name: "
+        f"python -m service.client: {scripted.address} has 2 models for mnist, none of that name: "
         "name one with --model, of a, b\n"
     )
 
@@ -321,6 +322,26 @@ def test_test_sets_are_reported(server: ServerProcess, data_dir: Path) -> None:
     correct = sum(int(line.split()[2]) for line in lines[1:11])
     assert any(line.startswith(f"accuracy    {correct / 500:.2%} ({correct} of 500; 95% interval ") for line in lines)
     assert lines[-1].endswith("(64 images a call, 4 calls at once)")
+
+
+def test_folder_scores_as_its_pixels(server: ServerProcess, data_dir: Path, tmp_path: Path) -> None:
+    """A folder of image files for each class is measured as the same pixels are; one of another class is refused."""
+    dataset = TEST_SETS["cifar10"].read(data_dir).first(40)
+    listed = json.loads(run("list", "--json", "--address", server.address).stdout)["models"]
+    labels = next(each["labels"] for each in listed if each["name"] == CIFAR10)
+    for place, (pixels, number) in enumerate(zip(dataset.pictures, dataset.labels, strict=True)):
+        path = tmp_path / "test" / labels[number] / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.asarray(pixels)).save(path)
+    told = ("--model", CIFAR10, "--json", "--address", server.address)
+    as_files = json.loads(run("dataset", tmp_path, *told).stdout)
+    as_pixels = json.loads(run("dataset", "cifar10", "--data-dir", data_dir, "--limit", "40", *told).stdout)
+    assert (as_files["correct"], as_files["total"]) == (as_pixels["correct"], 40)
+    assert as_files["classes"] == as_pixels["classes"]
+    (tmp_path / "test" / "emu").mkdir()
+    refused = run("dataset", tmp_path, *told)
+    assert refused.returncode == 1
+    assert "emu is a class folder, and the model has no class 'emu': name another folder" in refused.stderr
 
 
 def test_a_terminal_gets_a_progress_bar(server: ServerProcess, data_dir: Path) -> None:
@@ -347,7 +368,7 @@ def test_missing_models_are_named(server: ServerProcess, data_dir: Path) -> None
 def test_no_model_for_the_data_set(scripted: ScriptedServer, data_dir: Path) -> None:
     done = run("dataset", "mnist", "--data-dir", data_dir, "--address", scripted.address)
     assert done.returncode == 1
-    assert done.stderr == f"convserve-client: {scripted.address} has no model for mnist; its models are: none\n"
+    assert done.stderr == f"python -m service.client: {scripted.address} has no model for mnist; its models are: none\n"
 
 
 def test_a_refused_picture_ends_the_measurement(scripted: ScriptedServer, data_dir: Path) -> None:
@@ -357,7 +378,7 @@ def test_a_refused_picture_ends_the_measurement(scripted: ScriptedServer, data_d
     )
     done = run("dataset", "mnist", "--limit", "5", "--data-dir", data_dir, "--address", scripted.address)
     assert done.returncode == 1
-    assert done.stderr == "convserve-client: picture 0 of mnist is refused: INVALID_ARGUMENT: too grey\n"
+    assert done.stderr == "python -m service.client: picture 0 of mnist is refused: INVALID_ARGUMENT: too grey\n"
 
 
 def test_missing_data_comes_with_its_remedy(scripted: ScriptedServer, tmp_path: Path) -> None:
@@ -366,8 +387,10 @@ def test_missing_data_comes_with_its_remedy(scripted: ScriptedServer, tmp_path: 
     line = ("dataset", "mnist", "--no-download", "--address", scripted.address)
     done = run(*line, CONVSERVE_DATA_DIR=str(tmp_path))
     assert done.returncode == 1
-    assert done.stderr.startswith(f"convserve-client: {tmp_path}/MNIST/raw/t10k-images-idx3-ubyte cannot be read")
-    assert f"`python -m service.client dataset mnist --data-dir {tmp_path}` fetches it" in done.stderr
+    assert done.stderr.startswith(
+        f"python -m service.client: {tmp_path}/MNIST/raw/t10k-images-idx3-ubyte cannot be read"
+    )
+    assert f"`convserve dataset mnist --data-dir {tmp_path}` fetches it" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -378,7 +401,7 @@ def test_absent_servers_are_one_sentence(nobody: str, arguments: tuple[str | Pat
     done = run(*arguments, "--address", nobody)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.startswith(f"convserve-client: no server answers at {nobody} (")
+    assert done.stderr.startswith(f"python -m service.client: no server answers at {nobody} (")
     assert done.stderr.count("\n") == 1
 
 
@@ -387,7 +410,7 @@ def test_missing_files_are_named_first(nobody: str, tmp_path: Path) -> None:
     done = run("classify", tmp_path / "a.png", tmp_path, tmp_path / "b.png", "--model", MNIST, "--address", nobody)
     first, second, third = done.stderr.splitlines()
     assert done.returncode == 1
-    assert first == f"convserve-client: '{tmp_path}/a.png' cannot be read: No such file or directory"
+    assert first == f"python -m service.client: '{tmp_path}/a.png' cannot be read: No such file or directory"
     assert f"'{tmp_path}' is a folder" in second
     assert "b.png' cannot be read" in third
 
@@ -406,7 +429,7 @@ def test_an_unknown_model_is_one_sentence(server: ServerProcess) -> None:
         (("classify", "a.png"), "the following arguments are required: --model"),
         (("classify", "a.png", "--model", "m", "--top-k", "0"), "expected a whole number above 0, not '0'"),
         (("dataset", "mnist", "--batch", "2000"), "a call takes at most 1024 images, not 2000"),
-        (("dataset", "imagenet"), "invalid choice: 'imagenet'"),
+        (("dataset", "imagenet"), "expected cifar10, mnist or a folder of images, not 'imagenet'"),
         (
             ("list", "--address", "localhost"),
             "expected an address such as 127.0.0.1:8001, host and port, not 'localhost'",
@@ -495,7 +518,7 @@ def test_ctrl_c_ends_it_at_once(scripted: ScriptedServer, data_dir: Path, argume
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=30)
     released.set()
-    assert (process.returncode, output, errors) == (130, b"", b"convserve-client: interrupted\n")
+    assert (process.returncode, output, errors) == (130, b"", b"python -m service.client: interrupted\n")
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)], ids=["table", "json"])
@@ -513,7 +536,7 @@ def test_broken_pipes_end_it(scripted: ScriptedServer, form: tuple[str, ...]) ->
         os.close(writing)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 141
-    assert errors == b"convserve-client: the reader of the output went away before its end\n"
+    assert errors == b"python -m service.client: the reader of the output went away before its end\n"
 
 
 def test_client_imports_no_runtime() -> None:

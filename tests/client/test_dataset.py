@@ -11,7 +11,7 @@ import pytest
 from torchvision import datasets
 
 from service.client import UnusableDataset
-from service.client.dataset import READERS, read_cifar10, read_mnist
+from service.client.dataset import TEST_SETS, read_cifar10, read_mnist
 
 MNIST_IMAGES = "MNIST/raw/t10k-images-idx3-ubyte"
 MNIST_LABELS = "MNIST/raw/t10k-labels-idx1-ubyte"
@@ -28,7 +28,7 @@ CIFAR10_BATCH = "cifar-10-batches-py/test_batch"
 )
 def test_the_real_test_sets_are_read(data_dir: Path, name: str, shape: tuple[int, ...], first: list[int]) -> None:
     """Ten thousand pictures, channels last; the first labels are those everybody knows."""
-    dataset = READERS[name](data_dir)
+    dataset = TEST_SETS[name].read(data_dir)
     assert dataset.name == name
     assert dataset.pictures.shape == shape
     assert dataset.pictures.dtype == dataset.labels.dtype == np.uint8
@@ -70,9 +70,9 @@ def test_missing_files_come_with_a_command(copy: Path, file: str) -> None:
     (copy / file).unlink()
     name = "mnist" if "MNIST" in file else "cifar10"
     with pytest.raises(UnusableDataset) as caught:
-        READERS[name](copy)
+        TEST_SETS[name].read(copy)
     assert f"{file} cannot be read: No such file or directory" in str(caught.value)
-    assert f"`python -m service.client dataset {name} --data-dir {copy}`" in str(caught.value)
+    assert f"`convserve dataset {name} --data-dir {copy}`" in str(caught.value)
 
 
 @pytest.mark.parametrize("file", [MNIST_IMAGES, MNIST_LABELS, CIFAR10_BATCH], ids=["images", "labels", "batch"])
@@ -80,7 +80,7 @@ def test_missing_files_come_with_a_command(copy: Path, file: str) -> None:
 def test_a_cut_file_is_damaged(copy: Path, file: str, kept: int) -> None:
     os.truncate(copy / file, kept)
     with pytest.raises(UnusableDataset, match=f"{file} is damaged: "):
-        READERS["mnist" if "MNIST" in file else "cifar10"](copy)
+        TEST_SETS["mnist" if "MNIST" in file else "cifar10"].read(copy)
 
 
 @pytest.mark.parametrize("file", [MNIST_IMAGES, MNIST_LABELS], ids=["images", "labels"])

@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.client.dataset import READERS
-from service.client.download import PUBLISHED
+from service.client.dataset import TEST_SETS
 from tests.client.conftest import ScriptedServer, run, summary
 from tests.client.test_command_line import on_a_terminal
 from tests.servers import ServerProcess
 
-IMAGES, LABELS = (Path(file.path) for file in PUBLISHED["mnist"].files)
-BATCH = Path(PUBLISHED["cifar10"].files[0].path)
+IMAGES, LABELS = (Path(file.path) for file in TEST_SETS["mnist"].files)
+BATCH = Path(TEST_SETS["cifar10"].files[0].path)
 
 
 class Mirror(ThreadingHTTPServer):
@@ -79,11 +78,11 @@ def test_newcomers_get_a_figure(
     assert first.returncode == 0, first.stderr
     asked = len(mirror.asked)
     second = run(*line, CONVSERVE_DATA_DIR=folder, CONVSERVE_DATA_MIRROR=mirror.url)
-    assert asked == len(mirror.asked) == len(PUBLISHED[name].files)
+    assert asked == len(mirror.asked) == len(TEST_SETS[name].files)
     assert second.stderr == ""
     assert first.stderr.count("is missing and is fetched") == asked
     assert json.loads(first.stdout)["accuracy"] == json.loads(second.stdout)["accuracy"] > 0.5
-    fetched, real = READERS[name](tmp_path / "new" / "data"), READERS[name](data_dir)
+    fetched, real = TEST_SETS[name].read(tmp_path / "new" / "data"), TEST_SETS[name].read(data_dir)
     assert np.array_equal(fetched.pictures, real.pictures)
     assert np.array_equal(fetched.labels, real.labels)
     assert len([path for path in (tmp_path / "new").rglob("*") if path.is_file()]) == asked
@@ -103,7 +102,7 @@ def spoilt(tmp_path: Path, archives: Path) -> Path:
 def test_spoilt_archives_are_refused(scripted: ScriptedServer, spoilt: Path, tmp_path: Path, fault: str) -> None:
     """What is not the published file leaves nothing behind, and the sentence names the address and the remedy."""
     name = "cifar10" if "tar" in fault or "member" in fault else "mnist"
-    archive = spoilt / PUBLISHED[name].files[0].archive
+    archive = spoilt / TEST_SETS[name].files[0].archive
     content = archive.read_bytes()
     if fault == "other":
         archive.write_bytes(gzip.compress(bytes(7_840_016), 1))

@@ -114,7 +114,7 @@ def test_nobody_at_the_address(nobody: str) -> None:
     with Client(nobody) as client, pytest.raises(ServerUnavailable) as caught:
         client.list_models()
     assert str(caught.value).startswith(f"no server answers at {nobody} (")
-    assert "python -m service" in str(caught.value)
+    assert "convserve serve" in str(caught.value)
     cause = caught.value.__cause__
     assert isinstance(cause, grpc.RpcError)
     assert cause.code() is grpc.StatusCode.UNAVAILABLE

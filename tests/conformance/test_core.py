@@ -8,16 +8,10 @@ import pytest
 
 import service.http2
 from service.errors import ServiceError
-from service.http2.connection import (
-    CallStarted,
-    Connection,
-    ConnectionEnded,
-    HalfClosed,
-    MessageReceived,
-    RequestRejected,
-    Stream,
-)
+from service.http2.connection import Connection
 from service.http2.deframer import ReceiveBudget
+from service.http2.events import CallStarted, ConnectionEnded, HalfClosed, MessageReceived, RequestRejected
+from service.http2.stream import Stream
 from service.rpc.status import status_of
 from tests.conformance.cases import AFTER, CASES, FOLLOWING, PATH, Case
 from tests.conformance.outcome import Outcome, read, served

@@ -220,7 +220,7 @@ say "built in $SECONDS s"
 
 check "its user is a number, and not root" equal "$(configured .Config.User)" 10001:10001
 check "it stops by SIGTERM" equal "$(configured .Config.StopSignal)" SIGTERM
-check "it has a health check" grep --quiet service.health_check <(configured .Config.Healthcheck.Test)
+check "it has a health check" grep --quiet "convserve health" <(configured .Config.Healthcheck.Test)
 tell_sizes
 if [[ $extra == cpu ]]; then
     check "it has no more than 460 MB" test "$(megabytes "$image")" -le 460
@@ -234,17 +234,17 @@ start
 say "healthy after $started_ms ms; once imported, the server itself took:"
 podman logs "$container" 2>&1 | grep '"event": "ready"'
 say "memory of the server: $(inside grep VmHWM /proc/1/status)"
-check "process 1 is the server" grep --quiet --text 'python.-m.service' <(inside cat /proc/1/cmdline)
+check "process 1 is the server" grep --quiet --text 'python.*/bin/convserve' <(inside cat /proc/1/cmdline)
 check "it runs as user 10001" equal "$(inside python -c 'import os; print(os.getuid(), os.getgid())')" "10001 10001"
 check "its root cannot be written" not inside python -c 'open("/models/new", "w")'
 check "torch, pip and training are not in it" inside python -c '
 import importlib.util, sys
-sys.exit(any(importlib.util.find_spec(name) for name in ("torch", "torchvision", "onnx", "pip", "training")))'
+sys.exit(any(importlib.util.find_spec(name) for name in ("torch", "torchvision", "onnx", "pip", "convserve.training")))'
 check "no compiler is in it" inside python -c '
 import shutil, sys
 sys.exit(any(map(shutil.which, ("cc", "gcc", "c++", "g++", "clang", "make", "ld"))))'
 check "every module it loads is there as bytecode" inside python -c '
-import pathlib, sys, service.server
+import pathlib, sys, convserve.service.server
 cached = [module.__spec__.cached for module in sys.modules.values() if getattr(module, "__spec__", None)]
 sys.exit(not all(pathlib.Path(file).exists() for file in cached if file))'
 check "its bill of materials names what is installed" inside python -c '
@@ -256,7 +256,7 @@ for each in importlib.metadata.distributions(path=["/opt/convserve/lib/python%d.
     assert name == "convserve" or (name, each.version) in names, name
 assert ("mnist-tiny", "1") in names'
 check "the health check passes" podman healthcheck run "$container"
-check "the health check fails for a model that is not there" not inside python -m service.health_check model/nothing
+check "the health check fails for a model that is not there" not inside convserve health model/nothing
 for file in "$root"/models/*/*/model.onnx; do # large models have a page here and no file
     model=$(basename "$(dirname "$(dirname "$file")")")
     check "the model $model is listed" lists "$model"

@@ -65,15 +65,17 @@ def of_timm(name: str) -> Foreign:
 
 
 def scaled(module: nn.Module, size: int) -> nn.Module:
-    """Fit batch norm to soft noise, and scale the last layer until logits of images differ by SPREAD."""
+    """Fit batch norm to soft shapes under noise, and scale the last layer until logits of images differ by SPREAD."""
     draw = torch.Generator().manual_seed(1)
     coarse = torch.randn((16, 3, 4, 4), generator=draw) * 1.5
     images = nn.functional.interpolate(coarse, (size, size), mode="bicubic")
+    images += torch.randn(images.shape, generator=draw) * 0.3  # a network that never saw noise multiplies it by far
+    module.eval()  # but for batch norm: what is dropped by chance would leave it other statistics than those in use
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
-            part.momentum = None  # a mean over all batches, of which there is one
+            part.train().momentum = None  # a mean over all batches, of which there is one
     with torch.no_grad():
-        module.train()(images)
+        module(images)
         last = [part for part in module.eval().modules() if isinstance(part, nn.Linear | nn.Conv2d)][-1]
         if last.weight.abs().max() == 0:
             nn.init.normal_(last.weight, generator=draw)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from training.data import LABELS, Dataset, default_data_dir, load
+from training.data import SOURCES, Dataset, default_data_dir, load
 from training.data.__main__ import main
 from training.errors import DataError
 
@@ -27,7 +27,7 @@ def test_cifar10_is_whole(cifar10: Dataset) -> None:
     """CIFAR-10 is whole."""
     assert (cifar10.train_images.shape, cifar10.test_images.shape) == ((50_000, 32, 32, 3), (10_000, 32, 32, 3))
     assert torch.bincount(cifar10.test_labels).tolist() == [1000] * 10
-    assert [LABELS["cifar10"][i] for i in cifar10.test_labels[:4]] == ["cat", "ship", "ship", "airplane"]
+    assert [SOURCES["cifar10"].labels[i] for i in cifar10.test_labels[:4]] == ["cat", "ship", "ship", "airplane"]
     check_kind(cifar10)
 
 
@@ -70,10 +70,10 @@ def check_kind(data: Dataset) -> None:
     assert data.train_images.dtype == data.test_images.dtype == torch.uint8
     assert data.train_labels.dtype == data.test_labels.dtype == torch.int64
     assert set(data.train_labels.tolist()) == set(range(10))
-    assert len(LABELS[data.name]) == 10
+    assert len(SOURCES[data.name].labels) == 10
 
 
-@pytest.mark.parametrize("name", LABELS)
+@pytest.mark.parametrize("name", SOURCES)
 def test_missing_data_set_names_the_remedy(name: str, tmp_path: Path) -> None:
     """A missing data set is named with its folder and the remedy."""
     with pytest.raises(DataError) as caught:

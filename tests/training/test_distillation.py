@@ -10,10 +10,11 @@ import torch
 from rich.console import Console
 
 from training.data import Dataset
-from training.pipeline import recipe_for
+from training.export.pipeline import recipe_for
+from training.objective import distillation_loss
 from training.recipes import RECIPES, teacher_of
 from training.reference import softmax
-from training.train import distillation_loss, train
+from training.train import train
 
 from .samples import CPU, part
 
@@ -91,5 +92,5 @@ def test_teacher_follows_epochs_not_seed() -> None:
 
 def test_own_images_have_no_teacher(cifar10: Dataset) -> None:
     """Images of one's own have no teacher. It would know other classes."""
-    recipe = recipe_for(part(cifar10, 200, 0), "cifar10", "mine")
+    recipe = recipe_for(part(cifar10, 200, 0), RECIPES["cifar10"], "mine")
     assert (recipe.teacher, recipe.distillation_weight) == ("", 0)

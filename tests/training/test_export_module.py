@@ -266,7 +266,7 @@ def test_folder_gives_test_and_held(cifar10: Dataset, image_folder: Path, tmp_pa
 
 def test_page_exports_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The program of own-network.md writes a file that passes every proof."""
-    (program,) = pages.blocks(ROOT / "docs" / "own-network.md", "py")
+    program, *_ = pages.blocks(ROOT / "docs" / "own-network.md", "py")
     monkeypatch.chdir(tmp_path)
     exec(compile(program, "own-network.md", "exec"), {})  # noqa: S102 - our own page
     assert inspect(tmp_path / "models" / "birds" / "1" / "model.onnx")["problems"] == []

@@ -17,9 +17,9 @@ from training.data.folder import load_folder
 from training.errors import ModelFileError
 from training.evaluate import outputs_of_torch
 from training.export import main
+from training.export.pipeline import recipe_for
 from training.networks import NETWORKS, Classifier, Preprocess
 from training.onnx_file import read_metadata
-from training.pipeline import recipe_for
 from training.recipes import RECIPES
 from training.train import begin, train
 
@@ -68,7 +68,7 @@ def test_weights_beat_random_ones(few_images: Path, tmp_path: Path, capsys: pyte
     assert "; that is little to go by, and more test images narrow it" in text
 
     data = load_folder(few_images, NETWORKS["cifar10-cnn"].shape)
-    recipe = recipe_for(data, "cifar10-cnn", "random")
+    recipe = recipe_for(data, RECIPES["cifar10-cnn"], "random")
     training = train(recipe, data, CPU, tmp_path / "random.pt", Console(file=io.StringIO()))
     outputs = outputs_of_torch(Classifier(Preprocess(recipe.mean, recipe.std), training.network), data.test_images)
     assert float(metadata["test_accuracy"]) > outputs.count_correct(data.test_labels) / 120 + MARGIN
@@ -78,7 +78,7 @@ def test_head_learns_first(few_images: Path, tmp_path: Path) -> None:
     """While the other layers are frozen they stay bit for bit, batch norm included; after that all of them change."""
     start = fine_tune.read_start(shipped("mnist-deep"), "mnist-deep", None)
     data = load_folder(few_images, NETWORKS["mnist-deep"].shape, validation_from=1)
-    recipe = start.fit(recipe_for(data, "mnist-deep", "own")).with_epochs(8)
+    recipe = start.fit(recipe_for(data, RECIPES["mnist-deep"], "own")).with_epochs(8)
     assert recipe.frozen_epochs == 1
     path = tmp_path / "own.pt"
     begin(recipe, data, start, path)

@@ -11,7 +11,8 @@ from torch import nn
 
 from training.errors import ModuleError
 from training.export import main
-from training.weights import load_into
+from training.foreign.weights import load_into
+from training.lock import hold
 
 
 class Runs:
@@ -144,3 +145,16 @@ def test_file_in_place_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(line) == 1
     assert "is in place; --force replaces it" in capsys.readouterr().err
     assert path.read_bytes() == b"theirs"
+
+
+def test_second_export_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who exports under a name that is being made is told by which process, at once; a folder that is none, too."""
+    line = ["--module", "nowhere:net", "--labels", "none.txt", "--size", "9", "--name", "theirs"]
+    with hold(tmp_path / ".theirs.lock", "theirs"):
+        assert main([*line, "--models-dir", str(tmp_path)]) == 1
+    by = f"theirs is being made by process {os.getpid()}; wait until it has ended, or stop it"
+    assert by in capsys.readouterr().err
+    (tmp_path / "file").write_text("no folder")
+    assert main([*line, "--models-dir", str(tmp_path / "file")]) == 1
+    assert "is no folder, so nothing can be put into" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -76,7 +76,7 @@ def test_mnist_deep_shrinks_as_documented() -> None:
     """Mnist deep shrinks as its document says. 28x28 → 14x14 → 7x7 → 5x5 → 1x1."""
     values = torch.zeros(1, 1, 28, 28)
     sizes = []
-    for layer in NETWORKS["mnist-deep"].build()[:-2]:
+    for layer in list(NETWORKS["mnist-deep"].build().children())[:-2]:
         values = layer(values)
         if values.shape[2] not in sizes:
             sizes.append(values.shape[2])
@@ -105,7 +105,7 @@ def test_classifier_gives_logits_and_softmax() -> None:
     torch.testing.assert_close(probabilities, logits.exp() / logits.exp().sum(1, keepdim=True))
 
 
-def trained(name: str) -> nn.Sequential:
+def trained(name: str) -> nn.Module:
     """A network whose batch norm has weights and statistics of its own, all weights above zero."""
     network = NETWORKS[name].build().eval()
     for layer in network.modules():

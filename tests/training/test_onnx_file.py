@@ -16,7 +16,7 @@ import torch
 
 from training import onnx_file
 from training.checkpoint import Epoch
-from training.data import LABELS
+from training.data import SOURCES
 from training.errors import ModelFileError
 from training.networks import NETWORKS, Classifier, Preprocess, count_parameters, pool_last
 from training.recipes import RECIPES
@@ -54,7 +54,7 @@ def test_metadata_keeps_the_contract(name: str) -> None:
     metadata = onnx_file.read_metadata(ROOT / "models" / name / "1" / "model.onnx")
     recipe = RECIPES[name]
     assert metadata["format"] == "2"
-    assert json.loads(metadata["labels"]) == list(LABELS[recipe.dataset])
+    assert json.loads(metadata["labels"]) == list(SOURCES[recipe.dataset].labels)
     assert (metadata["dataset"], metadata["network"], metadata["name"]) == (recipe.dataset, recipe.network, name)
     assert [epoch.keys() for epoch in json.loads(metadata["history"])] == [Epoch.__annotations__.keys()] * recipe.epochs
     assert (float(metadata["temperature"]) != 1) == bool(recipe.validation)

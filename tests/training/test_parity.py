@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import nn
 
-from training import onnx_file, parity
+from training import onnx_file
 from training.data import Dataset
 from training.errors import ParityError
 from training.evaluate import OnnxFile, Outputs
+from training.export import parity
+from training.export.publish import publish
 from training.networks import Classifier, Preprocess
-from training.publish import publish
 from training.recipes import FORMER_NAMES, RECIPES, Recipe
 from training.report.page import summarise
 from training.train import Training, train

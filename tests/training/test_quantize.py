@@ -18,11 +18,12 @@ from torch import nn
 from service.errors import ModelRejected
 from service.runtime.providers import choose
 from service.runtime.session import Session
-from training import onnx_file, parity
+from training import onnx_file
 from training.data import Dataset
 from training.evaluate import OnnxFile, Outputs, outputs_of_onnx
+from training.export import parity
+from training.export.publish import publish_variant
 from training.networks import Classifier, Preprocess
-from training.publish import publish_variant
 from training.quantize import halve, quantize
 
 from .samples import part, shipped

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from service.runtime.providers import choose
 from service.runtime.session import Session
 from training import onnx_file
-from training.publish import publish_variant
+from training.export.publish import publish_variant
 
 from .samples import run
 from .trained import Trained, read

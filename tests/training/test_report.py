@@ -22,7 +22,7 @@ from training.data import Dataset
 from training.data.folder import load_folder
 from training.errors import DataError, ModelFileError
 from training.evaluate import OnnxFile, outputs_of_onnx
-from training.publish import publish
+from training.export.publish import publish
 from training.recipes import RECIPES, Recipe
 from training.report import charts
 from training.report.__main__ import main

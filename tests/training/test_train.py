@@ -13,13 +13,13 @@ from rich.console import Console
 from torch import nn
 
 from training import checkpoint
-from training.arguments import read
 from training.data import Dataset
 from training.errors import BusyError, CheckpointError, DivergedError
 from training.export import main
+from training.export.arguments import read
+from training.export.pipeline import customise
 from training.lock import hold, refuse_if_held
 from training.networks import NETWORKS, Preprocess
-from training.pipeline import customise
 from training.recipes import RECIPES, Recipe
 from training.train import Training, make_optimizer, rate_schedule, train
 
@@ -56,11 +56,17 @@ def metrics(training: Training) -> list[dict[str, float | None]]:
 
 
 # One for each kind of optimizer. Between them: both schedules, batch norm, dropout, bf16, a teacher, a moving average,
-# with and without a look at the test set, and all augmentation.
+# mixup, with and without a look at the test set, and all augmentation.
 RESUMED = {
     "adam": short("mnist-tiny"),
     "adamw": dataclasses.replace(
-        short("cifar10-cnn"), ema_decay=0.9, rotation_degrees=10, scale=0.1, elastic_pixels=1.0, label_smoothing=0.1
+        short("cifar10-cnn"),
+        ema_decay=0.9,
+        rotation_degrees=10,
+        scale=0.1,
+        elastic_pixels=1.0,
+        label_smoothing=0.1,
+        mixup=0.4,
     ),
     "sgd": dataclasses.replace(
         short("cifar10-tiny"), teacher="mnist-tiny", distillation_weight=0.9, distillation_temperature=4.0
@@ -268,7 +274,7 @@ def test_last_batch_of_one_is_dropped(cifar10: Dataset, tmp_path: Path, console:
 @pytest.mark.parametrize(("epochs", "plain"), [(1, 0), (9, 0), (70, 7), (140, 14)])
 def test_fewer_epochs_keep_unaugmented_share(epochs: int, plain: int) -> None:
     """A training of fewer epochs sees unaugmented images in the same share of them."""
-    recipe = customise(RECIPES["cifar10"], read(["cifar10", "--epochs", str(epochs)]))
+    recipe = customise(RECIPES["cifar10"], read(["cifar10", "--epochs", str(epochs)], "export"))
     assert (recipe.epochs, recipe.unaugmented_epochs) == (epochs, plain)
 
 

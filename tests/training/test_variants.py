@@ -16,8 +16,8 @@ from tests.servers import ServerProcess
 from tests.wire import infer, infer_request
 from training.errors import ParityError
 from training.evaluate import OnnxFile, outputs_of_onnx
+from training.export.publish import publish, publish_variant
 from training.networks import NETWORKS, Preprocess
-from training.publish import publish, publish_variant
 from training.train import Training
 
 from .samples import part

@@ -13,7 +13,7 @@ from training import views
 from training.data import Dataset
 from training.errors import ModelFileError
 from training.evaluate import OnnxFile
-from training.pipeline import recipe_for
+from training.export.pipeline import recipe_for
 from training.recipes import RECIPES
 from training.train import Training, train
 
@@ -111,5 +111,5 @@ def test_a_missing_teacher_is_named(mnist: Dataset, tmp_path: Path, console: Con
 
 def test_own_pictures_have_no_answers(cifar10: Dataset) -> None:
     """The teacher would know other classes."""
-    recipe = recipe_for(part(cifar10, 200, 0), "mnist-small", "mine")
+    recipe = recipe_for(part(cifar10, 200, 0), RECIPES["mnist-small"], "mine")
     assert (recipe.taught_by, recipe.views, recipe.distillation_weight) == ("", 0, 0)

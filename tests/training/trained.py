@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from training.data import Dataset
-from training.publish import publish
+from training.export.publish import publish
 from training.recipes import RECIPES
 from training.report.write import write
 from training.train import Training, train

@@ -1,21 +1,18 @@
-"""`python -m training.data`: download MNIST and CIFAR-10 through torchvision, and verify them."""
+"""`python -m training.data`: download the data sets, and verify them."""
 
 import sys
 from http.client import HTTPException
 from pathlib import Path
 
-from ..command import Parser, add_options, exit_status, make_console
+from ..command import RUN, Parser, add_options, exit_status, make_console, use_files
 from ..errors import DataError
-from . import LABELS, Dataset, default_data_dir, load
+from . import SOURCES, Dataset, default_data_dir, load
 
 
 def download(name: str, data_dir: Path) -> Dataset:
-    """Download one data set through torchvision where it is not there yet, then verify it as `load` does."""
-    from torchvision import datasets
-
-    kind = datasets.MNIST if name == "mnist" else datasets.CIFAR10
+    """Download one data set where it is not there yet, then verify it as `load` does."""
     try:
-        kind(data_dir, download=True)
+        SOURCES[name].download(data_dir)
     except (RuntimeError, OSError, HTTPException) as error:
         raise DataError(
             f"{name} could not be downloaded to {data_dir.absolute()} ({error}); check the network, the free space and "
@@ -25,17 +22,18 @@ def download(name: str, data_dir: Path) -> Dataset:
 
 
 def main(line: list[str] | None = None) -> int:
-    """Run ``python -m training.data``; gives the exit status."""
-    parser = Parser(
-        prog="python -m training.data", description="Download MNIST and CIFAR-10 through torchvision, and verify them."
-    )
-    parser.add_argument("name", nargs="?", choices=["mnist", "cifar10", "all"], default="all", help="default: all")
-    add_options(parser, "--data-dir")
+    """Run the command; gives the exit status."""
+    parser = Parser(prog=f"{RUN}.data", description="Download MNIST and CIFAR-10 through torchvision, and verify them.")
+    parser.add_argument("name", nargs="?", default="all", help="mnist, cifar10, all (default), or one of --use")
+    add_options(parser, "--data-dir", "--use")
     args = parser.parse_args(line)
+    use_files(parser, args.use)
+    if args.name not in (*SOURCES, "all"):
+        parser.error(f"there is no data set {args.name!r}; there are {', '.join(SOURCES)}, and all")
     folder: Path = args.data_dir or default_data_dir()
 
     def work() -> None:
-        for name in LABELS if args.name == "all" else (args.name,):
+        for name in SOURCES if args.name == "all" else (args.name,):
             data = download(name, folder)
             make_console().print(
                 f"{name}: {len(data.train_images):,} + {len(data.test_images):,} images, verified, "

@@ -7,9 +7,10 @@ import torch
 from rich.console import Console
 
 from ..errors import DataError
-from . import Dataset
-from .duplicates import keep_apart
-from .image_files import EXTENSIONS, read_all
+from ..preprocessing import Preprocessing
+from .dataset import Dataset
+from .image_files import EXTENSIONS
+from .pixel_cache import PixelCache, read_parts
 
 Sample = tuple[Path, int]
 """An image file and its class."""
@@ -27,14 +28,20 @@ SHOWN_CLASSES = 10
 
 
 def load_folder(
-    folder: Path, shape: tuple[int, int, int], console: Console | None = None, validation_from: int = VALIDATION_FROM
+    folder: Path,
+    shape: tuple[int, int, int],
+    console: Console | None = None,
+    validation_from: int = VALIDATION_FROM,
+    rule: Preprocessing | None = None,
+    cache: PixelCache | None = None,
 ) -> Dataset:
     """Read a folder's images at a network's `shape` (height, width, channels); labels are the class folders' names.
 
     Where `folder` has `train` and `test` (or `val`), each with class folders, these are the split; else a fifth of each
     class is held out for testing. The same files give the same data set, in the same shuffled order. An image is in one
     part only, however many copies there are. From `validation_from` training images on, some of each class validate.
-    What was found is said on `console`. Raises DataError, in one sentence, for what cannot be trained on.
+    Images are prepared by the `rule`, if there is one, and lie in the `cache`, if there is one and they are many. What
+    was found is said on `console`. Raises DataError, in one sentence, for what cannot be trained on.
     """
     console = console or Console(quiet=True)
     draw = torch.Generator().manual_seed(0)
@@ -44,17 +51,16 @@ def load_folder(
         train, validation = _hold_out(train, share, draw, least=0)
     # In no order of classes: the probe and the parity check take the first test images.
     parts = [[part[i] for i in torch.randperm(len(part), generator=draw)] for part in (train, validation, test)]
-    pixels = torch.split(
-        read_all([path for part in parts for path, _ in part], shape, console), [len(part) for part in parts]
-    )
-    kept = keep_apart([[path for path, _ in part] for part in parts], pixels, console)
-    train, validation, test = ([part[row] for row in rows] for part, rows in zip(parts, kept, strict=True))
+    pixels = read_parts([[path for path, _ in part] for part in parts], shape, console, rule, cache)
+    train, validation, test = ([part[row] for row in rows] for part, rows in zip(parts, pixels.kept, strict=True))
     gone = sorted({number for _, number in parts[0]} - {number for _, number in train})
     if gone:
         raise DataError(
             f"each training image of {labels[gone[0]]!r} is an image of another part too, so nothing is left to train "
             f"with; add others"
         )
+    for sentence in pixels.told:
+        console.print(sentence, soft_wrap=True, highlight=False, markup=False)
     shown = ", ".join(labels[:SHOWN_CLASSES]) + (", …" if len(labels) > SHOWN_CLASSES else "")
     console.print(
         f"{folder}: {len(labels)} classes ({shown}); {len(train):,} images to train, {len(validation):,} to validate, "
@@ -63,9 +69,8 @@ def load_folder(
         highlight=False,
         markup=False,
     )
-    images = [part[rows] for part, rows in zip(pixels, kept, strict=True)]
     numbers = [torch.tensor([number for _, number in part], dtype=torch.int64) for part in (train, validation, test)]
-    return Dataset("folder", labels, *(tensor for pair in zip(images, numbers, strict=True) for tensor in pair))
+    return Dataset("folder", labels, *(tensor for pair in zip(pixels.images, numbers, strict=True) for tensor in pair))
 
 
 def find_labelled(folder: Path, labels: Sequence[str]) -> list[Sample]:

@@ -138,13 +138,18 @@ def _load(data: bytes, side: int) -> tuple[Image.Image, tuple[float, float], int
 
 
 def read_all(
-    paths: Sequence[Path], shape: tuple[int, int, int], console: Console, rule: Preprocessing | None = None
+    paths: Sequence[Path],
+    shape: tuple[int, int, int],
+    console: Console,
+    rule: Preprocessing | None = None,
+    into: NDArray[np.uint8] | None = None,
 ) -> torch.Tensor:
     """Decode files to uint8 [N, height, width, channels], as the rule says, in threads, with a bar on a terminal.
 
-    Raises DataError that names the first files that cannot be decoded, and counts the others.
+    They are put `into` an array, if there is one. Raises DataError that names the first files that cannot be decoded,
+    and counts the others.
     """
-    pixels = np.empty((len(paths), *shape), np.uint8)
+    pixels = np.empty((len(paths), *shape), np.uint8) if into is None else into
     waiting = deque(enumerate(paths))
     failed: dict[int, str] = {}
 

@@ -5,15 +5,15 @@ from functools import partial
 
 from rich.console import Console
 
-from ..command import Parser, add_options, exit_status
+from ..command import RUN, Parser, add_options, exit_status, use_files
 from ..data import default_data_dir
 from .write import redraw, write_all
 
 
 def main(line: list[str] | None = None) -> int:
-    """Run ``python -m training.report``; gives the exit status: 0, 1 (a sentence says why), or 130 (interrupted)."""
+    """Run the command; gives the exit status: 0, 1 (a sentence says why), or 130 (interrupted)."""
     parser = Parser(
-        prog="python -m training.report",
+        prog=f"{RUN}.report",
         description="Measure exported models anew on their whole data sets, and write report.json, README.md and its "
         "figures beside each.",
     )
@@ -21,8 +21,9 @@ def main(line: list[str] | None = None) -> int:
     parser.add_argument(
         "--redraw", action="store_true", help="only write pages and figures again from all stored report.json"
     )
-    add_options(parser, "--data-dir", "--models-dir")
+    add_options(parser, "--data-dir", "--models-dir", "--use")
     args = parser.parse_args(line)
+    use_files(parser, args.use)
     if args.redraw:
         if args.names:
             parser.error("--redraw writes the pages of all models: name none")

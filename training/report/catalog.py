@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..command import Parser, add_options, exit_status
+from ..command import RUN, Parser, add_options, exit_status
 from ..errors import TrainingError
 from ..files import replacing
 from ..networks import NETWORKS, count_parameters
@@ -86,7 +86,7 @@ def _unbuilt(name: str) -> str:
     document, published = _source(recipe.network)
     with torch.device("meta"):  # shapes only
         parameters = count_parameters(NETWORKS[recipe.network].build())
-    command = f"`python -m training.export {name}` (not kept here)"
+    command = f"`{RUN}.export {name}` (not kept here)"
     known = (f"{parameters:,}", "-", size(parameters * 4), "-", "-", "-")
     return _line(f"`{name}`", document, DATASETS[recipe.dataset], "fp32", *known, published, command)
 
@@ -108,9 +108,9 @@ def _line(*cells: str) -> str:
 
 
 def main(line: list[str] | None = None) -> int:
-    """Run ``python -m training.report.catalog``; gives the exit status."""
+    """Run the command; gives the exit status."""
     parser = Parser(
-        prog="python -m training.report.catalog",
+        prog=f"{RUN}.report.catalog",
         description="Write README.md in the models folder from the reports there.",
     )
     add_options(parser, "--models-dir")

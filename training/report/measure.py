@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..calibration import bins, expected_calibration_error
+from ..command import RUN
 from ..data import Dataset
 from ..errors import DataError, ModelFileError
 from ..evaluate import OnnxFile, Outputs, outputs_of_onnx
@@ -106,11 +107,11 @@ def image_shape(path: Path) -> tuple[int, int, int]:
 
 def command(metadata: dict[str, Any]) -> str:
     """Name the command that makes such a file, with an option for each number that is not the recipe's own."""
-    if "recipe" not in metadata:
+    if "command" in metadata:
         return str(metadata["command"])
     name, recipe = metadata.get("variant_of", metadata["name"]), current_names(metadata["recipe"])
     own = RECIPES.get(name, RECIPES[metadata["network"]])
-    line = ["python", "-m", "training.export"]
+    line = [f"{RUN}.export"]
     if metadata["dataset"] == "folder":
         line += ["--dataset", "folder", "--data-dir", "FOLDER", "--network", metadata["network"], "--name", name]
     else:

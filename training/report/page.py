@@ -4,10 +4,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..command import RUN
+from ..data import TITLES
 from ..recipes import current_names
 from .wilson import interval
 
-DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10", "folder": "a folder of images"}
+DATASETS = TITLES
 OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD", "muon": "Muon"}
 # Names of classes that are listed; of more, only how many there are is said.
 LISTED_CLASSES = 20
@@ -23,7 +25,7 @@ MISTAKES = (
 TAIL = (
     "Everything was measured on the file itself with ONNX Runtime, over the whole sets, without augmentation. After an "
     "accuracy stands its 95 % interval (Wilson's). [report.json](report.json) has the figures for programs. "
-    "`python -m training.report` measures anew and writes this page."
+    f"`{RUN}.report` measures anew and writes this page."
 )
 
 
@@ -139,9 +141,10 @@ def _head(report: Mapping[str, Any]) -> str:
 
 def _kind(metadata: Mapping[str, Any]) -> str:
     """Say what kind of network it is, and for which images; what others made is known by its name only."""
-    if "recipe" in metadata:
-        return f"A convolutional network for {DATASETS[metadata['dataset']]}"
-    images = "" if metadata["dataset"] == "own" else f" for {escape(metadata['dataset'])}"
+    title = DATASETS.get(metadata["dataset"], escape(metadata["dataset"]))
+    if "recipe" in metadata and ":" not in metadata["network"]:
+        return f"A convolutional network for {title}"
+    images = "" if metadata["dataset"] == "own" else f" for {title}"
     return f"A network of type {escape(metadata['network'])}{images}"
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..command import RUN
 from ..data import Dataset, load
 from ..data.folder import load_folder
 from ..errors import ModelFileError, TrainingError
@@ -58,7 +59,7 @@ def _read(path: Path) -> dict[str, Any]:
         report, why = None, str(error)
     if not isinstance(report, dict) or not {"facts", "test", "calibration", "cost", "training"} <= report.keys():
         name = path.parent.parent.name
-        raise ModelFileError(f"{path} is no report of ours ({why}); run: python -m training.report {name}")
+        raise ModelFileError(f"{path} is no report of ours ({why}); run: {RUN}.report {name}")
     return report
 
 

@@ -9,23 +9,21 @@ import hpack
 import pytest
 
 from service.http2 import frames
-from service.http2.connection import (
-    CONNECTION_WINDOW,
-    LARGE_STREAM_WINDOW,
-    MAX_PENDING_BYTES,
-    MAX_TURN_FRAMES,
+from service.http2.connection import Connection
+from service.http2.deframer import INFLATE_BYTES, ReceiveBudget
+from service.http2.events import (
     CallStarted,
     Cancelled,
-    Connection,
     ConnectionEnded,
     Event,
     HalfClosed,
     MessageReceived,
     RequestRejected,
     ResponseDrained,
-    Stream,
 )
-from service.http2.deframer import INFLATE_BYTES, ReceiveBudget
+from service.http2.header_blocks import MAX_PENDING_BYTES
+from service.http2.receiver import CONNECTION_WINDOW, MAX_TURN_FRAMES
+from service.http2.stream import LARGE_STREAM_WINDOW, Stream
 from tests.conformance.outcome import read, split
 from tests.service.rpc.peer import message, request_fields
 

@@ -1,6 +1,8 @@
 """What both transports promise alike, by a real client of gRPC."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from queue import SimpleQueue
@@ -9,6 +11,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
+from service.errors import InvalidRequest
 from service.http2 import frames
 from service.rpc import BidiMethod, Call, Methods, NativeTransport, Transport, TransportOptions
 from service.rpc.grpc_aio_server import GrpcioTransport
@@ -16,6 +19,7 @@ from tests.conformance.outcome import split
 from tests.service.rpc.peer import Peer, message
 
 ECHO, LATER, NAMED, STREAM = "/test.Test/Echo", "/test.Test/Later", "/test.Test/Named", "/test.Test/Stream"
+REFUSED, REFUSED_STREAM = "/test.Test/Refused", "/test.Test/RefusedStream"
 TIMEOUT_S = 20
 KINDS: dict[str, Callable[..., NativeTransport | GrpcioTransport]] = {
     "native": NativeTransport,
@@ -29,11 +33,16 @@ class Served:
 
     def __init__(self, kind: str, **options: float) -> None:
         self.later: SimpleQueue[Call] = SimpleQueue()
-        self.cancelled = threading.Event()
+        self.cancelled, self.let_go = threading.Event(), threading.Event()
         methods = Methods(
-            deferred={ECHO: lambda call: call.respond(call.payload), LATER: self._keep, NAMED: _named},
+            deferred={
+                ECHO: lambda call: call.respond(call.payload),
+                LATER: self._keep,
+                NAMED: _named,
+                REFUSED: self._refuse,
+            },
             immediate={},
-            bidi={STREAM: BidiMethod(_named, lambda _, answer: answer if isinstance(answer, bytes) else b"!")},
+            bidi={STREAM: BidiMethod(_named, _wrap), REFUSED_STREAM: BidiMethod(self._refuse, _wrap)},
         )
         given = TransportOptions(2**20, **options)  # type: ignore[arg-type]  # seconds
         self.transport: AbstractContextManager[Transport] = KINDS[kind]("127.0.0.1:0", methods, lambda: False, given)
@@ -41,6 +50,15 @@ class Served:
     def _keep(self, call: Call) -> None:
         call.on_cancel(self.cancelled.set)
         self.later.put(call)
+
+    def _refuse(self, call: Call) -> None:
+        call.model = frozenset((object(),))
+        weakref.finalize(call.model, self.let_go.set)
+        raise InvalidRequest("no")
+
+
+def _wrap(_request: bytes, answer: bytes | str) -> bytes:
+    return answer if isinstance(answer, bytes) else b"!"
 
 
 def _named(call: Call) -> None:
@@ -174,3 +192,28 @@ def test_watch_forgets_its_name(channel: grpc.Channel, served: tuple[Served, Tra
     assert states.FromString(next(known)).status == states.SERVING
     served[1].set_ready({"known": False})
     assert states.FromString(next(known)).status == states.NOT_SERVING
+
+
+def test_watched_names_are_short(channel: grpc.Channel) -> None:
+    """A name that no model can have is not kept for a watch: it is refused."""
+    watch = channel.unary_stream("/grpc.health.v1.Health/Watch", None, None)
+    request = health_pb2.HealthCheckRequest(service="x" * 1_025).SerializeToString()
+    with pytest.raises(grpc.RpcError) as caught:
+        next(iter(watch(request, timeout=TIMEOUT_S)))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "at most 1,024 characters, and this one has 1,025" in str(caught.value.details())
+
+
+@pytest.mark.parametrize("path", [REFUSED, REFUSED_STREAM], ids=["unary", "stream"])
+def test_refused_calls_are_let_go(channel: grpc.Channel, served: tuple[Served, Transport], path: str) -> None:
+    """What a refused call holds is let go of with its answer, and does not wait for the garbage collector."""
+    gc.disable()
+    try:
+        if path == REFUSED_STREAM:
+            assert list(channel.stream_stream(path, None, None)(iter([b"x"]), timeout=TIMEOUT_S)) == [b"!"]
+        else:
+            with pytest.raises(grpc.RpcError, match="INVALID_ARGUMENT"):
+                channel.unary_unary(path, None, None)(b"x", timeout=TIMEOUT_S)
+        assert served[0].let_go.wait(TIMEOUT_S)
+    finally:
+        gc.enable()

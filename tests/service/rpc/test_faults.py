@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.http2 import frames
-from service.http2.connection import STREAM_WINDOW
+from service.http2.stream import STREAM_WINDOW
 from service.rpc.call import STREAM_AHEAD
 from tests.service.rpc.conftest import ECHO, STREAM, Served
 from tests.service.rpc.peer import TIMEOUT_S, Peer, message, request_fields

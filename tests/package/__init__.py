@@ -1,0 +1,1 @@
+"""What users install: wheel, source distribution, and the command."""

@@ -1,0 +1,1 @@
+"""The HTTP interface, asked by a real server's clients."""
