@@ -51,7 +51,7 @@ def test_latency_counts_from_the_arrival(server: ServerProcess, payload: Request
 
 def test_requests_wait_for_free_streams(model: Model, models_dir: Path) -> None:
     """What a connection does not carry is sent later: the native transport allows 1,024 streams on one."""
-    with ServerProcess(models_dir, "--models", "mnist-tiny") as server:
+    with ServerProcess(models_dir, "--models", "mnist-tiny", "--max-queue-ms", "60000") as server:
         payload = calls.infer(server.address, Workload(model, 1))
         outcome = open_loop.run(server.address, payload, np.zeros(3_000, np.int64), connections=1)
     assert outcome.count(OK) == 3_000

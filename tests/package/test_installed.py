@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 import service
@@ -58,6 +59,16 @@ with Client(sys.argv[1]) as client:
     with InstalledServer(installed, empty) as server:
         ended = installed.run("python", "-c", f"import sys{script}", server.address, cwd=empty)
     assert (ended.stdout, ended.stderr) == ("['mine']\n7\n", "")
+
+
+def test_the_page_is_installed(installed: Environment, empty: Path) -> None:
+    """The package's server has the page and the OpenAPI document, and shows a bundled model's report."""
+    with InstalledServer(installed, empty, "--http-port", "0", "--models", "mnist-tiny") as server:
+        page, document = httpx.get(f"{server.url}/"), httpx.get(f"{server.url}/openapi.json")
+        report = httpx.get(f"{server.url}/page/models/mnist-tiny/1/report.json")
+    assert "<title>" in page.text
+    assert document.json()["openapi"].startswith("3.")
+    assert report.json()["facts"]["name"] == "mnist-tiny"
 
 
 def test_the_client_has_types(installed: Environment, empty: Path) -> None:

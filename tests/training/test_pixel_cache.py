@@ -84,6 +84,8 @@ def test_half_written_cache_is_not_used(folder: Path, tmp_path: Path) -> None:
     after, told = load(folder, cache)
     assert digest == after.digest()
     assert "decoded into" in told
+    del after
+    pixels.unlink()
     with hold(pixels.with_suffix(".lock"), "it"), pytest.raises(BusyError, match=f"by process {os.getpid()}"):
         load(folder, cache)
 

@@ -62,13 +62,13 @@ def read_parts(
     size = count * math.prod(shape)
     pixels = cache.folder / f"pixels-{_key(parts, shape, rule)}.u8"
     notes = pixels.with_suffix(".json")
-    with hold(pixels.with_suffix(".lock"), f"the cache {pixels}"):
-        if not (notes.exists() and pixels.exists() and pixels.stat().st_size == size):
-            check_place(cache.folder, size + SMALL_FILES, "--checkpoints-dir")
+    if not (notes.exists() and pixels.exists() and pixels.stat().st_size == size):
+        check_place(cache.folder, size + SMALL_FILES, "--checkpoints-dir")
+        with hold(pixels.with_suffix(".lock"), f"the cache {pixels}"):
             console.print(f"{size / 2**20:,.0f} MiB of pixels are decoded into {pixels}", soft_wrap=True)
             _write(pixels, notes, parts, (count, *shape), console, rule)
-        found = json.loads(notes.read_text(encoding="utf-8"))
-        flat = torch.from_file(str(pixels), shared=True, size=size, dtype=torch.uint8)
+    found = json.loads(notes.read_text(encoding="utf-8"))
+    flat = torch.from_file(str(pixels), shared=True, size=size, dtype=torch.uint8)  # nothing writes to it
     return _split(flat.view(count, *shape), parts, found["kept"], found["told"])
 
 

@@ -31,7 +31,9 @@ examples:
   {prog} --timm resnet18 --weights best.safetensors --labels birds.txt --name birds --test pictures
       a network of timm's, torchvision's or your own, proved
   {prog} --dataset folder --data-dir images --start-from cifar10 --name my-model
-      the same from the weights of a model, for few images
+      a network from the weights of a model, for few images
+  {prog} --dataset folder --data-dir images --network torchvision:resnet18 --weights resnet18.pt --name my-model
+      the same from those of a library's network
 """
 
 

@@ -106,7 +106,7 @@ def test_start_tells_what_is_open(odd_models_dir: Path, tmp_path: Path) -> None:
     with ServerProcess(odd_models_dir, *options) as server:
         told = server.events.await_one("serving")
     assert told["grpc"] == f"{server.address}, native, plain text, from this machine alone"
-    assert told["metrics"] == "off"
+    assert (told["http"], told["metrics"]) == ("off", "off")
     assert told["open_to"] == {
         "inference": "tokens web",
         "statistics": "nobody: no token has the right",

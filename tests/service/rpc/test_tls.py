@@ -106,7 +106,7 @@ def test_refused_handshakes_are_logged(plain_tls: tuple[ServerProcess, Path], au
     for _ in range(100):
         with (
             socket.create_connection((host, int(port)), TIMEOUT_S) as plain,
-            pytest.raises(ssl.SSLError, match="alert" if native else "EOF"),  # grpc-core closes, and sends none
+            pytest.raises(OSError, match="alert" if native else "EOF|reset"),  # grpc-core closes, and sends none
         ):
             context.wrap_socket(plain, server_hostname="localhost")
     assert shake_hands(server, authority, "h2")[0] == "h2"
@@ -117,7 +117,7 @@ def test_refused_handshakes_are_logged(plain_tls: tuple[ServerProcess, Path], au
         for event in server.events
         if event["event"] == refused[0] and (refused[1] is None or refused[1] in event["text"])
     ]
-    assert 1 <= len(lines) <= 20
+    assert 1 <= len(lines) <= 50
 
 
 def test_changed_certificate_is_served(plain_tls: tuple[ServerProcess, Path], authority: trustme.CA) -> None:
