@@ -3,6 +3,7 @@
 #   docker build -t convserve .                                CPU
 #   docker build -t convserve:gpu --build-arg EXTRA=gpu .      NVIDIA GPU: CUDA and cuDNN come as wheels
 #   docker run --rm --read-only -p 8001:8001 convserve
+#   docker run --rm --read-only -p 8001:8001 -p 8000:8000 -e CONVSERVE_HTTP_PORT=8000 convserve    HTTP and the page
 #   docker run --rm --read-only -p 8001:8001 -v "$PWD/models:/models:ro" convserve    other models
 #
 # Nothing here needs BuildKit: buildah builds it as well (--format docker keeps the health check).
@@ -32,7 +33,8 @@ RUN set -eu; \
     python3 -m venv --without-pip /opt/convserve; \
     python3 -c "import tomllib; \
         project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-        print(*project['dependencies'], *project['optional-dependencies']['${EXTRA}'], sep='\n')" > requirements.txt; \
+        extras = project['optional-dependencies']; \
+        print(*project['dependencies'], *extras['${EXTRA}'], *extras['rest'], sep='\n')" > requirements.txt; \
     /opt/pip/bin/pip --python /opt/convserve/bin/python install \
         --no-cache-dir --no-compile --only-binary :all: -c constraints.txt -r requirements.txt; \
     PYTHONPYCACHEPREFIX=/opt/convserve/pycache python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash \
@@ -98,7 +100,8 @@ ENV PATH="/opt/convserve/bin:${PATH}" \
 
 # A number, not a name: Kubernetes can tell that it is not root (runAsNonRoot).
 USER 10001:10001
-EXPOSE 8001 8002
+# gRPC, metrics, and HTTP where CONVSERVE_HTTP_PORT is 8000.
+EXPOSE 8001 8002 8000
 STOPSIGNAL SIGTERM
 # Settings given as environment variables reach this check too; options after the image's name do not.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["convserve", "health"]

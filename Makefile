@@ -29,9 +29,9 @@ fuzz: $(VENV)/.test ## feed HTTP/2 and protobuf what no client would send, for s
 	CONVSERVE_FUZZ_EXAMPLES=$(or $(FUZZ),20000) $(BIN)/python -m pytest -q --timeout 1800 tests/conformance/test_fuzz.py \
 		tests/service/http2 tests/service/api/test_request_scanner.py
 
-clients: $(VENV)/.test ## run other makers' clients: grpclib, Node.js's own (needs npm) and nghttp2's (nghttp2-client)
+clients: $(VENV)/.test ## run other makers' clients: grpclib, Node.js's (npm), nghttp2's (nghttp2-client), and h2spec
 	cd tests/interop/node && npm install --no-package-lock --no-audit --no-fund --silent
-	$(BIN)/python -m pytest tests/interop/test_clients.py $(ARGS)
+	$(BIN)/python -m pytest tests/interop/test_clients.py tests/conformance/test_h2spec.py $(ARGS)
 
 proxies: $(VENV)/.test .venv-envoy/.done ## put load through Envoy and nginx (apt-get install nginx)
 	CONVSERVE_ENVOY=$(abspath .venv-envoy/bin/envoy) $(BIN)/python -m pytest -s tests/interop/test_proxies.py $(ARGS)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.request_payload import MODEL_INFER
+from service.memory import keep_freed_memory
 from service.rpc import Call, Methods, NativeTransport, TransportOptions
 from service.rpc.grpc_aio_server import GrpcioTransport
 
@@ -34,6 +35,7 @@ def main() -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the benchmark stops it
+    keep_freed_memory()  # as the server does
     methods = Methods({MODEL_INFER: _respond_with(options.response.read_bytes())}, {})
     open_transport = TRANSPORTS[options.transport]
     with open_transport("127.0.0.1:0", methods, _settle, OPTIONS) as transport:

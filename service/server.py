@@ -25,7 +25,7 @@ from .api.model_statistics import ModelStatistics
 from .api.open_inference import InferenceProtocol
 from .cpu import usable_cores
 from .errors import StartError
-from .memory import trim_memory
+from .memory import keep_freed_memory, trim_memory
 from .process.start_summary import LOOPBACK, MOST_MODELS, ServedModel
 from .process.watchdog import Watchdog
 from .rpc import FlushScope, Methods, NativeTransport, TlsFiles, Transport, TransportOptions
@@ -78,6 +78,11 @@ class Server:
     def port(self) -> int:
         """The TCP port it listens on."""
         return self._transports[0].port
+
+    @property
+    def http_port(self) -> int | None:
+        """The TCP port of HTTP; None where it is not served."""
+        return self._transports[1].port if len(self._transports) > 1 else None
 
     def served_models(self) -> list[ServedModel]:
         """The models and how they run, for the summary of the start."""
@@ -216,7 +221,12 @@ def running(
         transports = _transports(settings, methods, repository, flush_scope, stack, shared)
         stack.callback(control.stop)  # first of all: what it changes, the transport is told
         watchdog = stack.enter_context(
-            Watchdog(transports[0].call_soon, lambda: repository.batchers, busy=busy, limit_s=settings.watchdog_s)
+            Watchdog(
+                [transport.call_soon for transport in transports],
+                lambda: repository.batchers,
+                busy=busy,
+                limit_s=settings.watchdog_s,
+            )
         )
         server = Server(
             *(transports, repository, readiness, control),
@@ -226,12 +236,13 @@ def running(
         log.info(
             "listening",
             address=f"{settings.host}:{server.port}",
-            **({} if settings.http_port is None else {"http_address": f"{settings.host}:{transports[1].port}"}),
+            **({} if server.http_port is None else {"http_address": f"{settings.host}:{server.http_port}"}),
             transport=settings.transport,
             models=len(list(repository)),
             threads=settings.threads or cores,
         )
         trim_memory()
+        keep_freed_memory()
         # What was made for the start stays: looking through it for garbage again and again takes 14 ms each time.
         gc.collect()
         gc.freeze()

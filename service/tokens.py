@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
         f'sha256 = "{hashlib.sha256(token.encode()).hexdigest()}"',
         f"rights = {json.dumps(args.rights)}",
         *([] if args.requests_per_s is None else [f"requests_per_s = {args.requests_per_s:g}"]),
+        *([] if args.max_in_flight is None else [f"max_in_flight = {args.max_in_flight}"]),
     ]
     sys.stdout.write("\n".join(lines) + "\n\n")
     sys.stderr.write(f"{token}\n")
@@ -48,6 +49,12 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         type=float,
         metavar="N",
         help="inference requests that the server takes, all workers together (default: no limit)",
+    )
+    new.add_argument(
+        "--max-in-flight",
+        type=int,
+        metavar="N",
+        help="those of them that may be under way at a time (default: no limit)",
     )
     return parser
 

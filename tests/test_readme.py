@@ -37,6 +37,7 @@ PROGRAMS = (
     "convserve tokens new",
     "convserve top",
     "convserve tune",
+    "convserve.training.data",
     "service",
     "service.client classify",
     "service.client dataset",

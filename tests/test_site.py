@@ -59,6 +59,6 @@ def test_reference_comes_from_docstrings(site: Path) -> None:
     """The reference has the client's methods and the export's parameters, with their words."""
     client = (site / "reference" / "client" / "index.html").read_text("utf-8")
     export = (site / "reference" / "export" / "index.html").read_text("utf-8")
-    assert all(f"service.client.Client.{name}" in client for name in ("classify", "list_models", "infer"))
+    assert all(f"convserve.service.client.Client.{name}" in client for name in ("classify", "list_models", "infer"))
     assert all(re.search(rf"\b{name}\b", export) for name in ("interpolation", "temperature", "precision"))
     assert "GRPCInferenceService" in (site / "reference" / "protocols" / "index.html").read_text("utf-8")

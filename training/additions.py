@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # else when a file is run: PyTorch takes seconds to import, a
     Kind = TypeVar("Kind", bound=type[Source])
 
 _used: set[Path] = set()
+_OTHER = "training" if __package__ != "training" else "convserve.training"
+"""The name by which a checkout has this package a second time, with networks and data sets apart from these."""
 
 
 def network(
@@ -73,10 +75,15 @@ def use(files: Sequence[Path]) -> None:
             raise ModuleError(f"--use {file}: it is no Python file, whose name ends in .py")
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
+        before = set(sys.modules)
         try:
             spec.loader.exec_module(module)
         except TrainingError:
             raise
         except Exception as error:  # the file may raise anything
             raise ModuleError(f"--use {file} cannot be run ({type(error).__name__}: {error})") from error
+        if f"{_OTHER}.additions" in sys.modules.keys() - before:
+            raise ModuleError(
+                f"--use {file} adds to {_OTHER}, and this is {__package__}: import {__package__}.additions there"
+            )
         _used.add(path)

@@ -7,6 +7,7 @@ lives. Everything else needs a token, of which some methods want a right.
 from collections.abc import Mapping
 
 from ..rpc import Call, DeferredMethod, Methods
+from ..telemetry.observed_call import ObservedCall
 from .token_store import TokenStore
 
 OIP, CLASSIFIER = "/inference.GRPCInferenceService/", "/convserve.v1.ImageClassifier/"
@@ -58,7 +59,14 @@ class Guard:
             """Asks for the token again: in an open stream it may have been taken back."""
             authorization = call.metadata("authorization")
             token = tokens.known(authorization) or tokens.authenticate(authorization, call.path.rpartition("/")[2])
-            tokens.take(token)
-            method(call)
+            end = tokens.begin(token)
+            if end is None:
+                method(call)
+                return
+            counted = ObservedCall(call, [lambda _: end()])
+            try:
+                method(counted)
+            except Exception as error:
+                counted.fail(error)
 
         return call_within_limit

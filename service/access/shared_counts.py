@@ -12,6 +12,7 @@ from typing import Self
 MAX_TOKENS = 2**12
 """Tokens that can be counted."""
 NUMBER_BYTES = 8
+ARRAYS = 3
 
 
 @dataclass(frozen=True)
@@ -27,33 +28,48 @@ class Column:
 
 def memory_bytes(columns: int) -> int:
     """The size of memory for so many columns."""
-    return 2 * MAX_TOKENS * columns * NUMBER_BYTES
+    return ARRAYS * MAX_TOKENS * columns * NUMBER_BYTES
 
 
 class SharedCounts:
-    """Requests that were let through, and when the last one was, by row and process."""
+    """Requests that were let through and those of them that have ended, and when the last one came, by row."""
 
     def __init__(self, column: Column) -> None:
         self._columns, self._column = column.count, column.number
-        memory = memoryview(mmap.mmap(column.descriptor, memory_bytes(column.count)))
-        half = memory_bytes(column.count) // 2
-        self._counts, self._times = memory[:half].cast("Q"), memory[half:].cast("d")
+        size = memory_bytes(column.count)
+        memory = memoryview(mmap.mmap(column.descriptor, size))
+        begun, ended, times = (memory[at : at + size // ARRAYS] for at in range(0, size, size // ARRAYS))
+        self._begun, self._ended, self._times = begun.cast("Q"), ended.cast("Q"), times.cast("d")
 
     @classmethod
     def alone(cls) -> Self:
         """Those of a process that shares its port with no other."""
         return cls(Column(-1))
 
-    def add(self, row: int) -> None:
+    def begin(self, row: int) -> None:
         """Counts a request of this process."""
         place = row * self._columns + self._column
-        self._counts[place] += 1
+        self._begun[place] += 1
         self._times[place] = time.monotonic()
+
+    def end(self, row: int) -> None:
+        """Counts the end of one."""
+        self._ended[row * self._columns + self._column] += 1
+
+    def end_all(self) -> None:
+        """The process of this column has ended, and all that it had in flight."""
+        for place in range(self._column, len(self._begun), self._columns):
+            self._ended[place] = self._begun[place]
 
     def total(self, row: int) -> int:
         """The requests of all processes, also of those that have ended."""
         first = row * self._columns
-        return sum(self._counts[first : first + self._columns])
+        return sum(self._begun[first : first + self._columns])
+
+    def in_flight(self, row: int) -> int:
+        """Those that have not ended."""
+        first = row * self._columns
+        return self.total(row) - sum(self._ended[first : first + self._columns])
 
     def last_at(self, row: int) -> float:
         """When the last request of all was counted, on ``time.monotonic``'s clock; 0.0: none was."""
@@ -78,5 +94,6 @@ class CountColumns:
         return Column(self._descriptor, number, self._count)
 
     def give_back(self, column: Column) -> None:
-        """Its process has ended; what it counted stays."""
+        """Its process has ended; what it counted stays, and nothing of it is in flight."""
+        SharedCounts(column).end_all()
         self._lent.discard(column.number)

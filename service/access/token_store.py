@@ -1,6 +1,7 @@
 """The tokens of a file, read again when it changes, and those that callers have presented."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -9,8 +10,8 @@ import structlog
 
 from ..errors import PermissionDenied, StartError, Unauthenticated
 from ..file_changes import FileChanges
-from .rate_limit import rate_limits
 from .shared_counts import SharedCounts
+from .token_limits import token_limits
 from .tokens import Token, find, read_tokens
 
 CHECK_S = 1.0
@@ -32,7 +33,7 @@ class TokenStore:
         self._changes = FileChanges([path])
         # The tokens, and those that were presented by the header's value: one pair, so that none outlives its file.
         self._state: tuple[tuple[Token, ...], dict[str, Token]] = read_tokens(path), {}
-        self._limits = rate_limits(self._state[0], self._counts)
+        self._limits = token_limits(self._state[0], self._counts)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="tokens", daemon=True)
 
@@ -80,11 +81,10 @@ class TokenStore:
                 "The server's operator gives rights in its tokens file."
             )
 
-    def take(self, token: Token) -> None:
-        """Counts an inference request of a token; raises Overloaded where there is one too many."""
+    def begin(self, token: Token) -> Callable[[], None] | None:
+        """Counts an inference request of a token; returns what counts its end, if that matters. Raises Overloaded."""
         limit = self._limits.get(token.name)
-        if limit is not None:
-            limit.take()
+        return None if limit is None else limit.begin()
 
     def _watch(self) -> None:
         while not self._stop.wait(CHECK_S):
@@ -94,7 +94,7 @@ class TokenStore:
                 continue
             try:
                 tokens = read_tokens(self._path)
-                limits = rate_limits(tokens, self._counts, self._limits)
+                limits = token_limits(tokens, self._counts, self._limits)
             except StartError as error:
                 log.error("the tokens file cannot be read again; the old tokens are kept", reason=str(error))
                 continue

@@ -5,6 +5,7 @@
     sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
     rights = ["infer"]
     requests_per_s = 200
+    max_in_flight = 32
 
 Tokens are random and long, so that a hash needs neither salt nor time: there is no list of likely ones to try.
 """
@@ -21,7 +22,7 @@ from ..errors import StartError
 
 RIGHTS = ("infer", "control", "metrics")
 """Inference; loading and unloading models; statistics."""
-FIELDS = ("name", "sha256", "rights", "requests_per_s")
+FIELDS = ("name", "sha256", "rights", "requests_per_s", "max_in_flight")
 DIGEST_CHARACTERS = 64
 
 
@@ -35,6 +36,8 @@ class Token:
     rights: frozenset[str]
     requests_per_s: float | None = None
     """Inference requests that all workers together take; None: any number."""
+    max_in_flight: int | None = None
+    """Those of them that may be under way at a time; None: any number."""
 
 
 def read_tokens(path: Path) -> tuple[Token, ...]:
@@ -62,7 +65,7 @@ def _token(entry: Mapping[str, Any]) -> Token:
     unknown = sorted(set(entry) - set(FIELDS))
     if unknown:
         raise ValueError(f"{', '.join(unknown)} is unknown; an entry has {', '.join(FIELDS)}")
-    name, digest, rights, per_s = (entry.get(key) for key in FIELDS)
+    name, digest, rights, per_s, in_flight = (entry.get(key) for key in FIELDS)
     if not isinstance(name, str) or not name:
         raise ValueError("name must be a text")
     if not isinstance(digest, str) or len(digest) != DIGEST_CHARACTERS:
@@ -71,7 +74,9 @@ def _token(entry: Mapping[str, Any]) -> Token:
         raise ValueError(f"rights of '{name}' must be a list of {', '.join(RIGHTS)}")
     if per_s is not None and (not isinstance(per_s, int | float) or isinstance(per_s, bool) or not per_s > 0):
         raise ValueError(f"requests_per_s of '{name}' must be a number above 0")
-    return Token(name, bytes.fromhex(digest), frozenset(rights), per_s)
+    if in_flight is not None and (not isinstance(in_flight, int) or isinstance(in_flight, bool) or in_flight < 1):
+        raise ValueError(f"max_in_flight of '{name}' must be a whole number above 0")
+    return Token(name, bytes.fromhex(digest), frozenset(rights), per_s, in_flight)
 
 
 def find(tokens: tuple[Token, ...], presented: str) -> Token | None:

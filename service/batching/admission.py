@@ -56,8 +56,11 @@ def _wait_limit(request: Request, queue: FairQueue, row_s: float, policy: Batchi
     limit_s = policy.max_queue_s if queue.rows > policy.max_batch_rows else math.inf
     if request.deadline is not None:
         left_s = request.deadline - time.monotonic()
-        if 0 < left_s < limit_s + request.rows * row_s:  # one that has passed expires in the queue, and is told so
-            return left_s - request.rows * row_s, "its deadline"
+        # Its run is not only its own: where others wait, as many come along behind it. Without them, of twice the load
+        # with deadlines of 200 ms 0.84 of the peak came in time, with them 0.95 (benchmarks --only overload).
+        run_s = max(request.rows, min(policy.preferred_batch_size, queue.rows)) * row_s
+        if 0 < left_s < limit_s + run_s:  # one that has passed expires in the queue, and is told so
+            return left_s - run_s, "its deadline"
     return limit_s, "--max-queue-ms"
 
 

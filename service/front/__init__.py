@@ -1,6 +1,6 @@
 """Envoy before several servers: its configuration, written from a few options.
 
-Envoy itself is not part of this package; ``python -m service.front`` writes the file that it reads.
+Envoy itself is not part of this package; ``convserve front`` writes the file that it reads.
 """
 
 from .command import main, make_parser

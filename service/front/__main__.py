@@ -1,4 +1,4 @@
-"""``python -m service.front``: writes Envoy's configuration to standard output."""
+"""``convserve front``: writes Envoy's configuration to standard output."""
 
 import sys
 

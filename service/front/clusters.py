@@ -11,6 +11,9 @@ GRPC, HTTP, KEYS = "grpc", "http", "jwt-keys"
 """The clusters' names."""
 ASKS_IN_DRAIN = 4
 """How often health is asked during the servers' drain delay."""
+SILENT_ASKS = 2
+"""How often a question must stay without an answer for a server to be left out. NOT_SERVING is an answer, and counts at
+once; under much load one may come late."""
 CONNECT_S = 1
 PING_S = 1
 """How often a server is pinged over HTTP/2, and how long the answer may take: one that stands still, or is cut off, is
@@ -86,7 +89,7 @@ def _health_check(settings: FrontSettings, name: str) -> dict[str, Data]:
         "timeout": f"{max(1.0, settings.drain_delay_s / ASKS_IN_DRAIN):.3f}s",
         "interval": often,
         "no_traffic_interval": often,
-        "unhealthy_threshold": 1,
+        "unhealthy_threshold": SILENT_ASKS,
         "healthy_threshold": 1,
         **asked,
     }

@@ -1,7 +1,7 @@
 """What runs now, for whoever has started it: where, what is open to whom, and which models, in a few lines."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from ..access.tokens import read_tokens
 from ..errors import StartError
@@ -34,20 +34,26 @@ def start_summary(settings: Settings, port: int, models: Iterable[ServedModel]) 
     """What is told, by heading."""
     return {
         "grpc": f"{settings.host}:{port}, {settings.transport}, {_encryption(settings)}, {_reach(settings.host)}",
+        "http": _http(settings),
         "metrics": _metrics(settings),
         "open_to": _open_to(settings),
         "models": [str(model) for model in models],
     }
 
 
-def as_text(summary: Mapping[str, Any]) -> str:
+def as_text(summary: dict[str, object]) -> str:
     """The same for people: a line for each heading, and for each thing in a list or table."""
     lines = ["serving"]
     for heading, told in summary.items():
-        parts = [f"{name}: {whom}" for name, whom in told.items()] if isinstance(told, Mapping) else told
-        first, *others = [parts] if isinstance(parts, str) else list(parts) or ["none"]
+        first, *others = _parts(told)
         lines += [f"  {heading.replace('_', ' '):<9}{first}", *(f"  {'':<9}{other}" for other in others)]
     return "\n".join(lines)
+
+
+def _parts(told: object) -> list[str]:
+    if isinstance(told, dict):
+        return [f"{name}: {whom}" for name, whom in told.items()]
+    return [*map(str, told)] or ["none"] if isinstance(told, list) else [str(told)]
 
 
 def _encryption(settings: Settings) -> str:
@@ -58,6 +64,13 @@ def _encryption(settings: Settings) -> str:
 
 def _reach(host: str) -> str:
     return "from this machine alone" if host in LOOPBACK else "from other machines too"
+
+
+def _http(settings: Settings) -> str:
+    if settings.http_port is None:
+        return "off"
+    scheme = "http" if settings.tls_certificate_file is None else "https"
+    return f"{scheme}://{settings.host}:{settings.http_port}, {_encryption(settings)}, {_reach(settings.host)}"
 
 
 def _metrics(settings: Settings) -> str:

@@ -1,4 +1,4 @@
-"""Sees to it that nothing stands still unnoticed: the thread that receives, and each run of a model.
+"""Sees to it that nothing stands still unnoticed: the threads that receive, and each run of a model.
 
 A thread of its own ticks while there is work. It answers requests whose time has passed, tells of slow turns and runs
 with the stack of their thread, and ends the process where one lasts beyond the limit, so that whatever supervises it
@@ -29,29 +29,57 @@ EXIT_CODE = 70
 log = structlog.get_logger(__name__)
 
 
+CallSoon = Callable[[Callable[[], None]], None]
+"""Has something done by a thread that receives."""
+
+
+class _Receiver:
+    """A thread that receives, and its signs of life."""
+
+    def __init__(self, call_soon: CallSoon) -> None:
+        self._call_soon = call_soon
+        self._asked_at = 0.0  # when it was asked for a sign of life; 0: it has given it
+        self.thread: int | None = None
+        self.told = False
+        """Whether its turn has been told of as a slow one."""
+
+    @property
+    def turn_s(self) -> float:
+        """How long it has not given a sign of life, in seconds."""
+        asked = self._asked_at
+        return time.monotonic() - asked if asked else 0.0
+
+    def ask(self) -> None:
+        """Asks for a sign of life."""
+        self.told = False
+        self._asked_at = time.monotonic()
+        self._call_soon(self._answer)
+
+    def _answer(self) -> None:
+        self.thread = threading.get_ident()
+        self._asked_at = 0.0
+
+
 class Watchdog:
     """Watches one process. A context manager: leaving it ends the watch."""
 
     def __init__(
         self,
-        call_soon: Callable[[Callable[[], None]], None],
+        receivers: Iterable[CallSoon],
         batchers: Callable[[], Iterable[Batcher]],
         *,
         busy: threading.Event,
         limit_s: float,
     ) -> None:
-        """``call_soon`` has something done by the thread that receives; ``busy`` is set when a long run begins.
+        """``receivers`` have something done by each thread that receives; ``busy`` is set when a long run begins.
 
         ``limit_s``: the process ends when a turn or a run lasts longer; 0: never.
         """
-        self._call_soon = call_soon
+        self._receivers = [_Receiver(call_soon) for call_soon in receivers]
         self._batchers = batchers
         self._busy = busy
         self._limit_s = limit_s
         self._stopped = False
-        self._asked_at = 0.0  # when the receiving thread was asked for a sign of life; 0: it has given it
-        self._receiving: int | None = None
-        self._told_turn = False
         self._told_runs: set[int] = set()
         self.slow_turns = 0
         self.slow_runs = 0
@@ -70,12 +98,6 @@ class Watchdog:
         self._busy.set()
         self._thread.join()
 
-    @property
-    def turn_s(self) -> float:
-        """How long the receiving thread has not given a sign of life, in seconds."""
-        asked = self._asked_at
-        return time.monotonic() - asked if asked else 0.0
-
     def _watch(self) -> None:
         looked_at = 0.0
         while not self._stopped:
@@ -86,7 +108,8 @@ class Watchdog:
                     self._busy.set()
             if time.monotonic() - looked_at >= IDLE_TICK_S:
                 looked_at = time.monotonic()
-                self._see_to_receiver()
+                for receiver in self._receivers:
+                    self._see_to(receiver)
             if self._busy.is_set():
                 time.sleep(TICK_S)
             else:
@@ -116,22 +139,16 @@ class Watchdog:
         self._told_runs = under_way
         return is_busy
 
-    def _see_to_receiver(self) -> None:
-        turn_s = self.turn_s
+    def _see_to(self, receiver: _Receiver) -> None:
+        turn_s = receiver.turn_s
         if not turn_s:
-            self._told_turn = False
-            self._asked_at = time.monotonic()
-            self._call_soon(self._answer)
-        elif turn_s >= SLOW_S and not self._told_turn:
-            self._told_turn = True
+            receiver.ask()
+        elif turn_s >= SLOW_S and not receiver.told:
+            receiver.told = True
             self.slow_turns += 1
-            log.warning("slow turn of the receiving thread", for_s=round(turn_s, 3), stack=_stack(self._receiving))
+            log.warning("slow turn of the receiving thread", for_s=round(turn_s, 3), stack=_stack(receiver.thread))
         if self._limit_s and turn_s > self._limit_s:
-            self._end(f"the receiving thread has stood still for {turn_s:.0f} s", self._receiving)
-
-    def _answer(self) -> None:
-        self._receiving = threading.get_ident()
-        self._asked_at = 0.0
+            self._end(f"the receiving thread has stood still for {turn_s:.0f} s", receiver.thread)
 
     def _end(self, reason: str, thread: int | None) -> None:
         log.critical(

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -116,7 +117,8 @@ def _serve(
         if control is not None:
             control.report(READY, served=server.served_models())
         else:
-            logs.tell("serving", start_summary(settings, server.port, server.served_models()), as_text)
+            told = replace(settings, http_port=server.http_port)
+            logs.tell("serving", start_summary(told, server.port, server.served_models()), as_text)
         signals.wait()
         delay_s = settings.drain_delay_s
         if not signals.stop:

@@ -62,6 +62,7 @@ class Launch:
         return WorkerSlot(
             number=self.number,
             port=self.port,
+            http_port=self.http_port,
             threads=self.share.threads,
             cores=self.share.cores,
             control_fd=control_fd,
@@ -69,7 +70,6 @@ class Launch:
             counts_column=None if column is None else (column.descriptor, column.number, column.count),
             models=self.models,
             versions=self.versions,
-            http_port=self.http_port,
         )
 
 

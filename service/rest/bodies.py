@@ -5,9 +5,9 @@ import zlib
 from collections.abc import Callable
 
 from ..errors import Cancelled, InvalidRequest, Overloaded
-from ..http2.deframer import RETRY_S, WINDOW_BITS
+from ..http2.deframer import WINDOW_BITS
 from .exchange import Exchange
-from .status import HttpRefusal
+from .status import RETRY_S, HttpRefusal
 
 LARGE_BODIES = 8
 """Bodies of the largest size that may be received at a time."""

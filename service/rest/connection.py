@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,7 @@ class Connection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._policy = policy
-        self._made_at = self.idle_since = self.loop.time()
+        self._made_at = self.idle_since = time.monotonic()
         self._in_head = False
         self._head_bytes = 0
         self._timer: asyncio.TimerHandle | None = None  # while a head or a body is waited for
@@ -88,12 +89,12 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         super().on_headers_complete()
         policy = self._policy
-        if policy.closing or (policy.max_age_s and self.loop.time() - self._made_at > policy.max_age_s):
+        if policy.closing or (policy.max_age_s and time.monotonic() - self._made_at > policy.max_age_s):
             self.cycle.keep_alive = False
 
     def on_response_complete(self) -> None:
         """A request is over."""
-        self.idle_since = self.loop.time()
+        self.idle_since = time.monotonic()
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:

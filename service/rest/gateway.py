@@ -42,6 +42,10 @@ class Gateway:
         if check is not None:
             check(rpc, exchange.header("authorization"))
 
+    def is_immediate(self, rpc: str) -> bool:
+        """Whether `ask` answers it, and not `call`."""
+        return rpc in self._methods.immediate
+
     def ask(self, rpc: str, message: Message, exchange: Exchange) -> Message:
         """The answer of an immediate method."""
         began_ns = time.monotonic_ns()

@@ -20,7 +20,7 @@ from ..tensors import DATATYPES, Array, Datatype, encode
 
 RAW = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 MAX_JSON_BYTES = 8 * 2**20
-"""The parser lets no other thread run meanwhile: 20 ms for each of these MiB."""
+"""The parser lets no other thread run meanwhile: 11 ms for each of these MiB."""
 INT64 = range(-(2**63), 2**63)
 REQUEST = frozenset(("id", "parameters", "inputs", "outputs"))
 INPUT = frozenset(("name", "shape", "datatype", "parameters", "data"))

@@ -78,34 +78,36 @@ class OpenInference:
         return Response(content, headers=headers | {HEADER_LENGTH: str(json_length)}, media_type=BINARY)
 
     async def _live(self, exchange: Exchange) -> Response:
-        return plain_response(self._ask("ServerLive", pb.ServerLiveRequest(), exchange))
+        return plain_response(await self._ask("ServerLive", pb.ServerLiveRequest(), exchange))
 
     async def _ready(self, exchange: Exchange) -> Response:
-        return _readiness(self._ask("ServerReady", pb.ServerReadyRequest(), exchange), "the server")
+        return _readiness(await self._ask("ServerReady", pb.ServerReadyRequest(), exchange), "the server")
 
     async def _model_ready(self, exchange: Exchange) -> Response:
         name, version = _model(exchange)
-        answer = self._ask("ModelReady", pb.ModelReadyRequest(name=name, version=version), exchange)
+        answer = await self._ask("ModelReady", pb.ModelReadyRequest(name=name, version=version), exchange)
         return _readiness({"name": name, **answer}, f"the model '{name}'")
 
     async def _server_metadata(self, exchange: Exchange) -> Response:
-        answer = self._ask("ServerMetadata", pb.ServerMetadataRequest(), exchange)
+        answer = await self._ask("ServerMetadata", pb.ServerMetadataRequest(), exchange)
         answer["extensions"].append(EXTENSION)
         return plain_response(answer)
 
     async def _model_metadata(self, exchange: Exchange) -> Response:
         name, version = _model(exchange)
-        return plain_response(self._ask("ModelMetadata", pb.ModelMetadataRequest(name=name, version=version), exchange))
+        return plain_response(
+            await self._ask("ModelMetadata", pb.ModelMetadataRequest(name=name, version=version), exchange)
+        )
 
     async def _config(self, exchange: Exchange) -> Response:
         name, version = _model(exchange)
-        answer = self._ask("ModelConfig", pb.ModelConfigRequest(name=name, version=version), exchange)
+        answer = await self._ask("ModelConfig", pb.ModelConfigRequest(name=name, version=version), exchange)
         return plain_response(answer["config"])
 
     async def _statistics(self, exchange: Exchange) -> Response:
         name, version = _model(exchange)
         return plain_response(
-            self._ask("ModelStatistics", pb.ModelStatisticsRequest(name=name, version=version), exchange)
+            await self._ask("ModelStatistics", pb.ModelStatisticsRequest(name=name, version=version), exchange)
         )
 
     async def _index(self, exchange: Exchange) -> Response:
@@ -113,7 +115,7 @@ class OpenInference:
         ready = document.get("ready", False)
         if type(ready) is not bool:
             raise InvalidRequest("ready of the request is neither true nor false")
-        return plain_response(self._ask(INDEX, pb.RepositoryIndexRequest(ready=ready), exchange)["models"])
+        return plain_response((await self._ask(INDEX, pb.RepositoryIndexRequest(ready=ready), exchange))["models"])
 
     async def _load(self, exchange: Exchange) -> Response:
         return await self._change(LOAD, pb.RepositoryModelLoadRequest(), exchange)
@@ -136,8 +138,15 @@ class OpenInference:
         await self._gateway.call(f"/{SERVICE}/{rpc}", message.SerializeToString(), exchange)
         return plain_response({})
 
-    def _ask(self, rpc: str, message: Any, exchange: Exchange) -> dict[str, Any]:
-        return messages.to_plain(self._gateway.ask(f"/{SERVICE}/{rpc}", message, exchange))
+    async def _ask(self, rpc: str, message: Any, exchange: Exchange) -> dict[str, Any]:
+        """The answer of an RPC as JSON."""
+        path = f"/{SERVICE}/{rpc}"
+        if self._gateway.is_immediate(path):
+            answer = self._gateway.ask(path, message, exchange)
+        else:
+            payload = await self._gateway.call(path, message.SerializeToString(), exchange)
+            answer = getattr(pb, f"{rpc}Response").FromString(payload)
+        return messages.to_plain(answer)
 
     async def _document(self, exchange: Exchange, *known: str) -> dict[str, Any]:
         """The JSON of a request, which may have no body."""

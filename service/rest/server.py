@@ -137,7 +137,7 @@ class HttpTransport(Transport):
         return True
 
     def _close_idle(self) -> None:
-        now = self._loop.time()
+        now = time.monotonic()
         for connection in list(self._server.server_state.connections):
             if isinstance(connection, Connection) and connection.is_idle and now - connection.idle_since > IDLE_S:
                 connection.shutdown()

@@ -199,6 +199,18 @@ metrics() {
     python3 -c 'import sys, urllib.request; print(urllib.request.urlopen(f"http://{sys.argv[1]}/metrics").read().decode())' "$where"
 }
 
+tells_metrics() { metrics >"$scratch/metrics" && grep --quiet '^convserve_requests_total{' "$scratch/metrics"; }
+# What a path answers over HTTP; standard input is posted, if it has anything.
+http() {
+    python3 -c 'import sys, urllib.request
+print(urllib.request.urlopen("http://" + "".join(sys.argv[1:]), sys.stdin.buffer.read() or None).read().decode())' \
+        "$(podman port "$container" 8000/tcp)" "$1"
+}
+http_label() {
+    http "/v1/classify?model=$1" <"$root/tests/pictures/$2" |
+        python3 -c 'import json, sys; print(json.load(sys.stdin)["results"][0]["classes"][0]["label"])'
+}
+
 # SIGTERM so many tenths of a second after the start, when its handler may be all there is yet.
 stop_early() {
     container=$(podman create --read-only --read-only-tmpfs=false --cap-drop all --memory 256m "$image")
@@ -261,7 +273,7 @@ for file in "$root"/models/*/*/model.onnx; do # large models have a page here an
     check "the model $model answers" top_label "$model" seven.png
 done
 check "mnist-tiny takes seven.png for a 7" equal "$(top_label mnist-tiny seven.png)" 7
-check "metrics are told on port 8002" grep --quiet '^convserve_requests_total{' <(metrics)
+check "metrics are told on port 8002" tells_metrics
 # The limit itself holds only where the kernel has a memory controller.
 peak_kb=$(inside sed -n "s/^VmHWM:[^0-9]*\([0-9]*\) kB/\1/p" /proc/1/status)
 say "most memory of the server, after a request of each model: $peak_kb kB"
@@ -275,10 +287,12 @@ say "starting it with other models on /models ..."
 mkdir "$scratch/models"
 cp -r "$root/models/mnist-tiny" "$scratch/models/mounted"
 chmod -R a+rX "$scratch"
-start --volume "$scratch/models:/models:ro"
+start --volume "$scratch/models:/models:ro" --env CONVSERVE_HTTP_PORT=8000 --publish 127.0.0.1::8000
 check "the mounted model is listed" lists mounted
 check "the bundled ones are not" not lists mnist-tiny
 check "the mounted model takes seven.png for a 7" equal "$(top_label mounted seven.png)" 7
+check "it does so over HTTP" equal "$(http_label mounted seven.png)" 7
+check "the page is there" grep --quiet '<title>' <(http / </dev/null)
 stop_and_check
 
 say "starting it with a tokens file, two workers and 256 MiB ..."

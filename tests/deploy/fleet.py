@@ -30,6 +30,8 @@ MODEL = "mnist-tiny"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 DRAIN_DELAY_S = 1.0
 """Of the servers; the front asks their health four times in it."""
+WAIT_S = 240.0
+"""How long calls and Envoy's view of the servers are waited for: a bound, on a machine that much else may share."""
 CALL_S = 15.0
 """The callers' deadline: far more than a fault costs, far less than a hung test."""
 ALONE = (("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1))
@@ -103,7 +105,7 @@ class Front:
 
     def await_healthy(self, servers: int) -> None:
         """Waits until Envoy sends calls to just so many servers."""
-        until = time.monotonic() + START_S
+        until = time.monotonic() + WAIT_S
         while (found := self._healthy()) != servers:
             assert time.monotonic() < until, f"Envoy finds {found} of {servers} servers healthy"
             assert self.process.poll() is None, "Envoy has ended"
@@ -184,7 +186,7 @@ class Load:
         """Waits until so many more calls have ended."""
         with self._changed:
             aim = self.calls + number
-            assert self._changed.wait_for(lambda: self.calls >= aim, START_S), f"{self.calls} of {aim} calls"
+            assert self._changed.wait_for(lambda: self.calls >= aim, WAIT_S), f"{self.calls} of {aim} calls"
 
     def _call(self) -> None:
         with self._caller() as ask:

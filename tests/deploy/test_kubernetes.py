@@ -19,10 +19,11 @@ import yaml
 
 from service.metrics.catalog import METRICS
 from service.options import options_of
+from service.pb import open_inference_pb2 as pb
 from service.server import LEAVE_S
 from service.settings import Settings
 from tests.deploy.crd_fields import SPECS, faults, load_all, name_of, schema_faults
-from tests.servers import ROOT, START_S
+from tests.servers import ROOT, START_S, ServerProcess
 
 KUBERNETES, KSERVE = ROOT / "deploy" / "kubernetes", ROOT / "deploy" / "kserve"
 VERSION = "1.34"
@@ -207,7 +208,12 @@ def test_selectors_find_the_pods(overlay: str) -> None:
     assert policy["podSelector"] == {"matchLabels": labels}
     named = {each["targetPort"] for each in of_kind(resources, "Service")["spec"]["ports"]}
     named |= {port["port"] for rule in policy["ingress"] for port in rule["ports"]}
-    assert named <= ports
+    assert named == ports
+    (container,) = template["spec"]["containers"]
+    numbers = {each["name"]: str(each["containerPort"]) for each in container["ports"]}
+    assert numbers["http"] == environment(container)["CONVSERVE_HTTP_PORT"]
+    assert numbers["grpc"] == str(options_of(Settings)["port"].default)
+    assert f"CONVSERVE_METRICS_PORT={numbers['metrics']}" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
     monitored = [each["spec"]["selector"]["matchLabels"] for each in resources if each["kind"] == "ServiceMonitor"]
     assert all(of_kind(resources, "Service")["metadata"]["labels"] == each for each in monitored)
 
@@ -240,6 +246,22 @@ def test_kserve_pods_are_confined() -> None:
     check_confined({}, container)
     assert container["name"] == "kserve-container"
     assert container["ports"][0]["name"] == "h2c"
+
+
+@pytest.mark.parametrize("versions", [True, False], ids=["versions", "file"])
+def test_kserve_arguments_serve_the_model(models_dir: Path, tmp_path: Path, *, versions: bool) -> None:
+    """The runtime's arguments serve what storageUri holds by the service's name, and no model of the image."""
+    (runtime,) = load_all((KSERVE / "servingruntime.yaml").read_text(encoding="utf-8"))
+    mounted = tmp_path / "models"
+    shutil.copytree(models_dir / "mnist-tiny" / ("" if versions else "1"), mounted)
+    arguments = runtime["spec"]["containers"][0]["args"]
+    options = [each.replace("{{.Name}}", "digits").replace("/mnt/models", str(mounted)) for each in arguments]
+    image = {"CONVSERVE_MODELS_DIR": str(models_dir)}
+    with ServerProcess(models_dir, *options, env=image, folder=False) as server, server.channel() as channel:
+        index = pb.RepositoryIndexResponse.FromString(
+            channel.unary_unary("/inference.GRPCInferenceService/RepositoryIndex", None, None)(b"", timeout=START_S)
+        )
+    assert [model.name for model in index.models if model.state == "READY"] == ["digits"]
 
 
 @pytest.mark.parametrize("file", plain_files(), ids=lambda file: f"{file.parent.name}-{file.stem}")

@@ -20,7 +20,7 @@ from tests.deploy.test_front import EVERY
 
 pytestmark = needs_envoy
 SERVERS = 3
-CALLS = 1_500 if EVERY else 300
+CALLS = 1_000 if EVERY else 300
 """Before a fault, during it and after it."""
 LARGE_ROWS = 2_600
 """Of a request of 2 MB, beyond what Envoy keeps by default."""
@@ -197,6 +197,7 @@ def report(title: str, fleet: Fleet) -> None:
     print(f"\n| {' | '.join(cells)} |")  # noqa: T201 - for the page
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 @pytest.mark.parametrize("transport", ["native", "grpcio"] if EVERY else ["native"])
 def test_no_call_fails(fault: Callable[[Fleet], None], transport: str, tmp_path: Path) -> None:

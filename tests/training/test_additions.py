@@ -24,10 +24,10 @@ def test_files_add_network_and_data_set(tmp_path: Path) -> None:
         (tmp_path / named[1]).write_text(program, encoding="utf-8")
         use += ["--use", tmp_path / named[1]]
     places = ("--data-dir", tmp_path)
-    fetched = run("training.data", "stripes", *use, *places)
+    fetched = run("convserve.training.data", "stripes", *use, *places)
     assert fetched.stdout.startswith("stripes: 600 + 200 images, verified"), fetched.stderr
     folders = (*places, "--models-dir", tmp_path / "models", "--checkpoints-dir", tmp_path / "checkpoints")
-    exported = run("training.export", "stripes-net", *use, *folders)
+    exported = run("convserve", "export", "stripes-net", *use, *folders)
     assert exported.returncode == 0, exported.stderr
     path = tmp_path / "models" / "stripes-net" / "1" / "model.onnx"
     assert inspect(path)["problems"] == []
@@ -60,13 +60,14 @@ data_set(type(SOURCES["mnist"]))
 """,
             "there is a data set 'mnist' already; give this one another name",
         ),
+        ("import convserve.training.additions", "import training.additions there"),
     ],
-    ids=["absent", "broken", "network", "data set"],
+    ids=["absent", "broken", "network", "data set", "other name"],
 )
 def test_unusable_file_is_a_sentence(
     program: str | None, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A file that is not there, cannot be run, or takes a name that is taken, ends the command with status 2."""
+    """A file that is absent or broken, or adds to a taken name or to the package by its other name, is status 2."""
     path = tmp_path / "mine.py"
     if program is not None:
         path.write_text(program, encoding="utf-8")

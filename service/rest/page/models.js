@@ -1,6 +1,9 @@
 // The choice among the models that are served.
 
 import { dataset, percent, short } from "./numbers.js";
+import { keep, recall } from "./storage.js";
+
+const KEPT = "convserve.model";
 
 export class Models extends EventTarget {
   #select = document.getElementById("model");
@@ -35,11 +38,11 @@ export class Models extends EventTarget {
     const listed = JSON.stringify(models);
     if (listed === this.#listed) return;
     this.#listed = listed;
-    const before = this.chosen ? keyOf(this.chosen) : recall();
+    const before = this.chosen ? keyOf(this.chosen) : recall(KEPT);
     this.#models = models;
     this.#select.replaceChildren(...groups(models));
     this.#select.disabled = models.length === 0;
-    const another = models.find(({ name }) => before?.startsWith(`${name}/`)); // version, where that one is gone
+    const another = models.find(({ name }) => before.startsWith(`${name}/`)); // version, where that one is gone
     const wanted = models.find((model) => keyOf(model) === before) ?? another ?? preferred(models);
     if (wanted) this.#select.value = keyOf(wanted);
     this.#choose();
@@ -51,7 +54,7 @@ export class Models extends EventTarget {
     if (model) {
       this.#link.href = `#/models/${encodeURIComponent(model.name)}/${encodeURIComponent(model.version)}`;
       this.#facts.textContent = factsOf(model).map(unbroken).join("\u00a0· ");
-      keep(keyOf(model));
+      keep(KEPT, keyOf(model));
     } else {
       this.#facts.textContent = "This server has no model that classifies images.";
     }
@@ -99,22 +102,4 @@ function groups(models) {
 function preferred(models) {
   const drawable = models.filter(({ image }) => image.channels === 1);
   return (drawable.length ? drawable : models).toSorted((one, other) => (other.test_accuracy ?? 0) - (one.test_accuracy ?? 0))[0];
-}
-
-const KEPT = "convserve.model";
-
-function keep(name) {
-  try {
-    sessionStorage.setItem(KEPT, name);
-  } catch {
-    // storage is forbidden: a reload forgets the choice
-  }
-}
-
-function recall() {
-  try {
-    return sessionStorage.getItem(KEPT);
-  } catch {
-    return null;
-  }
 }

@@ -1,5 +1,7 @@
 // The drawing pad: strokes by mouse, finger, pen or keys, kept as lines so that any size can be drawn from them.
 
+import { keep, recall } from "./storage.js";
+
 const WIDTH = 0.07; // of the pad's side; MNIST's strokes are about this wide
 const STEP = 0.05; // of the pad's side, for one press of an arrow key
 const SENT = 280; // pixels of the side of what is sent
@@ -158,20 +160,12 @@ export class Pad extends EventTarget {
 
   #keep() {
     const strokes = this.#strokes.map((stroke) => stroke.map((point) => point.map((value) => Number(value.toFixed(4)))));
-    try {
-      sessionStorage.setItem(KEPT, JSON.stringify(strokes));
-    } catch {
-      // storage is full or forbidden: a reload will lose the drawing
-    }
+    keep(KEPT, JSON.stringify(strokes));
   }
 
   #recall() {
-    try {
-      const strokes = JSON.parse(sessionStorage.getItem(KEPT) ?? "[]");
-      if (strokes.length) this.#states.push(strokes);
-    } catch {
-      // nothing that can be read was kept
-    }
+    const strokes = JSON.parse(recall(KEPT) || "[]");
+    if (strokes.length) this.#states.push(strokes);
   }
 }
 

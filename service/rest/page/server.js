@@ -1,5 +1,7 @@
 // The server as this page sees it: models, answers, reports, and what can go wrong on the way.
 
+import { keep, recall } from "./storage.js";
+
 const ROOT = new URL("..", import.meta.url);
 const TIMEOUT_MS = 60000; // a large photo may be long on its way
 const KEPT = "convserve.token";
@@ -13,22 +15,17 @@ export class Problem extends Error {
 }
 
 export class Server {
-  #token = read(KEPT);
+  #token = recall(KEPT);
 
   /** True if calls carry a token. */
   get hasToken() {
     return this.#token !== "";
   }
 
-  /** Uses this token from now on; `keep` lets it live in sessionStorage until the tab is closed. */
-  useToken(token, keep) {
+  /** Uses this token from now on; `isKept` lets it live in sessionStorage until the tab is closed. */
+  useToken(token, isKept) {
     this.#token = token;
-    try {
-      if (keep && token) sessionStorage.setItem(KEPT, token);
-      else sessionStorage.removeItem(KEPT);
-    } catch {
-      // storage is forbidden: it stays in memory
-    }
+    keep(KEPT, isKept && token ? token : null);
   }
 
   /** The models that classify images. */
@@ -102,7 +99,8 @@ async function refusal(response) {
   return new Problem(sentence, { status, away, waitMs: seconds > 0 ? seconds * 1000 : 0 });
 }
 
-function sentenceOf(message) {
+/** A message of the server as a sentence. */
+export function sentenceOf(message) {
   const text = message[0].toUpperCase() + message.slice(1);
   return /[.!?]$/.test(text) ? text : `${text}.`;
 }
@@ -110,13 +108,3 @@ function sentenceOf(message) {
 function place(name, version) {
   return `page/models/${encodeURIComponent(name)}/${encodeURIComponent(version)}`;
 }
-
-function read(key) {
-  try {
-    return sessionStorage.getItem(key) ?? "";
-  } catch {
-    return "";
-  }
-}
-
-export { sentenceOf };

@@ -1,8 +1,10 @@
 """Bearer tokens, asked for by a real server: who may call what, how often, and until when."""
 
+import contextlib
 import hashlib
 import http.client
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ from service.pb import image_classifier_pb2 as ic
 from service.pb import open_inference_pb2 as pb
 from tests.metrics import free_port
 from tests.servers import ROOT, Serve, ServerProcess, run_until_exit
-from tests.service.process.test_supervisor import Workers
+from tests.service.process.test_supervisor import Workers, native_only
 from tests.wire import TIMEOUT_S, infer_request
 
 UNAUTHENTICATED, DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
@@ -136,6 +138,7 @@ def test_limit_of_a_token(channel: grpc.Channel) -> None:
     assert 900_000 < int(dict(trailers)["grpc-retry-pushback-ms"]) <= 1_000_000
 
 
+@native_only
 def test_workers_share_a_limit(odd_models_dir: Path, transport: str, tmp_path: Path) -> None:
     """Three workers let through what one would, also after SIGHUP and after the file has been read again."""
     file = tmp_path / "tokens.toml"
@@ -159,6 +162,40 @@ def test_workers_share_a_limit(odd_models_dir: Path, transport: str, tmp_path: P
         assert answered() == 0
         server.renewed()
         assert answered() == 0
+
+
+def test_requests_at_a_time_are_limited(odd_models_dir: Path, transport: str, tmp_path: Path) -> None:
+    """Of all workers together no more are in flight; a caller that goes, and a worker that is killed, free theirs."""
+    file = tmp_path / "tokens.toml"
+    file.write_text(entry("slow", '["infer"]', "max_in_flight = 2"))
+    options = ("--models", "laborious,identity-fp32", "--tokens-file", str(file))
+    endless = infer_request("laborious", index=np.zeros(1, np.int64), work=np.full(1, 10**9)).SerializeToString()
+    own = [("grpc.use_local_subchannel_pool", 1)]
+    with Workers(odd_models_dir, *options, transport=transport) as server, contextlib.ExitStack() as stack:
+        channels = [stack.enter_context(server.channel(own)) for _ in range(8)]
+
+        def ask(channel: grpc.Channel) -> grpc.StatusCode:
+            return code(channel, f"{OIP}ModelInfer", REQUEST, WORDS["slow"])
+
+        def begin(channel: grpc.Channel) -> Any:
+            call = channel.unary_unary(f"{OIP}ModelInfer", None, None)
+            return call.future(endless, timeout=TIMEOUT_S, metadata=bearer(WORDS["slow"]))
+
+        assert {ask(channel) for channel in channels} == {grpc.StatusCode.OK}
+        under_way = [begin(channel) for channel in channels[:2]]
+        while ask(channels[2]) is grpc.StatusCode.OK:
+            assert not any(call.done() for call in under_way)
+        assert {ask(channel) for channel in channels[3:]} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        under_way[0].cancel()
+        while ask(channels[2]) is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            continue
+        for pid in server.pids():
+            os.kill(pid, signal.SIGKILL)
+        for number in range(2):
+            death = server.events.await_one("worker died", worker=number)
+            server.events.await_one("ready", worker=number, since=server.events.index(death))
+        with server.channel(own) as channel:
+            assert [ask(channel) for _ in range(3)] == [grpc.StatusCode.OK] * 3
 
 
 def test_our_client_sends_its_token(guarded: ServerProcess) -> None:
@@ -241,10 +278,11 @@ def test_command_makes_usable_tokens(odd_models_dir: Path, tmp_path: Path) -> No
         (ENTRIES + ENTRIES, "'reader' is there twice"),
         (ENTRIES.replace("infer", "everything"), "must be a list of infer, control, metrics"),
         (ENTRIES.replace("0.001", "0"), "requests_per_s of 'slow' must be a number above 0"),
+        (ENTRIES.replace("requests_per_s", "max_in_flight"), "max_in_flight of 'slow' must be a whole number above 0"),
         (ENTRIES.replace("name", "nmae"), "nmae is unknown"),
         ("tokens = 3", "has [[tokens]] entries and nothing else"),
     ],
-    ids=["no hash", "twice", "unknown right", "no rate", "unknown field", "no entries"],
+    ids=["no hash", "twice", "unknown right", "no rate", "no number", "unknown field", "no entries"],
 )
 def test_wrong_files_stop_the_start(odd_models_dir: Path, tmp_path: Path, text: str, words: str) -> None:
     """A tokens file that cannot be used is told at the start, with the entry that is wrong."""

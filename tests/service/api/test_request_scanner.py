@@ -11,14 +11,12 @@ from hypothesis import strategies as st
 from service.api.infer_plan import MAX_KEY_BYTES, MAX_PLANS, InferPlans
 from service.api.open_inference import InferenceProtocol
 from service.api.request_scanner import scan
-from service.batching.batch import split
-from service.batching.request import Request
-from service.batching.statistics import Statistics
+from service.batching.batch import TensorMap, split
 from service.errors import InvalidRequest, ServiceError, UnknownModel
 from service.pb import open_inference_pb2 as pb
-from service.rpc import Call
 from service.runtime.session import ModelSpec
 from service.tensors import DATATYPES, TensorSpec
+from tests.service.api.recording import RecordingBatcher, RecordingCall
 from tests.service.api.wire_fields import Fields, request_fields, serialise, with_other_free_fields
 
 FREE = ("id", "parameters", "raw_input_contents")
@@ -118,60 +116,15 @@ def test_a_second_id_is_left_to_protobuf() -> None:
     assert scan(usual("one").SerializeToString() + usual("two").SerializeToString()) is None
 
 
-class RecordingBatcher:
-    """Takes every request, and completes it with the sum of its inputs."""
-
-    max_batch_rows = 4
-
-    def __init__(self) -> None:
-        self.request: Request | None = None
-        self.statistics = Statistics()
-
-    def submit(self, request: Request) -> None:
-        self.request = request
-
-    def cancel(self, request: Request) -> None:
-        request.inputs = {}
-
-    def complete(self, company: int) -> None:
-        """Answers, as one of several requests that shared a run."""
-        request = self.request
-        assert request is not None
-        with np.errstate(over="ignore", invalid="ignore"):  # any bits are numbers here
-            total = request.inputs["left"] + request.inputs["right"]
-        filler = np.full((company, 1), 7, np.float32)
-        outputs = {name: np.concatenate([filler[:company], total]) for name in ("total", "twice")}
-        request.complete(split(outputs, [company, len(total)] if company else [len(total)])[-1])
-
-
-class RecordingCall(Call):
-    """Keeps its answer."""
-
-    def __init__(self, payload: bytes) -> None:
-        super().__init__(payload, None)
-        self.answer: object = None
-
-    path = peer_name = ""
-
-    def metadata(self, name: str) -> str | None:
-        raise AssertionError(name)
-
-    def respond(self, payload: bytes) -> None:
-        self.answer = payload
-
-    def fail(self, error: Exception) -> None:
-        self.answer = (type(error), str(error))
-
-
 class Asked:
     """The protocol in front of one model with a recording batcher, which gives ``total`` and ``twice``."""
 
     def __init__(self) -> None:
-        self.batcher = RecordingBatcher()
+        self._company = 0
         tensors = [TensorSpec(name, DATATYPES["FP32"], (-1, 1)) for name in ("left", "right", "total", "twice")]
         spec = ModelSpec(tuple(tensors[:2]), tuple(tensors[2:]))
         session = SimpleNamespace(spec=spec, metadata=SimpleNamespace(labels=()))
-        self._endpoint: Any = SimpleNamespace(name="sum", version="1", session=session, batcher=self.batcher)
+        self._endpoint: Any = SimpleNamespace(name="sum", version="1", session=session, batcher=None)
         repository: Any = SimpleNamespace(find=self._find, epoch=0, on_change=lambda _: None)
         self._protocol = InferenceProtocol(repository, server_name="x", server_version="1", is_ready=lambda: True)
 
@@ -182,19 +135,29 @@ class Asked:
 
     def ask(self, payload: bytes, company: int = 0) -> tuple[Any, Any]:
         """What reached the batcher, and the answer."""
-        self.batcher = self._endpoint.batcher = RecordingBatcher()
+        self._company = company
+        batcher = self._endpoint.batcher = RecordingBatcher(self._run)
         call = RecordingCall(payload)
         try:
             self._protocol.model_infer(call)
         except ServiceError as error:
             return None, (type(error), str(error))
-        request = self.batcher.request
+        request = batcher.request
         assert request is not None
         inputs = {name: (array.tobytes(), array.shape, array.dtype.str) for name, array in request.inputs.items()}
         assert all(array.flags.aligned for array in request.inputs.values())
         seen = inputs, request.rows, request.signature, request.priority, request.deadline is None
-        self.batcher.complete(company)
+        batcher.complete()
         return seen, call.answer
+
+    def _run(self, inputs: TensorMap) -> TensorMap:
+        """The sums of the inputs, as those of one of several requests that shared a run."""
+        with np.errstate(over="ignore", invalid="ignore"):  # any bits are numbers here
+            total = inputs["left"] + inputs["right"]
+        company = self._company
+        filler = np.full((company, 1), 7, np.float32)
+        outputs = {name: np.concatenate([filler[:company], total]) for name in ("total", "twice")}
+        return split(outputs, [company, len(total)] if company else [len(total)])[-1]
 
 
 @settings(max_examples=400)

@@ -485,6 +485,8 @@ def test_too_long_a_wait_is_refused(model: RecordingModel, monkeypatch: pytest.M
             with pytest.raises(Overloaded, match=r"'model' would begin this request in 5000 ms.* Try again") as refused:
                 submit(batcher, [5], deadline=clock.now_ns / 1e9 + 4)
             assert refused.value.retry_after_s == 5
+            with pytest.raises(Overloaded, match=r"3000 ms are allowed \(its deadline\)"):
+                submit(batcher, [5], deadline=clock.now_ns / 1e9 + 7)  # its run may take three others along
             waiting.append(submit(batcher, [5]))  # behind no more than a full request
             with pytest.raises(Overloaded, match=r"6000 ms, 5500 ms are allowed \(--max-queue-ms\)"):
                 submit(batcher, [6])

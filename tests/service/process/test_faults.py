@@ -114,7 +114,7 @@ made = (
     if native
     else GrpcioTransport("127.0.0.1:0", methods, lambda: False, options)
 )
-with made as transport, Watchdog(transport.call_soon, tuple, busy=threading.Event(), limit_s=1.0):
+with made as transport, Watchdog([transport.call_soon], tuple, busy=threading.Event(), limit_s=1.0):
     print(transport.port, flush=True)
     frozen.wait()
 """

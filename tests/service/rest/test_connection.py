@@ -9,6 +9,7 @@ from service.pb import open_inference_pb2 as pb
 from service.rest import connection
 from service.rest.server import HttpTransport
 from service.rpc import FlushScope, ImmediateMethod, Methods, TransportOptions
+from service.runtime.repository import Repository
 
 TIMEOUT_S = 20
 LIVE = "/inference.GRPCInferenceService/ServerLive"
@@ -23,7 +24,7 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], socket.soc
     methods = Methods({}, {LIVE: live})
     options = TransportOptions(2**20, max_connection_age_s=1e-6)
     sockets: list[socket.socket] = []
-    with HttpTransport("127.0.0.1:0", methods, lambda: False, options, FlushScope()) as transport:
+    with HttpTransport("127.0.0.1:0", methods, Repository(), options, FlushScope()) as transport:
 
         def make() -> socket.socket:
             sockets.append(socket.create_connection(("127.0.0.1", transport.port), TIMEOUT_S))

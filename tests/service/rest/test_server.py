@@ -3,6 +3,8 @@
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +16,35 @@ import trustme
 
 from tests import onnx_models
 from tests.metrics import MeteredServer
-from tests.servers import ServerProcess, run_until_exit
+from tests.servers import ROOT, ServerProcess, run_until_exit
 from tests.service.rest.conftest import TIMEOUT_S
 from tests.service.rest.requests import error, in_binary, in_json, outputs
 
 PATH = "/v2/models/identity-fp32/infer"
 ONES = np.ones((1, 2), np.float32)
 ONE_MODEL = ("--models", "identity-fp32", "--http-port", "0")
+FROZEN = """
+import threading
+from service.pb import open_inference_pb2 as pb
+from service.logs import configure
+from service.process.watchdog import Watchdog
+from service.rest.server import HttpTransport
+from service.rpc import FlushScope, ImmediateMethod, Methods, NativeTransport, TransportOptions
+from service.runtime.repository import Repository
+
+configure("json", "info")
+frozen = threading.Event()
+live = ImmediateMethod(pb.ServerLiveRequest, lambda _: frozen.wait())
+methods = Methods({}, {"/inference.GRPCInferenceService/ServerLive": live})
+options, scope = TransportOptions(2**20), FlushScope()
+with (
+    NativeTransport("127.0.0.1:0", methods, lambda: False, options, scope) as native,
+    HttpTransport("127.0.0.1:0", methods, Repository(), options, scope) as http,
+):
+    with Watchdog([native.call_soon, http.call_soon], tuple, busy=threading.Event(), limit_s=1.0):
+        print(http.port, flush=True)
+        frozen.wait()
+"""
 PATIENT = ("--max-batch-rows", "64", "--max-queue-rows", "80", "--max-queue-delay-us", "60000000")
 
 
@@ -50,7 +74,7 @@ def test_drain_serves_and_says_so(odd_models_dir: Path) -> None:
         assert client.get("/v2/health/ready").status_code == 200
         server.process.send_signal(signal.SIGTERM)
         server.events.await_one("draining")
-        while (response := client.get("/v2/health/ready")).status_code == 200:
+        while "connection" not in (response := client.get("/v2/health/ready")).headers:
             pass
         assert response.status_code == 503
         assert (response.json()["ready"], response.headers["retry-after"]) == (False, "1")
@@ -117,6 +141,22 @@ def test_calls_are_counted_and_logged(logged: MeteredServer) -> None:
     logged.events.await_one("access", method="/inference.GRPCInferenceService/ServerMetadata", id="mine")
     assert page.total("convserve_requests_total", model="identity-fp32", code="OK") == 1
     assert page.total("convserve_requests_total", code="INVALID_ARGUMENT") == 2
+
+
+def test_frozen_loops_end_the_process() -> None:
+    """An event loop of HTTP that stands still for longer than the limit ends the process, though gRPC's goes on."""
+    with subprocess.Popen(
+        [sys.executable, "-c", FROZEN], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        try:
+            assert process.stdout is not None
+            with pytest.raises(httpx.TransportError):
+                httpx.get(f"http://127.0.0.1:{process.stdout.readline().strip()}/v2/health/live", timeout=TIMEOUT_S)
+            assert process.wait(TIMEOUT_S) == 70
+        finally:
+            process.kill()
+        assert process.stderr is not None
+        assert "the receiving thread has stood still" in process.stderr.read()
 
 
 def test_workers_share_the_port(odd_models_dir: Path) -> None:
