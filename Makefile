@@ -124,5 +124,5 @@ $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
 # tritonclient registers the same protobuf package as we do: it gets an environment of its own.
 .venv-tritonclient/.done: constraints.txt
 	$(PYTHON) -m venv .venv-tritonclient
-	.venv-tritonclient/bin/python -m pip install --quiet --disable-pip-version-check 'tritonclient[grpc]>=2.73,<3'
+	.venv-tritonclient/bin/python -m pip install --quiet --disable-pip-version-check 'tritonclient[grpc,http]>=2.73,<3'
 	touch $@

@@ -45,7 +45,7 @@ def test_usage_data_is_off_at_import() -> None:
         "        if name == 'onnxruntime':\n"
         "            print(os.environ.get('ORT_DISABLE_TELEMETRY'))\n"
         "sys.meta_path.insert(0, Hook())\n"
-        "import training.pipeline\n"
+        "import training.export.pipeline\n"
     )
     line = [sys.executable, "-c", program]
     environment = {"PATH": "/usr/bin:/bin"}

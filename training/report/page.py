@@ -79,6 +79,7 @@ def summarise(recipe: Mapping[str, Any]) -> str:
             "shear": "shear by up to {:g}",
             "elastic_pixels": "elastic distortion by up to {:g} pixels",
             "color_jitter": "color jitter of up to {:.0%}",
+            "mixup": "mixup by shares of Beta({0:g}, {0:g})",
             "unaugmented_epochs": "only translation, flip and cutout in the last {} epochs",
             "teacher": "distilled from {}",
             "taught_by": "distilled from the file of {}",
