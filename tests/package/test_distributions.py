@@ -16,6 +16,8 @@ MODELS = {
     "cifar10-cnn",
     "cifar10-cnn-int8",
     "cifar10-int8",
+    "cifar10-small",
+    "cifar10-small-int8",
     "cifar10-tiny",
     "mnist",
     "mnist-int8",
