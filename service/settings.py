@@ -168,7 +168,8 @@ class Settings:
     """Most rows that may wait for one model; more are refused with RESOURCE_EXHAUSTED."""
     max_queue_ms: int = Field(default=400, ge=1, le=3_600_000)
     """How long a request may be expected to wait for its run, in milliseconds; if longer, it is refused at once with
-    RESOURCE_EXHAUSTED. As many rows as one request may have can always wait."""
+    RESOURCE_EXHAUSTED. A tenth of it is kept for expectations that turn out short. As many rows as one request may
+    have can always wait."""
     max_queue_delay_us: int = Field(default=0, ge=0, le=60_000_000)
     """How long a request may wait for others to join it, in microseconds; 0: never longer than the run that is on."""
     max_message_mib: int = Field(default=64, ge=1, le=2047)
