@@ -69,6 +69,16 @@ def read_options(
         raise SettingsError([str(error)]) from error
 
 
+def checked(parse: Callable[[str], object]) -> Callable[[str], str]:
+    """Makes a parser that gives the text itself, once `parse` has taken it; raises ValueError."""
+
+    def check(text: str) -> str:
+        parse(text)
+        return text
+
+    return check
+
+
 def options_of(kind: type[Any]) -> dict[str, "dataclasses.Field[Any]"]:
     """The fields that are options, by name."""
     return {field.name: field for field in dataclasses.fields(kind) if field.name != "given"}

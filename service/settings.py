@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 from .batching.policy import BATCHING, Batching
 from .cpu import suggested_workers, usable_cores
-from .options import Field, FilePath, number, read_options
+from .options import Field, FilePath, checked, number, read_options
 from .runtime.version_policy import VersionPolicies, parse_pins, parse_policies
 
 PROG = f"python -m {__package__}"
@@ -56,24 +56,14 @@ def _named_models(text: str) -> dict[str, Path]:
     return named
 
 
-def _checked(parse: Callable[[str], object]) -> Callable[[str], str]:
-    """The text itself, once it has been parsed; raises ValueError."""
-
-    def check(text: str) -> str:
-        parse(text)
-        return text
-
-    return check
-
-
 PARSERS: Mapping[str, Callable[[str], object]] = {
     "workers": _workers,
     "host": _bracketed,
     "metrics_host": _bracketed,
-    "batching": _checked(_batching_by_model),
-    "model": _checked(_named_models),
-    "version_policy": _checked(parse_policies),
-    "default_version": _checked(parse_pins),
+    "batching": checked(_batching_by_model),
+    "model": checked(_named_models),
+    "version_policy": checked(parse_policies),
+    "default_version": checked(parse_pins),
 }
 """What makes more of an option's text than its type says."""
 

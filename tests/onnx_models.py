@@ -204,12 +204,9 @@ def reducing(folder: Path, name: str = "mean") -> Path:
     )
 
 
-def laborious(folder: Path, name: str = "laborious") -> Path:
-    """``value = table[index]``: fails for an index outside 0…9, and first does ``work`` matrix products.
-
-    index, work: INT64 [batch]; value: FP32 [batch]. A run does the largest ``work`` of its rows.
-    """
-    body = helper.make_graph(
+def loop_body(side: int) -> onnx.GraphProto:
+    """The body of a Loop: one product of a matrix [side, side] with ``rotation`` of the graph around it."""
+    return helper.make_graph(
         [
             helper.make_node("MatMul", ["matrix_in", "rotation"], ["matrix_out"]),
             helper.make_node("Identity", ["go_on_in"], ["go_on_out"]),
@@ -218,10 +215,18 @@ def laborious(folder: Path, name: str = "laborious") -> Path:
         [
             value("step", TensorProto.INT64, []),
             value("go_on_in", TensorProto.BOOL, []),
-            value("matrix_in", TensorProto.FLOAT, [512, 512]),
+            value("matrix_in", TensorProto.FLOAT, [side, side]),
         ],
-        [value("go_on_out", TensorProto.BOOL, []), value("matrix_out", TensorProto.FLOAT, [512, 512])],
+        [value("go_on_out", TensorProto.BOOL, []), value("matrix_out", TensorProto.FLOAT, [side, side])],
     )
+
+
+def laborious(folder: Path, name: str = "laborious") -> Path:
+    """``value = table[index]``: fails for an index outside 0…9, and first does ``work`` matrix products.
+
+    index, work: INT64 [batch]; value: FP32 [batch]. A run does the largest ``work`` of its rows.
+    """
+    body = loop_body(512)
     return save(
         folder,
         name,
@@ -245,19 +250,7 @@ def laborious(folder: Path, name: str = "laborious") -> Path:
 
 def endless(folder: Path, name: str) -> Path:
     """Echoes ``x``, FP32 [batch, length], after 10^12 matrix products: the run at its load never ends."""
-    body = helper.make_graph(
-        [
-            helper.make_node("MatMul", ["matrix_in", "rotation"], ["matrix_out"]),
-            helper.make_node("Identity", ["go_on_in"], ["go_on_out"]),
-        ],
-        "body",
-        [
-            value("step", TensorProto.INT64, []),
-            value("go_on_in", TensorProto.BOOL, []),
-            value("matrix_in", TensorProto.FLOAT, [64, 64]),
-        ],
-        [value("go_on_out", TensorProto.BOOL, []), value("matrix_out", TensorProto.FLOAT, [64, 64])],
-    )
+    body = loop_body(64)
     return save(
         folder,
         name,

@@ -19,7 +19,7 @@ from .networks import Preprocess
 from .recipes import Recipe
 
 Teacher = nn.Module | list[torch.Tensor] | None
-"""A network that computes what the student sees, or stored logits of fixed views, or nobody."""
+"""A network that computes what the student sees, or stored logits of fixed views, or None."""
 
 
 def memory_format_of(recipe: Recipe) -> torch.memory_format:

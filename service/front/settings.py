@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..options import Field
+from ..options import Field, checked
 
 ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(?P<port>\d{1,5})")
 
@@ -40,21 +40,11 @@ def parse_addresses(text: str) -> tuple[Address, ...]:
     return found
 
 
-def _checked(parse: Callable[[str], object]) -> Callable[[str], str]:
-    """The text itself, once it has been parsed; raises ValueError."""
-
-    def check(text: str) -> str:
-        parse(text)
-        return text
-
-    return check
-
-
 PARSERS: Mapping[str, Callable[[str], object]] = {
-    "hosts": _checked(parse_addresses),
-    "http_hosts": _checked(parse_addresses),
-    "listen": _checked(parse_address),
-    "admin": _checked(parse_address),
+    "hosts": checked(parse_addresses),
+    "http_hosts": checked(parse_addresses),
+    "listen": checked(parse_address),
+    "admin": checked(parse_address),
 }
 """What makes more of an option's text than its type says."""
 

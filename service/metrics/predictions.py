@@ -42,7 +42,7 @@ class Predictions:
         with self._lock:
             self._count(self._gathered[: self._rows])
             self._rows = 0
-            # Classes may have the same label: they are one to whoever reads it.
+            # Classes may have the same label: they are counted as one.
             classes: dict[str, int] = {}
             for label, count in zip(self.labels, self._classes.tolist(), strict=True):
                 if count:

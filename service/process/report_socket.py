@@ -1,6 +1,6 @@
 """A worker's reports to its supervisor: what it has counted and serves, and the sums of all workers for its callers.
 
-Lines of JSON go both ways. A thread of its own sends and takes them, so that whoever asks never waits.
+Lines of JSON go both ways. A thread of its own sends and takes them, so that a question never makes its thread wait.
 """
 
 import json
@@ -68,7 +68,7 @@ class ReportSocket:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Sends the last report; whoever asks from now on gets this worker's own figures."""
+        """Sends the last report; later questions get this worker's own figures."""
         self._stopped = True
         os.eventfd_write(self._wakeup, 1)
         self._thread.join()
@@ -113,7 +113,7 @@ class ReportSocket:
                 self._receive()
 
     def _ask(self) -> None:
-        """Asks the supervisor for the others' figures, for all who have asked by now."""
+        """Asks the supervisor for the others' figures, for all questions so far."""
         while self._waiting:
             self._asked.append(self._waiting.popleft())
         self._number += 1

@@ -1,4 +1,4 @@
-"""What runs now, for whoever has started it: where, what is open to whom, and which models, in a few lines."""
+"""The summary of a start: addresses, what callers may do, and the models, in a few lines."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

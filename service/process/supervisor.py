@@ -150,7 +150,7 @@ class _Supervisor:
                 worker.signal(signal.SIGKILL)
             os._exit(128 + number)
         self._stopping = True
-        self._spawn(self._stop_workers(signal.SIGTERM, 0))  # first: there may be nobody left to take the log
+        self._spawn(self._stop_workers(signal.SIGTERM, 0))  # first: the log's reader may have gone
         log.info("stopping", signal=signal.Signals(number).name)
 
     def rolling_restart(self) -> None:

@@ -33,7 +33,7 @@ class Call(ABC):
         """When the caller stops to wait, on ``time.monotonic``'s clock."""
         self.model: Any = None
         """The endpoint that was asked, with its name and version, and the batcher's request: set by the method as soon
-        as they are known, for whoever tells how the call went."""
+        as they are known, for the log line about the call."""
         self.request: Any = None
         self._on_cancel: Callable[[], None] | None = None
         self._abandoned = False

@@ -47,7 +47,7 @@ MAX_PENDING = 2**20
 """Calls that gRPC has accepted and not yet given to us. By default it ends some beyond 1,000 with CANCELLED; it is we
 who refuse, with RESOURCE_EXHAUSTED."""
 SILENCE_S = 0.1
-"""How long no call may come before the server is stopped, which lets nobody answer what comes then."""
+"""How long no call may come before the server is stopped, after which no call is answered."""
 GOAWAY_S = 0.1
 """How long clients are told to go, each between two frames of others."""
 CLOSE_S = 1.0

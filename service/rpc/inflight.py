@@ -61,7 +61,7 @@ class InFlightCalls:
     def wait_quiescent(self, silence_s: float, timeout_s: float) -> None:
         """Waits, after ``stop_admitting``, until no call has come for so long; no longer than the timeout.
 
-        What was on its way then has been refused with a sentence, and not by whoever closes the connections.
+        What was on its way then has been refused with a sentence, and not by the end of its connection.
         """
         ends = time.monotonic() + timeout_s
         refused = -1

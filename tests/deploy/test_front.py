@@ -25,8 +25,6 @@ from hypothesis import strategies as st
 
 from service.front import main
 from service.front.yaml_text import yaml_text
-from service.options import options_of
-from service.settings import Settings
 from tests.deploy.fleet import ENVOY, INFER, Front, needs_envoy, request, write_front
 from tests.servers import ROOT, START_S, Serve, ServerProcess
 from tests.wire import TIMEOUT_S
@@ -328,8 +326,6 @@ def test_one_port_tells_http_apart(callers_of: Any) -> None:
 @pytest.fixture
 def both_doors(models_dir: Path, tmp_path: Path) -> Iterator[Front]:
     """A front before a server of gRPC and HTTP, which wants tokens."""
-    if "http_port" not in options_of(Settings):
-        pytest.skip("this server has no HTTP")
     tokens = write_tokens(tmp_path)
     options = ("--models", "mnist-tiny", "--http-port", "0", "--tokens-file", str(tokens))
     with ServerProcess(models_dir, *options) as server:

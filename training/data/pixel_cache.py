@@ -1,7 +1,7 @@
 """The decoded pixels of a folder's images: in memory, or, where they are many, in a file that is mapped into it.
 
 Such a file is read as batches ask for it, and the system drops pages of it when memory is needed for other things. It
-is known again by the list of image files with their sizes and times; whoever removes it has it decoded anew.
+is known again by the list of image files with their sizes and times; once removed it is decoded anew.
 """
 
 import dataclasses
