@@ -14,3 +14,11 @@ clock: the loop that owns these feeds it (`service.rpc.event_loop`), and tests d
     events.py          what a client's bytes mean
     connection.py      one connection: its frames, and all of these
 """
+
+from importlib.util import find_spec
+
+
+def is_compiled() -> bool:
+    """Returns True where mypyc has compiled these modules: ``setup.py`` tells how."""
+    spec = find_spec(f"{__name__}.connection")
+    return spec is not None and not str(spec.origin).endswith(".py")

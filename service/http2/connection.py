@@ -5,7 +5,7 @@ takes the long way through the same states. No method blocks, and none may be ca
 """
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Final
 
 from . import frames, headers
 from .deframer import PREFIX, ReceiveBudget
@@ -267,7 +267,7 @@ class Connection:
         unfinished = self._blocks.unfinished
         if unfinished is not None and (kind != CONTINUATION or stream_id != unfinished[0]):
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a header block must not be interrupted")
-        receive = self._RECEIVERS.get(kind)
+        receive = _RECEIVERS.get(kind)
         if receive is None:
             return  # frames of unknown types are passed over (section 4.1)
         try:
@@ -383,15 +383,16 @@ class Connection:
             raise StreamError(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
         self._sender.open_stream_window(stream, increment)
 
-    _RECEIVERS: ClassVar = {
-        DATA: _on_data,
-        HEADERS: _on_headers,
-        PRIORITY: _on_priority,
-        RST_STREAM: _on_rst_stream,
-        SETTINGS: _on_settings,
-        PUSH_PROMISE: _on_push_promise,
-        PING: _on_ping,
-        GOAWAY: _on_goaway,
-        WINDOW_UPDATE: _on_window_update,
-        CONTINUATION: _on_continuation,
-    }
+
+_RECEIVERS: Final = {
+    DATA: Connection._on_data,  # noqa: SLF001
+    HEADERS: Connection._on_headers,  # noqa: SLF001
+    PRIORITY: Connection._on_priority,  # noqa: SLF001
+    RST_STREAM: Connection._on_rst_stream,  # noqa: SLF001
+    SETTINGS: Connection._on_settings,  # noqa: SLF001
+    PUSH_PROMISE: Connection._on_push_promise,  # noqa: SLF001
+    PING: Connection._on_ping,  # noqa: SLF001
+    GOAWAY: Connection._on_goaway,  # noqa: SLF001
+    WINDOW_UPDATE: Connection._on_window_update,  # noqa: SLF001
+    CONTINUATION: Connection._on_continuation,  # noqa: SLF001
+}

@@ -8,6 +8,7 @@ from importlib import metadata
 import structlog
 
 from .. import __version__, logs
+from ..http2 import is_compiled
 from ..options import SettingsError
 from ..settings import Settings
 from .worker_slot import WorkerSlot
@@ -50,6 +51,7 @@ def _tell_build(settings: Settings) -> None:
         version=__version__,
         commit=os.environ.get(REVISION, "unknown"),
         python=sys.version.partition(" ")[0],
+        compiled=is_compiled(),
         runtimes={name: version for name in RUNTIMES if (version := _installed(name))},
         options={name: str(getattr(settings, name)) for name in sorted(settings.given)},
     )

@@ -14,7 +14,7 @@ import pytest
 from tests.servers import ROOT
 
 SOURCES = ("convserve", "models", "proto", "service", "training")
-FILES = ("CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "constraints.txt", "pyproject.toml")
+FILES = ("CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "constraints.txt", "pyproject.toml", "setup.py")
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,7 @@ class Environment:
 @pytest.fixture(scope="session")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
     """Built without the network, by the setuptools that is installed here."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # of all workers
+    folder = _common_folder(tmp_path_factory)
     source, built = folder / "source", folder / "built"
     with (folder / "built.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -69,6 +67,26 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
     (wheel_of_sdist,) = (built / "by-sdist").glob("*.whl")
     (sdist,) = (built / "by-sdist").glob("*.tar.gz")
     return Distributions(source, sdist, wheel, wheel_of_sdist)
+
+
+@pytest.fixture(scope="session")
+def compiled_wheel(distributions: Distributions, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built as by ``CONVSERVE_COMPILE=1 pip wheel .``."""
+    folder = _common_folder(tmp_path_factory)
+    source, built = folder / "source-to-compile", folder / "compiled"
+    with (folder / "compiled.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not source.exists():
+            shutil.copytree(distributions.source, source, symlinks=True)
+            _build(source, built, "--wheel", CONVSERVE_COMPILE="1")
+    (wheel,) = built.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="session")
+def compiled(compiled_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """The compiled wheel, and its dependencies as they are installed here."""
+    return _environment(tmp_path_factory.mktemp("compiled"), str(compiled_wheel), dependencies=True)
 
 
 @pytest.fixture(scope="session")
@@ -98,6 +116,12 @@ def empty(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def _common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that all processes of a run have in common."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
 def _copy_checkout(target: Path) -> None:
     unwanted = shutil.ignore_patterns("__pycache__", "*.tmp")
     for name in SOURCES:
@@ -106,13 +130,16 @@ def _copy_checkout(target: Path) -> None:
         shutil.copy2(ROOT / name, target / name)
 
 
-def _build(source: Path, target: Path, *options: str) -> None:
+def _build(source: Path, target: Path, *options: str, **variables: str) -> None:
+    """Builds what the options say of a source tree into the target."""
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(target), *options, str(source)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    env = os.environ | variables
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=env)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def _environment(folder: Path, *package: str, dependencies: bool) -> Environment:
+    """Makes a virtual environment in the folder, and installs a package there."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = str(folder / "bin" / "python")
     if dependencies:
