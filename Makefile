@@ -10,7 +10,7 @@ export CONVSERVE_TRITONCLIENT_PYTHON ?= $(abspath .venv-tritonclient/bin/python)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TYPES := $(BIN)/mypy convserve service training tests benchmarks
 
-.PHONY: help serve test wheel fuzz clients proxies front lint format proto models reports reproduce data docs swaps architectures soak bench observability container clean
+.PHONY: help serve test wheel compiled fuzz clients proxies front lint format proto models reports reproduce data docs swaps architectures soak bench observability container clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,11 @@ wheel: $(VENV)/.test ## build dist/: the wheel and the source distribution, and 
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	$(BIN)/python -m pytest -q tests/package
+
+compiled: $(VENV)/.test ## compile the request path in build/compiled, a copy of the checkout to measure and test (needs gcc)
+	rm -rf build/compiled && mkdir -p build/compiled
+	git ls-files -z | xargs -0 cp --parents --no-dereference --target-directory build/compiled
+	cd build/compiled && CONVSERVE_COMPILE=checkout $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
 
 proto: $(VENV)/.test ## generate service/pb from proto/
 	$(BIN)/python proto/generate.py

@@ -5,6 +5,7 @@ is pure Python; with it, building needs a C compiler and Python's headers.
 """
 
 import os
+import sys
 import tomllib
 from pathlib import Path
 
@@ -14,7 +15,7 @@ PROJECT = tomllib.loads(Path(__file__).with_name("pyproject.toml").read_text())
 COMPILED = PROJECT["tool"]["convserve"]["compiled"]
 MYPY = "mypy[mypyc]==2.4.1"
 """Which has mypyc."""
-GROUP = "convserve.service.request_path"
+LIBRARY = "request_path"
 """The library that they all are in, beside a small file for each."""
 OPTIONS = (
     "--config-file=",  # ours is for people: stricter, and of the checkout's names
@@ -24,23 +25,28 @@ OPTIONS = (
 )
 
 
-def _requested() -> bool:
-    value = os.environ.get("CONVSERVE_COMPILE", "0")
-    if value not in {"0", "1"}:
-        raise SystemExit(f"CONVSERVE_COMPILE is {value!r}: 1 compiles the request path, 0 does not")
-    return value == "1"
+COMPILE = os.environ.get("CONVSERVE_COMPILE", "0")
+PACKAGES = {"0": None, "1": "convserve.service", "checkout": "service"}
+"""By whose name the modules know each other: the wheel's, or that of a checkout, for ``build_ext --inplace``."""
 
 
-if not _requested():
-    setup()
-else:
+def _compile(package: str) -> None:
     try:
         from mypyc.build import mypycify
-    except ImportError:  # asked for what the build requires, which the next call has
-        setup(setup_requires=[MYPY])
-    else:
-        files = [f"convserve/service/{module}.py" for module in COMPILED]
-        setup(
-            setup_requires=[MYPY],
-            ext_modules=mypycify([*OPTIONS, *files], opt_level="3", debug_level="0", group_name=GROUP),
-        )
+    except ImportError:
+        if "egg_info" not in sys.argv:
+            raise SystemExit(f"compiling needs mypyc, which is not installed here: pip install '{MYPY}'") from None
+        setup(setup_requires=[MYPY])  # a builder asks what the build needs, and installs it before the next call
+        return
+    files = [f"{package.replace('.', '/')}/{module}.py" for module in COMPILED]
+    modules = mypycify([*OPTIONS, *files], opt_level="3", debug_level="0", group_name=f"{package}.{LIBRARY}")
+    setup(ext_modules=modules)
+
+
+if COMPILE not in PACKAGES:
+    raise SystemExit(f"CONVSERVE_COMPILE is {COMPILE!r}: 1 compiles the request path, 0 does not")
+package = PACKAGES[COMPILE]
+if package is None:
+    setup()
+else:
+    _compile(package)
