@@ -10,7 +10,9 @@ from typing import Self
 class DelayingProxy:
     """Listens in a thread of its own until the block ends; a round trip through it takes ``round_trip_s`` longer."""
 
-    def __init__(self, address: str, round_trip_s: float) -> None:
+    def __init__(self, address: str, round_trip_s: float, recordings: list[bytearray] | None = None) -> None:
+        """``recordings`` gets all that each client sends."""
+        self.recordings = recordings
         self._host, _, self._port = address.rpartition(":")
         self._delay_s = round_trip_s / 2
         self._loop = asyncio.new_event_loop()
@@ -42,12 +44,23 @@ class DelayingProxy:
         with contextlib.suppress(asyncio.CancelledError, OSError):
             behind, before = await asyncio.open_connection(self._host, self._port)
             try:
-                await asyncio.gather(self._pass(reader, before), self._pass(behind, writer))
+                await asyncio.gather(self._pass(reader, before, self._recording()), self._pass(behind, writer))
             finally:
                 before.close()
                 writer.close()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _recording(self) -> bytearray | None:
+        """A new one, where there are any."""
+        if self.recordings is None:
+            return None
+        self.recordings.append(bytearray())
+        return self.recordings[-1]
+
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, recording: bytearray | None = None
+    ) -> None:
         while data := await reader.read(2**18):
+            if recording is not None:
+                recording += data
             self._loop.call_later(self._delay_s, writer.write, data)
         self._loop.call_later(self._delay_s, writer.close)

@@ -21,8 +21,6 @@ ELSEWHERE = {"--stop-timeout", "--token"}
 PROGRAMS = (
     "benchmarks",
     "benchmarks.providers",
-    "benchmarks.shapes",
-    "benchmarks.training",
     "convserve classify",
     "convserve completion",
     "convserve dataset",
@@ -51,6 +49,7 @@ PROGRAMS = (
     "training.export",
     "training.inspect",
     "training.report",
+    "training.report.shapes",
     "training.reproduce",
 )
 

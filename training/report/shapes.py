@@ -1,4 +1,4 @@
-"""`python -m benchmarks.shapes` compares shapes of residual networks for CIFAR-10: how fast, and how soon how accurate.
+"""`python -m training.report.shapes` compares shapes of residual networks for CIFAR-10: rate, and early accuracy.
 
 Each shape (see `training.networks.residual`) is exported with random weights and timed in ONNX Runtime, alone and in
 runs of 64, in turns with the model named by --beside; it is then trained for a few epochs by the recipe of
@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from training import checkpoint, onnx_file
-from training.data import Dataset, default_data_dir, load
-from training.evaluate import OnnxFile
-from training.networks import CIFAR10, NETWORKS, Classifier, Network, Preprocess, count_parameters, pool_last, residual
-from training.recipes import CIFAR10_SMALL, teacher_of
-from training.report.cost import multiply_accumulates, processor
-from training.train import train
+from .. import checkpoint, onnx_file
+from ..data import Dataset, default_data_dir, load
+from ..evaluate import OnnxFile
+from ..networks import CIFAR10, NETWORKS, Classifier, Network, Preprocess, count_parameters, pool_last, residual
+from ..recipes import CIFAR10_SMALL, teacher_of
+from ..train import train
+from .cost import multiply_accumulates, processor
 
 SHAPES = (
     "16 32/2+1 96/2+1 128/2+1",
@@ -107,8 +107,8 @@ def measure(chosen: argparse.Namespace, console: Console) -> list[dict[str, Any]
 
 
 def main() -> None:
-    """Run ``python -m benchmarks.shapes``."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.shapes", description=__doc__)
+    """Run ``python -m training.report.shapes``."""
+    parser = argparse.ArgumentParser(prog="python -m training.report.shapes", description=__doc__)
     parser.add_argument("shapes", nargs="*", default=SHAPES, metavar="SHAPE", help="such as '16 32/2+1 96p+1'")
     parser.add_argument("--epochs", type=int, default=2, help="of training for each; 0 for rates alone (default: 2)")
     parser.add_argument("--turns", type=int, default=9, help="for each rate (default: 9)")
@@ -132,7 +132,7 @@ def main() -> None:
             "-" if each["accuracy"] is None else f"{each['accuracy']:.2%}",
         )
     console.print(table)
-    print(json.dumps(found))
+    console.out(json.dumps(found), highlight=False)
 
 
 if __name__ == "__main__":
