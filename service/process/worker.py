@@ -30,8 +30,6 @@ CLOSE_S = 5.0
 EXIT_FAILED = 70
 """EX_SOFTWARE of sysexits.h."""
 WAKEUP_BYTES = 64
-LOG_S = 0.1
-"""What the log's thread has to write the last line."""
 
 log = structlog.get_logger(__name__)
 
@@ -137,15 +135,20 @@ def _end_with_thread(arguments: threading.ExceptHookArgs) -> None:
     """Ends the process with a thread that failed: what it served would wait for ever."""
     thread = arguments.thread.name if arguments.thread else "unknown"
     log.critical("a thread failed; the process ends", thread=thread, exc_info=arguments.exc_value)
-    time.sleep(LOG_S)
-    os._exit(EXIT_FAILED)
+    _end(EXIT_FAILED)
 
 
 def _end_within(seconds: float, code: int) -> None:
     """Ends the process in the end: a run cannot be interrupted, and closing would wait for one that is not wanted."""
-    timer = threading.Timer(seconds, os._exit, (code,))
+    timer = threading.Timer(seconds, _end, (code,))
     timer.daemon = True
     timer.start()
+
+
+def _end(code: int) -> None:
+    """Ends the process without the interpreter's own end, which may wait for ever."""
+    logs.close()
+    os._exit(code)
 
 
 class StopSignals:
