@@ -21,6 +21,7 @@ from .control_socket import ControlSocket
 from .messages import FAILED, READY
 from .port import check_port
 from .report_socket import ReportSocket
+from .signals import WAKEUP_BYTES, ignore_signals, open_wakeup
 from .start_summary import as_text, start_summary
 from .worker_slot import WorkerSlot
 
@@ -29,7 +30,6 @@ CLOSE_S = 5.0
 
 EXIT_FAILED = 70
 """EX_SOFTWARE of sysexits.h."""
-WAKEUP_BYTES = 64
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +50,7 @@ def run(settings: Settings, slot: WorkerSlot | None = None) -> int:
                 control.report(FAILED, reason=str(error))
             return 1
     log.info("stopped")
+    ignore_signals()
     return 0 if drained else 1
 
 
@@ -163,10 +164,7 @@ class StopSignals:
         self._is_worker = is_worker
         self._serves = False
         self._handed_over = False
-        # Written to at the moment of a signal: a lock that the main thread is about to wait for would miss it.
-        self._wakeup_read, self._wakeup_write = os.pipe()
-        os.set_blocking(self._wakeup_write, False)
-        signal.set_wakeup_fd(self._wakeup_write, warn_on_full_buffer=False)
+        self._wakeup_read, self._wakeup_write = open_wakeup()  # a lock would miss a signal
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
         self._reload: Callable[[], None] | None = None

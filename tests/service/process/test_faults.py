@@ -292,6 +292,30 @@ def test_early_signals_end_it(models_dir: Path, workers: str) -> None:
         assert "listening" not in process.stderr.read()
 
 
+LATE = """
+import os
+import signal
+import sys
+
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid, number=signal.SIGTERM):
+        kill(pid(), number)
+
+sys.late = Late()
+"""
+"""A site's own start, by which each process gets SIGTERM when the interpreter takes its modules apart."""
+
+
+@pytest.mark.parametrize("workers", ["0", "2"], ids=["alone", "workers"])
+def test_late_signals_change_nothing(tmp_path: Path, models_dir: Path, workers: str) -> None:
+    """A signal that comes when all is answered, in the last moment of a process, leaves its exit code 0."""
+    (tmp_path / "sitecustomize.py").write_text(LATE)
+    options = ("--models", "mnist-tiny", "--workers", workers)
+    with ServerProcess(models_dir, *options, env={"PYTHONPATH": str(tmp_path)}) as server:
+        server.events.await_one("serving")
+        assert server.terminate() == 0
+
+
 class Callers:
     """Four callers, each with one channel to both servers, as gRPC makes it.
 
