@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any, Literal, TextIO
 
 import structlog
@@ -48,6 +49,19 @@ class LogWriter:
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
+        self._relay: threading.Thread | None = None
+
+    def capture_stderr(self) -> None:
+        """Logs what native libraries write to standard error, ONNX Runtime and gRPC say: each line becomes one of ours.
+
+        The log itself goes on to where standard error went until now.
+        """
+        self.descriptor = os.dup(2)
+        readable, writable = os.pipe()
+        os.dup2(writable, 2)
+        os.close(writable)
+        self._relay = threading.Thread(target=_relay, args=(readable,), name="stderr", daemon=True)
+        self._relay.start()
 
     def write(self, line: str) -> None:
         """Queues a line, without its end."""
@@ -59,11 +73,14 @@ class LogWriter:
             self._wake.notify()
 
     def close(self) -> None:
-        """Waits until all lines are written, but no longer than CLOSE_S."""
+        """Waits until all lines are written, those of standard error too, but no longer than CLOSE_S for either."""
+        if self._relay is not None:
+            os.dup2(self.descriptor, 2)  # closes the pipe, which the relay then reads to its end
+            _join(self._relay)
         with self._wake:
             self._closed = True
             self._wake.notify()
-        self._thread.join(CLOSE_S)
+        _join(self._thread)
 
     def _run(self) -> None:
         while True:
@@ -188,28 +205,46 @@ def dropped_lines() -> int:
     return sum(writer.dropped for writer in _writers)
 
 
-def capture_stderr(writer: LogWriter) -> None:
-    """Logs what native libraries write to standard error, ONNX Runtime and gRPC say: each line becomes one of ours.
+def log_uncaught() -> None:
+    """Has exceptions that nothing catches logged, as all others are: each is one line, with its traceback."""
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_of_thread
 
-    The log itself goes on to where standard error went until now.
-    """
-    writer.descriptor = os.dup(2)
-    readable, writable = os.pipe()
-    os.dup2(writable, 2)
-    os.close(writable)
-    threading.Thread(target=_relay, args=(readable,), name="stderr", daemon=True).start()
+
+def close() -> None:
+    """Writes what is left, within bounds: for those who end the process without the interpreter's own end."""
+    for writer in _writers:
+        writer.close()
+
+
+def _log_uncaught(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+    structlog.get_logger(__name__).critical("the process ends by an exception", exc_info=error)
+
+
+def _log_uncaught_of_thread(arguments: threading.ExceptHookArgs) -> None:
+    thread = arguments.thread.name if arguments.thread else "unknown"
+    structlog.get_logger(__name__).error("a thread failed", thread=thread, exc_info=arguments.exc_value)
+
+
+def _join(thread: threading.Thread) -> None:
+    with contextlib.suppress(RuntimeError):  # it is this thread, which has failed
+        thread.join(CLOSE_S)
 
 
 def _relay(readable: int) -> None:
-    log = structlog.get_logger("stderr")
     rest = b""
     with contextlib.suppress(OSError):
         while data := os.read(readable, MAX_READ_BYTES):
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
-                if text := line.decode(errors="backslashreplace").strip():
-                    log.warning("standard error", text=text, peer=True)
+                _log_line(line)
             rest = rest[-MAX_READ_BYTES:]
+    _log_line(rest)
+
+
+def _log_line(line: bytes) -> None:
+    if text := line.decode(errors="backslashreplace").strip():
+        structlog.get_logger("stderr").warning("standard error", text=text, peer=True)
 
 
 def _numbered(worker: int) -> structlog.typing.Processor:

@@ -31,6 +31,7 @@ def run(arguments: Sequence[str] | None, prog: str) -> int:
             print(f"{prog}: {problem}", file=sys.stderr)  # noqa: T201 - no log yet
         return EXIT_BAD_SETTINGS
     writer = logs.configure(settings.log_format, settings.log_level, None if slot is None else slot.number)
+    logs.log_uncaught()
     if slot is None:
         _tell_build(settings)
     if slot is None and settings.workers:
@@ -40,7 +41,7 @@ def run(arguments: Sequence[str] | None, prog: str) -> int:
         return supervisor.run(settings, [sys.executable, *sys.orig_argv[1:]])
     from . import worker  # not above: a supervisor does without ONNX Runtime and all that serves
 
-    logs.capture_stderr(writer)
+    writer.capture_stderr()
     return worker.run(settings if slot is None else slot.apply(settings), slot)
 
 

@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -25,6 +26,7 @@ from ..errors import StartError
 from ..settings import Settings
 from .model_agreement import ModelAgreement
 from .port import reserved_port
+from .signals import handle_signals, ignore_signals
 from .start_summary import as_text, start_summary
 from .worker_process import Launch, WorkerProcess
 from .worker_reports import WorkerReports
@@ -91,11 +93,14 @@ def _exporting(settings: Settings) -> Iterator["SupervisorMetrics | None"]:
 
 async def _supervise(settings: Settings, command: Sequence[str], port: int, metrics: "SupervisorMetrics | None") -> int:
     supervisor = _Supervisor(settings, command, port, divide(settings.workers), metrics)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, supervisor.stop, number)
-    loop.add_signal_handler(signal.SIGHUP, supervisor.rolling_restart)
-    return await supervisor.end
+    handle_signals(
+        {number: partial(supervisor.stop, number) for number in (signal.SIGTERM, signal.SIGINT)}
+        | {signal.SIGHUP: supervisor.rolling_restart}
+    )
+    try:
+        return await supervisor.end
+    finally:
+        ignore_signals()
 
 
 class _Supervisor:
@@ -143,7 +148,7 @@ class _Supervisor:
                     worker.signal(signal.SIGKILL)
                 worker.ping()
 
-    def stop(self, number: int) -> None:
+    def stop(self, number: signal.Signals) -> None:
         """All workers drain and end; told twice, they end at once, and we too."""
         if self._stopping:
             for worker in self._alive:
@@ -151,7 +156,7 @@ class _Supervisor:
             os._exit(128 + number)
         self._stopping = True
         self._spawn(self._stop_workers(signal.SIGTERM, 0))  # first: the log's reader may have gone
-        log.info("stopping", signal=signal.Signals(number).name)
+        log.info("stopping", signal=number.name)
 
     def rolling_restart(self) -> None:
         """Each worker gives its slot to a new one."""

@@ -16,6 +16,7 @@ from typing import Self
 
 import structlog
 
+from .. import logs
 from ..batching.batcher import Batcher
 
 TICK_S = 0.02
@@ -154,7 +155,7 @@ class Watchdog:
         log.critical(
             "the process ends itself", reason=f"{reason}; --watchdog-s is {self._limit_s:g}", stack=_stack(thread)
         )
-        time.sleep(0.1)  # the log's thread writes it
+        logs.close()
         os._exit(EXIT_CODE)
 
 

@@ -21,6 +21,7 @@ from .control_socket import ControlSocket
 from .messages import FAILED, READY
 from .port import check_port
 from .report_socket import ReportSocket
+from .signals import WAKEUP_BYTES, ignore_signals, open_wakeup
 from .start_summary import as_text, start_summary
 from .worker_slot import WorkerSlot
 
@@ -29,9 +30,6 @@ CLOSE_S = 5.0
 
 EXIT_FAILED = 70
 """EX_SOFTWARE of sysexits.h."""
-WAKEUP_BYTES = 64
-LOG_S = 0.1
-"""What the log's thread has to write the last line."""
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +50,7 @@ def run(settings: Settings, slot: WorkerSlot | None = None) -> int:
                 control.report(FAILED, reason=str(error))
             return 1
     log.info("stopped")
+    ignore_signals()
     return 0 if drained else 1
 
 
@@ -137,15 +136,20 @@ def _end_with_thread(arguments: threading.ExceptHookArgs) -> None:
     """Ends the process with a thread that failed: what it served would wait for ever."""
     thread = arguments.thread.name if arguments.thread else "unknown"
     log.critical("a thread failed; the process ends", thread=thread, exc_info=arguments.exc_value)
-    time.sleep(LOG_S)
-    os._exit(EXIT_FAILED)
+    _end(EXIT_FAILED)
 
 
 def _end_within(seconds: float, code: int) -> None:
     """Ends the process in the end: a run cannot be interrupted, and closing would wait for one that is not wanted."""
-    timer = threading.Timer(seconds, os._exit, (code,))
+    timer = threading.Timer(seconds, _end, (code,))
     timer.daemon = True
     timer.start()
+
+
+def _end(code: int) -> None:
+    """Ends the process without the interpreter's own end, which may wait for ever."""
+    logs.close()
+    os._exit(code)
 
 
 class StopSignals:
@@ -160,10 +164,7 @@ class StopSignals:
         self._is_worker = is_worker
         self._serves = False
         self._handed_over = False
-        # Written to at the moment of a signal: a lock that the main thread is about to wait for would miss it.
-        self._wakeup_read, self._wakeup_write = os.pipe()
-        os.set_blocking(self._wakeup_write, False)
-        signal.set_wakeup_fd(self._wakeup_write, warn_on_full_buffer=False)
+        self._wakeup_read, self._wakeup_write = open_wakeup()  # a lock would miss a signal
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
         self._reload: Callable[[], None] | None = None

@@ -225,6 +225,59 @@ def test_full_logs_stop_nothing(transport: str, models_dir: Path) -> None:
         assert server.unread() == full
 
 
+FAILING = """
+import os
+import sys
+
+def fail(event, _arguments):
+    if event == "socket.bind" and ("CONVSERVE_WORKER_SLOT" in INHERITED) == {IN_WORKER}:
+        if {CAPTURES}:
+            os.write(2, b"a line of a library\\nits last words")
+        raise RuntimeError("no socket will do")
+
+INHERITED = dict(os.environ)
+sys.addaudithook(fail)
+"""
+"""A site's own start, by which nothing can be bound: an exception that no part of the server expects."""
+
+
+def run_with_site(folder: Path, site: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """A server within the start of a site, to its end."""
+    (folder / "sitecustomize.py").write_text(site)
+    command = [sys.executable, "-W", "error", "-m", "service", "--models-dir", str(ROOT / "models"), "--port", "0"]
+    env = os.environ | {"PYTHONPATH": str(folder)}
+    command += ["--models", "mnist-tiny", "--providers", "cpu", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=START_S, cwd=ROOT, env=env, check=False)
+
+
+@pytest.mark.parametrize("where", ["alone", "worker", "supervisor"])
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_uncaught_exceptions_are_logged(tmp_path: Path, where: str, log_format: str) -> None:
+    """What nothing catches is one line with name, message and traceback; what libraries wrote last is there too.
+
+    A supervisor has no such libraries, and leaves its standard error as it is.
+    """
+    captures = where != "supervisor"
+    site = FAILING.replace("{IN_WORKER}", str(where == "worker")).replace("{CAPTURES}", str(captures))
+    ended = run_with_site(tmp_path, site, "--workers", str(int(where != "alone")), "--log-format", log_format)
+    assert ended.returncode == 1
+    if log_format == "console":
+        assert ended.stderr.count("RuntimeError: no socket will do") == 1
+        assert ended.stderr.count("Traceback") == 1
+        assert ended.stderr.count("its last words") == captures
+        return
+    events = [json.loads(line) for line in ended.stderr.splitlines() if line.startswith("{")]
+    (last,) = [event for event in events if event["level"] == "critical"]
+    assert last["event"] == "the process ends by an exception"
+    (raised,) = last["exception"]
+    assert (raised["exc_type"], raised["exc_value"]) == ("RuntimeError", "no socket will do")
+    assert raised["frames"][-1]["name"] == "fail"
+    told = [event["text"] for event in events if event["event"] == "standard error"]
+    assert [text for text in told if "Warning" not in text] == (
+        ["a line of a library", "its last words"] if captures else []
+    )
+
+
 @pytest.mark.parametrize("workers", ["0", "2"], ids=["alone", "workers"])
 def test_early_signals_end_it(models_dir: Path, workers: str) -> None:
     """A signal that comes before anything has been imported ends the start with 0: nothing is served yet."""
@@ -237,6 +290,30 @@ def test_early_signals_end_it(models_dir: Path, workers: str) -> None:
         assert process.wait(START_S) == 0
         assert process.stderr is not None
         assert "listening" not in process.stderr.read()
+
+
+LATE = """
+import os
+import signal
+import sys
+
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid, number=signal.SIGTERM):
+        kill(pid(), number)
+
+sys.late = Late()
+"""
+"""A site's own start, by which each process gets SIGTERM when the interpreter takes its modules apart."""
+
+
+@pytest.mark.parametrize("workers", ["0", "2"], ids=["alone", "workers"])
+def test_late_signals_change_nothing(tmp_path: Path, models_dir: Path, workers: str) -> None:
+    """A signal that comes when all is answered, in the last moment of a process, leaves its exit code 0."""
+    (tmp_path / "sitecustomize.py").write_text(LATE)
+    options = ("--models", "mnist-tiny", "--workers", workers)
+    with ServerProcess(models_dir, *options, env={"PYTHONPATH": str(tmp_path)}) as server:
+        server.events.await_one("serving")
+        assert server.terminate() == 0
 
 
 class Callers:
