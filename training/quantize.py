@@ -26,8 +26,10 @@ from .evaluate import rows_at_once
 BATCH = 250
 
 
-def quantize(model: onnx.ModelProto, images: torch.Tensor) -> onnx.ModelProto:
+def quantize(model: onnx.ModelProto, images: torch.Tensor, *, smooth: bool = False) -> onnx.ModelProto:
     """Give the int8 form of an exported float32 graph, fitted to what these uint8 images [N, H, W, C] cause in it.
+
+    `smooth`: activations range over a moving average of each batch's least and greatest, not over all images'.
 
     Static quantisation of all before the last layer, as pairs of QuantizeLinear and DequantizeLinear. Raises
     ModelFileError for a graph of others.
@@ -51,6 +53,7 @@ def quantize(model: onnx.ModelProto, images: torch.Tensor) -> onnx.ModelProto:
             # cifar10-cnn becomes 9.6 for 0.8), and so may too few images (200: 2.6, others 0.8). Entropy came out the
             # same to a digit.
             calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"CalibMovingAverage": smooth},
             # Every activation follows a ReLU, so symmetric ones would waste half of the values: the root mean square
             # of all errors becomes 1.2 to 1.7 times as large. With one weight scale for all channels: 1.3 to 1.4
             # times, and no faster.
