@@ -33,8 +33,9 @@ class _Finder(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         # It has run; its own name is what relative imports in it go by.
         name = module.__name__.removeprefix("convserve.")
-        module.__spec__ = self._specs[name]
-        module.__loader__ = module.__spec__ and module.__spec__.loader
+        spec = module.__spec__ = self._specs[name]
+        assert spec is not None
+        module.__loader__ = spec.loader
 
 
 sys.path.insert(0, sysconfig.get_path("purelib"))  # before the checkout, whose `convserve` has links to its sources
