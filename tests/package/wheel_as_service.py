@@ -1,4 +1,4 @@
-"""A plugin of pytest by which tests that import ``service`` get the installed wheel's ``convserve.service``."""
+"""A plugin of pytest by which tests that import ``service`` get an installed, compiled ``convserve.service``."""
 
 import importlib
 import sys
@@ -39,5 +39,6 @@ class _Finder(MetaPathFinder, Loader):
 
 
 sys.path.insert(0, sysconfig.get_path("purelib"))  # before the checkout, whose `convserve` has links to its sources
-importlib.import_module("convserve.service")
+if not importlib.import_module("convserve.service.http2").is_compiled():
+    raise ImportError("this environment has no compiled wheel")
 sys.meta_path.insert(0, _Finder())
