@@ -17,7 +17,7 @@ from service.cpu import usable_cores
 from service.http2 import is_compiled
 
 PACKAGES = ("grpcio", "hpack", "numpy", "onnxruntime", "onnxruntime-gpu", "protobuf", "uvloop")
-HAS_PGO = "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS"))
+BUILT = "with" if "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS")) else "without"
 BUSY_LOAD = 0.5
 """Load average above which other work is sure to disturb the figures."""
 
@@ -34,7 +34,7 @@ def describe(program: str) -> dict[str, Any]:
         "versions": {
             "convserve": __version__,
             "commit": "".join(_output("git", "describe", "--always", "--dirty")) or "unknown",
-            "python": f"{platform.python_version()} {'with' if HAS_PGO else 'without'} PGO",
+            "python": f"{platform.python_version()}, {BUILT} --enable-optimizations",
             "request_path": "compiled" if is_compiled() else "Python",
             **{package: found for package in PACKAGES if (found := _version(package))},
             "h2load": "".join(_output("h2load", "--version")[:1]).removeprefix("h2load ") or "missing",

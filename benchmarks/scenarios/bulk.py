@@ -9,7 +9,7 @@ from benchmarks.load import BULK
 from benchmarks.samples import Figures
 from benchmarks.section import Section, Table, counted, ratio, spread
 
-MODELS, ROWS = ("mnist-tiny", "cifar10-tiny", "cifar10-cnn"), (64, 256)
+MODELS, ROWS = ("mnist-tiny", "cifar10-cnn", "cifar10-small"), (64, 256)
 REMARK = (
     f"h2load, closed loop, {BULK.connections} connections of {BULK.streams} streams; server and session with as many "
     "threads, the session in the batch size that does best. With one thread, the transport has the other cores "
