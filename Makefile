@@ -8,7 +8,7 @@ RUNTIME ?= $(if $(wildcard /proc/driver/nvidia/version /dev/dxg),gpu,cpu)
 export CONVSERVE_DATA_DIR ?= $(abspath $(firstword $(wildcard data ../shared/data) data))
 export CONVSERVE_TRITONCLIENT_PYTHON ?= $(abspath .venv-tritonclient/bin/python)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-TYPES := $(BIN)/mypy convserve service training tests benchmarks
+TYPES := $(BIN)/mypy convserve service training tests benchmarks setup.py
 
 .PHONY: help serve test wheel compiled fuzz clients proxies front lint format proto models reports reproduce data docs swaps architectures soak bench observability container clean
 

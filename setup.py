@@ -11,9 +11,10 @@ from pathlib import Path
 
 from setuptools import setup
 
-PROJECT = tomllib.loads(Path(__file__).with_name("pyproject.toml").read_text())
-COMPILED = PROJECT["tool"]["convserve"]["compiled"]
-MYPY = "mypy[mypyc]==2.4.1"
+HERE = Path(__file__).parent
+COMPILED = tomllib.loads((HERE / "pyproject.toml").read_text())["tool"]["convserve"]["compiled"]
+PINNED = (HERE / "constraints.txt").read_text().split()
+MYPY = next(line.replace("mypy==", "mypy[mypyc]==") for line in PINNED if line.startswith("mypy=="))
 """Which has mypyc."""
 LIBRARY = "request_path"
 """The library that they all are in, beside a small file for each."""
@@ -23,8 +24,6 @@ OPTIONS = (
     "--ignore-missing-imports",
     "--follow-imports=silent",
 )
-
-
 COMPILE = os.environ.get("CONVSERVE_COMPILE", "0")
 PACKAGES = {"0": None, "1": "convserve.service", "checkout": "service"}
 """By whose name the modules know each other: the wheel's, or that of a checkout, for ``build_ext --inplace``."""

@@ -11,11 +11,10 @@ from benchmarks.processes import ServerProcess
 from benchmarks.request_payload import RequestPayload
 from benchmarks.samples import Figures, Spread
 from benchmarks.workload import Model, Workload, open_model
-from service.settings import Settings
 
 Results = dict[str, dict[str, Spread]]
 """The figures of each measurement from all rounds."""
-ONE_PROCESS = ("--workers", "0") if hasattr(Settings, "workers") else ()
+ONE_PROCESS = ("--workers", "0")
 """Options of a server whose figures are to be those of one process."""
 
 

@@ -42,19 +42,15 @@ class DelayingProxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.CancelledError, OSError):
+            recording = None
+            if self.recordings is not None:
+                self.recordings.append(recording := bytearray())
             behind, before = await asyncio.open_connection(self._host, self._port)
             try:
-                await asyncio.gather(self._pass(reader, before, self._recording()), self._pass(behind, writer))
+                await asyncio.gather(self._pass(reader, before, recording), self._pass(behind, writer))
             finally:
                 before.close()
                 writer.close()
-
-    def _recording(self) -> bytearray | None:
-        """A new one, where there are any."""
-        if self.recordings is None:
-            return None
-        self.recordings.append(bytearray())
-        return self.recordings[-1]
 
     async def _pass(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, recording: bytearray | None = None

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Any
 
 from service import __version__
 from service.cpu import usable_cores
+from service.http2 import is_compiled
 
 PACKAGES = ("grpcio", "hpack", "numpy", "onnxruntime", "onnxruntime-gpu", "protobuf", "uvloop")
+BUILT = "with" if "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS")) else "without"
 BUSY_LOAD = 0.5
 """Load average above which other work is sure to disturb the figures."""
 
@@ -31,7 +34,8 @@ def describe(program: str) -> dict[str, Any]:
         "versions": {
             "convserve": __version__,
             "commit": "".join(_output("git", "describe", "--always", "--dirty")) or "unknown",
-            "python": platform.python_version(),
+            "python": f"{platform.python_version()}, {BUILT} --enable-optimizations",
+            "request_path": "compiled" if is_compiled() else "Python",
             **{package: found for package in PACKAGES if (found := _version(package))},
             "h2load": "".join(_output("h2load", "--version")[:1]).removeprefix("h2load ") or "missing",
         },

@@ -81,7 +81,8 @@ def _where(where: dict[str, Any]) -> str:
     busy = f"\n\n{BUSY}" if where["load_average"] > BUSY_LOAD else ""
     return (
         f"{where['date']}, {where['machine']}, {where['cores']} cores with the load generator on them, "
-        f"load average {where['load_average']} before the start.{busy}"
+        f"load average {where['load_average']} before the start. "
+        f"Python {where['versions']['python']}; request path: {where['versions']['request_path']}.{busy}"
     )
 
 

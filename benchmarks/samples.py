@@ -29,9 +29,6 @@ class Spread:
         """The largest."""
         return max(self.values)
 
-    def __add__(self, other: "Spread") -> "Spread":
-        return Spread(tuple(mine + theirs for mine, theirs in zip(self.values, other.values, strict=True)))
-
     def __sub__(self, other: "Spread") -> "Spread":
         return Spread(tuple(mine - theirs for mine, theirs in zip(self.values, other.values, strict=True)))
 

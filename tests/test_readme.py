@@ -16,8 +16,8 @@ from tests.servers import ROOT, ServerProcess
 
 ADDRESS = "127.0.0.1:8001"
 """Where the pages' server listens."""
-ELSEWHERE = {"--stop-timeout", "--token"}
-"""An option of docker that the pages name in a sentence, and an environment variable that is no option."""
+ELSEWHERE = {"--build-arg", "--compile", "--stop-timeout", "--token"}
+"""Options of docker that the pages name in a sentence, and environment variables that are no options."""
 PROGRAMS = (
     "benchmarks",
     "benchmarks.providers",

@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
@@ -14,6 +13,7 @@ from benchmarks import calls
 from benchmarks.bench import Bench, Results
 from benchmarks.errors import BenchmarkError
 from benchmarks.processes import ServerProcess
+from benchmarks.rivals.servers import free_ports
 from benchmarks.samples import Figures
 from benchmarks.section import Line, Section, Table, spread
 from benchmarks.workload import Workload
@@ -35,7 +35,7 @@ def measure(bench: Bench) -> Section:
     workload = bench.workload(MODEL)
     with ExitStack() as stack:
         bench.note("starting the server")
-        port = _free_port()
+        (port,) = free_ports(1)
         server = bench.serve(stack, MODEL, "--http-port", str(port))
         server.address  # noqa: B018 - waits until it listens
         measurements: dict[str, Callable[[], Figures]] = {
@@ -99,9 +99,3 @@ def _check(response: http.client.HTTPResponse, workload: Workload) -> None:
         found = document["outputs"][0]["data"] if "outputs" in document else document["results"][0]["logits"]
         served = np.array(found, np.float32)
     workload.check_output("logits", served)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port

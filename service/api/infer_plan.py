@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -13,9 +13,9 @@ from ..tensors import Array
 from . import infer_request
 from .infer_response import InferResponseEncoder
 
-MAX_PLANS = 1024
+MAX_PLANS: Final = 1024
 """Remembered at once. Past that all are forgotten, and made anew."""
-MAX_KEY_BYTES = 1024
+MAX_KEY_BYTES: Final = 1024
 """Usual are 60."""
 
 

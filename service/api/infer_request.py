@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from ..batching.batch import TensorMap
 from ..batching.request import LOWEST_PRIORITY
@@ -166,10 +166,10 @@ class QueueOptions:
         return ends if caller_deadline is None else min(ends, caller_deadline)
 
 
-PLAIN_QUEUE = QueueOptions()
+PLAIN_QUEUE: Final = QueueOptions()
 """That of a request without parameters."""
-SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
-MAX_PARAMETERS = 256
+SEQUENCE: Final = ("sequence_id", "sequence_start", "sequence_end")
+MAX_PARAMETERS: Final = 256
 """Remembered at once; most clients use one."""
 
 

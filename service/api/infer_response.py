@@ -5,7 +5,7 @@ on the model and the shapes alone, so it is serialised once for each shape: 8 µ
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,9 +15,9 @@ from ..tensors import DATATYPES, Array, TensorSpec, encode
 from .protobuf_wire import bytes_field
 
 Shapes = tuple[tuple[int, ...], ...]
-MAX_LAYOUTS = 1024
+MAX_LAYOUTS: Final = 1024
 """Shapes remembered for one reply."""
-RAW = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
+RAW: Final = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
 
 
 class InferResponseEncoder:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
@@ -18,10 +18,10 @@ from .model_errors import ModelErrors
 from .protobuf_wire import bytes_field
 from .request_scanner import scan
 
-SERVICE = "inference.GRPCInferenceService"
-EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
-STREAMED = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
-FINAL = pb.ModelInferResponse(
+SERVICE: Final = "inference.GRPCInferenceService"
+EXTENSIONS: Final = ("classification", "model_configuration", "model_repository", "statistics")
+STREAMED: Final = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
+FINAL: Final = pb.ModelInferResponse(
     parameters={"triton_final_response": pb.InferParameter(bool_param=True)}
 ).SerializeToString()
 """What a response has besides in a stream: each is the last one of its request."""
@@ -36,7 +36,7 @@ def _given_id(payload: bytes) -> str:
         return ""
 
 
-GIVEN_IDS = dict.fromkeys((f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelStreamInfer"), _given_id)
+GIVEN_IDS: Final = dict.fromkeys((f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelStreamInfer"), _given_id)
 """What reads the ids of requests, by method."""
 
 

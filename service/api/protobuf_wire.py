@@ -1,9 +1,10 @@
 """Protobuf's encoding, as far as we write it ourselves: https://protobuf.dev/programming-guides/encoding/."""
 
 from functools import lru_cache
+from typing import Final
 
-LENGTH_DELIMITED = 2
-FIXED32 = 5
+LENGTH_DELIMITED: Final = 2
+FIXED32: Final = 5
 
 
 @lru_cache(1024)

@@ -5,6 +5,8 @@ the key, is a sequence of whole fields and of headers of raw contents. So two re
 same, and what protobuf and the checks found for the first holds for the second. Scanning takes 0.6 µs, those two 15.
 """
 
+from typing import Final
+
 from google.protobuf.message import Message
 
 from ..pb import open_inference_pb2 as pb
@@ -15,11 +17,13 @@ def _tag(message: type[Message], field: str) -> int:
     return message.DESCRIPTOR.fields_by_name[field].number << 3 | LENGTH_DELIMITED
 
 
-ID = _tag(pb.ModelInferRequest, "id")
-PARAMETERS = _tag(pb.ModelInferRequest, "parameters")
-RAW = _tag(pb.ModelInferRequest, "raw_input_contents")
-KEPT = frozenset(_tag(pb.ModelInferRequest, name) for name in ("model_name", "model_version", "inputs", "outputs"))
-EMPTY_FIELD_BYTES = 2
+ID: Final = _tag(pb.ModelInferRequest, "id")
+PARAMETERS: Final = _tag(pb.ModelInferRequest, "parameters")
+RAW: Final = _tag(pb.ModelInferRequest, "raw_input_contents")
+KEPT: Final = frozenset(
+    _tag(pb.ModelInferRequest, name) for name in ("model_name", "model_version", "inputs", "outputs")
+)
+EMPTY_FIELD_BYTES: Final = 2
 """Of a field without content: its tag, and a length of zero."""
 
 ScannedRequest = tuple[bytes, bytes, bytes, list[int]]

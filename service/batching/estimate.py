@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Hashable
+from typing import Final
 
-MAX_SIZES = 1024
+MAX_SIZES: Final = 1024
 """Signatures and sizes that are remembered; past that all are forgotten."""
-DECAY = 0.75
+DECAY: Final = 0.75
 """What each run leaves of the weight of those before it, in the estimate of a row's time."""
 
 

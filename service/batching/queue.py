@@ -8,10 +8,11 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
+from typing import Final
 
 from .request import LOWEST_PRIORITY, Request
 
-PART_BESIDE_OTHERS = 4
+PART_BESIDE_OTHERS: Final = 4
 """By so much a part of a large request is shorter right after a small run of another source, which may ask again."""
 
 

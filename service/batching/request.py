@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import structlog
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-LOWEST_PRIORITY = 2**32
+LOWEST_PRIORITY: Final = 2**32
 """That of a request which names none: behind all that do."""
 
 

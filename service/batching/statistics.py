@@ -4,7 +4,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..metrics.counters import DurationHistogram
 from .batch import TensorMap
@@ -13,7 +13,7 @@ from .totals import Totals
 if TYPE_CHECKING:
     from ..metrics.predictions import Predictions
 
-GATHERED = 64
+GATHERED: Final = 64
 """Runs whose times are put aside and counted together: after a run, code and data have left the caches."""
 
 

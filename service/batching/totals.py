@@ -3,11 +3,11 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Final, Self
 
-DURATIONS = ("success", "fail", "queue", "join", "run", "split")
+DURATIONS: Final = ("success", "fail", "queue", "join", "run", "split")
 """The fields that are durations, in the order in which they are sent."""
-PLAIN = 3 + 2 * len(DURATIONS)
+PLAIN: Final = 3 + 2 * len(DURATIONS)
 """Numbers that are sent in front of those of each batch size."""
 
 

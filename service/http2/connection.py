@@ -4,7 +4,7 @@ A request in one HEADERS and one DATA frame, as most are, takes a short way thro
 takes the long way through the same states. No method blocks, and none may be called by two threads at a time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from . import frames, headers
@@ -44,12 +44,12 @@ from .receiver import MAX_TURN_FRAMES, Receiver
 from .sender import Sender
 from .stream import STREAM_WINDOW, Stream
 
-WORK_BYTES = 64
+WORK_BYTES: Final = 64
 """Of a header block, that count as a frame more."""
-RESET_WORK = 3
+RESET_WORK: Final = 3
 """What a stream that is refused or reset here counts more."""
 
-_event = tuple.__new__
+_event: Final = tuple.__new__
 """A named tuple's own constructor costs 0.2 µs more, twice a call."""
 
 
@@ -142,12 +142,10 @@ class Connection:
         at, end = 0 if self.preface_received else self._receive_preface(data), len(data)
         if not self.preface_received:
             return
-        known, unpack, prefix, number = (
-            blocks.reader.known,
-            FRAME_HEADER.unpack_from,
-            PREFIX.unpack_from,
-            NUMBER.unpack_from,
-        )
+        known = blocks.reader.known
+        unpack: Callable[[bytes, int], tuple[int, int, int, int, int]] = FRAME_HEADER.unpack_from
+        prefix: Callable[[bytes, int], tuple[int, int]] = PREFIX.unpack_from
+        number: Callable[[bytes, int], tuple[int]] = NUMBER.unpack_from
         is_usual = self._settings_received and blocks.unfinished is None
         while end - at >= 9:
             high, low, kind, flags, stream_id = unpack(data, at)

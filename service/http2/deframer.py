@@ -6,19 +6,22 @@ What counts against the budgets is what has been received, never what was announ
 
 import struct
 import zlib
+from typing import Final
 
 from ..errors import InvalidRequest, Overloaded, Unsupported
 
-PREFIX = struct.Struct(">BL")
+PREFIX: Final = struct.Struct(">BL")
 """Compressed-Flag and Message-Length."""
-WINDOW_BITS = {"gzip": 31, "deflate": 15}
+WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}
 """How zlib tells the two apart."""
-INFLATE_BYTES, INFLATE_INPUT_BYTES = 2**20, 2**16
+INFLATE_BYTES: Final = 2**20
+INFLATE_INPUT_BYTES: Final = 2**16
 """Decompressed, and read for it, at a time: 1 to 3 ms; blocks may be empty, so that neither bounds the other."""
-WORK_BYTES, WORK_INPUT_BYTES = 2**11, 2**7
+WORK_BYTES: Final = 2**11
+WORK_INPUT_BYTES: Final = 2**7
 """Of these, what is as much work as a frame."""
-COMPACT_BYTES = 2**16
-RETRY_S = 1.0
+COMPACT_BYTES: Final = 2**16
+RETRY_S: Final = 1.0
 """After which a client may try again, where room comes when other messages are complete or answers are taken."""
 
 

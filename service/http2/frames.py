@@ -3,28 +3,47 @@
 import struct
 from enum import IntEnum
 from functools import lru_cache
+from typing import Final
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """The client's connection preface (section 3.4)."""
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
-END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY_FLAG = 0x1, 0x1, 0x4, 0x8, 0x20
+DATA: Final = 0
+HEADERS: Final = 1
+PRIORITY: Final = 2
+RST_STREAM: Final = 3
+SETTINGS: Final = 4
+PUSH_PROMISE: Final = 5
+PING: Final = 6
+GOAWAY: Final = 7
+WINDOW_UPDATE: Final = 8
+CONTINUATION: Final = 9
+END_STREAM: Final = 0x1
+ACK: Final = 0x1
+END_HEADERS: Final = 0x4
+PADDED: Final = 0x8
+PRIORITY_FLAG: Final = 0x20
 """Flags; the first two are one bit of different frames."""
-HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = (
-    *(0x1, 0x2, 0x3),
-    *(0x4, 0x5, 0x6),
-)
+HEADER_TABLE_SIZE: Final = 0x1
+ENABLE_PUSH: Final = 0x2
+MAX_CONCURRENT_STREAMS: Final = 0x3
+INITIAL_WINDOW_SIZE: Final = 0x4
+MAX_FRAME_SIZE: Final = 0x5
+MAX_HEADER_LIST_SIZE: Final = 0x6
 """Settings."""
-DEFAULT_FRAME_SIZE, LARGEST_FRAME_SIZE = 16_384, 2**24 - 1
+DEFAULT_FRAME_SIZE: Final = 16_384
+LARGEST_FRAME_SIZE: Final = 2**24 - 1
 """SETTINGS_MAX_FRAME_SIZE before a peer has set another, and the largest that may be set."""
-DEFAULT_WINDOW, LARGEST_WINDOW = 65_535, 2**31 - 1
+DEFAULT_WINDOW: Final = 65_535
+LARGEST_WINDOW: Final = 2**31 - 1
 """Flow-control windows: the initial size, and the largest."""
-STREAM_ID_MASK = LAST_STREAM_ID = 0x7FFF_FFFF
+STREAM_ID_MASK: Final = 0x7FFF_FFFF
+LAST_STREAM_ID: Final = STREAM_ID_MASK
 """The 31 bits of a stream identifier, and the highest of them."""
 
-FRAME_HEADER = struct.Struct(">HBBBL")
+FRAME_HEADER: Final = struct.Struct(">HBBBL")
 """A frame's first 9 octets: length in 24 bits, type, flags, stream identifier."""
-NUMBER = struct.Struct(">L")
-SETTING = struct.Struct(">HL")
+NUMBER: Final = struct.Struct(">L")
+SETTING: Final = struct.Struct(">HL")
 
 
 class ErrorCode(IntEnum):

@@ -1,5 +1,7 @@
 """The header blocks of a connection (RFC 9113, section 4.3): each begins a request, or ends one with trailers."""
 
+from typing import Final
+
 from ..errors import Overloaded
 from . import headers
 from .deframer import RETRY_S
@@ -22,15 +24,16 @@ from .receiver import Receiver, check_content
 from .sender import Sender
 from .stream import Stream
 
-MAX_STREAMS = 1024
+MAX_STREAMS: Final = 1024
 """SETTINGS_MAX_CONCURRENT_STREAMS; more are refused so that the client sends them again."""
-MAX_BLOCK_BYTES, MAX_BLOCK_PARTS = 65_536, 64
+MAX_BLOCK_BYTES: Final = 65_536
+MAX_BLOCK_PARTS: Final = 64
 """Of one header block, compressed, and the frames it may come in."""
-MAX_PENDING_BYTES = 2**26
+MAX_PENDING_BYTES: Final = 2**26
 """Of answers that the client's windows hold back, beyond which it gets no new ones."""
-RESOURCE_EXHAUSTED = 8
+RESOURCE_EXHAUSTED: Final = 8
 """gRPC's status code."""
-NEVER = -1
+NEVER: Final = -1
 """Of a pushback: the client is not to repeat the call."""
 
 
@@ -145,7 +148,7 @@ class HeaderBlocks:
         self._receiver.take_data(stream, memoryview(b""), ends=True)
 
 
-_NO_HEAD = HeaderReader().read(
+_NO_HEAD: Final = HeaderReader().read(
     headers.encode((":method", "POST"), (":scheme", "http"), (":path", "/"), ("content-type", "application/grpc"))
 )
 """The head of a request whose own was not read."""

@@ -1,36 +1,42 @@
 """gRPC's header fields, in and out: what a request's say, and the few that are sent."""
 
-from collections.abc import Sequence
 from functools import lru_cache
+from typing import Final
 from urllib.parse import quote
 
 from .frames import ErrorCode, ProtocolError, StreamError
 from .hpack import ENTRY_BYTES, Decoder, DecodingError, Field
 
-MAX_LIST_BYTES = 16_384
+MAX_LIST_BYTES: Final = 16_384
 """SETTINGS_MAX_HEADER_LIST_SIZE: of a request's fields, as HPACK counts them."""
-MAX_KNOWN_BLOCKS = 64
+MAX_KNOWN_BLOCKS: Final = 64
 """Header blocks of a connection whose meaning is kept, and the longest of them in bytes: clients repeat themselves."""
-MAX_KNOWN_BLOCK_BYTES = 1024
-MAX_REPEATED, MAX_REPEATED_BYTES = 64, 2048
+MAX_KNOWN_BLOCK_BYTES: Final = 1024
+MAX_REPEATED: Final = 64
+MAX_REPEATED_BYTES: Final = 2048
 """Sequences of fields of a connection that are kept because they repeat, and the longest as HPACK counts it."""
-MAX_VARYING, MAX_NAME_BYTES = 64, 64
+MAX_VARYING: Final = 64
+MAX_NAME_BYTES: Final = 64
 """Names of a connection's fields that are known to be right, and the longest of them."""
-MAX_MESSAGE_BYTES = 4_096
+MAX_MESSAGE_BYTES: Final = 4_096
 """Of grpc-message, quoted: clients limit what trailers they take (8 KiB is usual)."""
-UNITS = {0x48: 3600.0, 0x4D: 60.0, 0x53: 1.0, 0x6D: 1e-3, 0x75: 1e-6, 0x6E: 1e-9}
+UNITS: Final = {0x48: 3600.0, 0x4D: 60.0, 0x53: 1.0, 0x6D: 1e-3, 0x75: 1e-6, 0x6E: 1e-9}
 """Of grpc-timeout: H, M, S, m, u, n."""
-GRPC_CONTENT_TYPES = (b"application/grpc", b"application/grpc+proto")
-ENCODINGS = ("identity", "deflate", "gzip")
+GRPC_CONTENT_TYPES: Final = (b"application/grpc", b"application/grpc+proto")
+ENCODINGS: Final = ("identity", "deflate", "gzip")
 """Of messages that are read; those sent are never compressed."""
-TIMEOUT, CONTENT_LENGTH, ENCODING = b"grpc-timeout", b"content-length", b"grpc-encoding"
-OPTIONAL = frozenset((TIMEOUT, CONTENT_LENGTH, ENCODING))
+TIMEOUT: Final = b"grpc-timeout"
+CONTENT_LENGTH: Final = b"content-length"
+ENCODING: Final = b"grpc-encoding"
+OPTIONAL: Final = frozenset((TIMEOUT, CONTENT_LENGTH, ENCODING))
 """Names of fields that are read where a request has them."""
-CONSTANT = frozenset((b"content-type", b"te", b"user-agent", ENCODING))
+CONSTANT: Final = frozenset((b"content-type", b"te", b"user-agent", ENCODING))
 """Names of fields that are the same in all requests of a client to a method, beside the pseudo-headers."""
-CONNECTION_SPECIFIC = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
-PSEUDO_HEADERS = frozenset((b":method", b":scheme", b":path", b":authority"))
-TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
+CONNECTION_SPECIFIC: Final = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
+)
+PSEUDO_HEADERS: Final = frozenset((b":method", b":scheme", b":path", b":authority"))
+TOKEN: Final = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 """Octets of a field's name (RFC 9110, section 5.1, without capitals: RFC 9113, section 8.2)."""
 
 
@@ -56,11 +62,11 @@ class RequestHead:
     _found: dict[str, str | None] | None = None
     """Values that were asked for: a head is that of many requests where a client repeats itself."""
 
-    def __init__(self, fields: Sequence[Field], path: str) -> None:
+    def __init__(self, fields: list[Field], path: str) -> None:
         self._fields = fields
         self.path = path
 
-    def read_optional(self, fields: Sequence[Field]) -> None:
+    def read_optional(self, fields: list[Field]) -> None:
         """Reads from these fields what few requests have; raises StreamError, or NotGrpc for a wrong timeout."""
         for name, value in fields:
             if name not in OPTIONAL:
@@ -91,10 +97,11 @@ class RequestHead:
 class _Repeated:
     """What those fields of a request say that its client repeats, checked once for all requests that have them."""
 
-    __slots__ = ("has_optional", "last_name", "last_pseudo", "list_bytes", "path")
+    __slots__ = ("fields", "has_optional", "last_name", "last_pseudo", "list_bytes", "path")
 
-    def __init__(self, fields: Sequence[Field]) -> None:
+    def __init__(self, fields: list[Field]) -> None:
         """Raises HeaderListTooLarge, NotGrpc, or StreamError where they are malformed."""
+        self.fields = fields
         self.list_bytes = _check_values(fields)
         names = [name for name, _ in fields]
         fault = _fault(names) or next(
@@ -111,7 +118,7 @@ class _Repeated:
         self.last_name = names[self.last_pseudo]
         self.has_optional = not OPTIONAL.isdisjoint(names)
 
-    def check_varied(self, varied: Sequence[Field], fields: Sequence[Field]) -> Sequence[Field]:
+    def check_varied(self, varied: list[Field], fields: list[Field]) -> list[Field]:
         """Checks the other fields of a request, whose names are right; raises HeaderListTooLarge or StreamError.
 
         Returns those fields among which optional ones are.
@@ -129,10 +136,10 @@ class _Repeated:
             raise StreamError(ErrorCode.PROTOCOL_ERROR, "a pseudo-header is behind other fields")
         if self.has_optional:
             return fields
-        return varied if has_optional else ()
+        return varied if has_optional else []
 
 
-def _fault(names: Sequence[bytes], *, trailers: bool = False) -> str | None:
+def _fault(names: list[bytes], *, trailers: bool = False) -> str | None:
     """Returns what makes fields of these names malformed (RFC 9113, section 8), if anything."""
     regular = False
     seen = set()
@@ -177,6 +184,7 @@ class HeaderReader:
         self._varying = {TIMEOUT, CONTENT_LENGTH}  # names that are known to be right
         self._decoder = Decoder(self._varying)
         self._repeated: dict[tuple[Field, ...], _Repeated] = {}
+        self._last: _Repeated | None = None  # of the request before
         self.known: dict[bytes, RequestHead] = {}
         """What blocks say that left the table alone: a client repeats them, for 0.1 µs instead of 2."""
 
@@ -188,7 +196,10 @@ class HeaderReader:
         decoder = self._decoder
         changes = decoder.changes
         fields = self._decode(block)
-        repeated = self._repeated.get(tuple(decoder.repeated)) or self._learn(decoder.repeated)
+        repeated = self._last
+        if repeated is None or repeated.fields != decoder.repeated:
+            repeated = self._last = self._repeated.get(tuple(decoder.repeated)) or self._learn(decoder.repeated)
+            repeated.fields = decoder.repeated  # the same objects are found to be equal at once
         head = RequestHead(fields, repeated.path)
         optional = repeated.check_varied(decoder.varied, fields)
         if optional:
@@ -223,7 +234,7 @@ class HeaderReader:
             known.clear()
         return fields
 
-    def _learn(self, fields: Sequence[Field]) -> _Repeated:
+    def _learn(self, fields: list[Field]) -> _Repeated:
         """Checks fields that have not been met; raises as `read` does."""
         repeated = _Repeated(fields)
         if repeated.list_bytes <= MAX_REPEATED_BYTES:
@@ -241,14 +252,14 @@ class HeaderReader:
         return repeated
 
 
-WRONG_VALUE = "a field's value has CR, LF or NUL"
+WRONG_VALUE: Final = "a field's value has CR, LF or NUL"
 
 
 def _too_large(size: int) -> str:
     return f"the request's header fields have {size} bytes: {MAX_LIST_BYTES} may be. Send less metadata."
 
 
-def _check_values(fields: Sequence[Field]) -> int:
+def _check_values(fields: list[Field]) -> int:
     """Returns how large fields are, as HPACK counts them.
 
     Raises HeaderListTooLarge, or StreamError for an octet that no value may have (RFC 9113, section 8.2.1).
@@ -295,8 +306,8 @@ def encode(*fields: tuple[str, str]) -> bytes:
 
 
 # :status 200 is entry 8 of the static table, content-type the name of entry 31.
-RESPONSE = b"\x88\x0f\x10" + _integer(16, 7) + b"application/grpc"
-OK = encode(("grpc-status", "0"))
+RESPONSE: Final = b"\x88\x0f\x10" + _integer(16, 7) + b"application/grpc"
+OK: Final = encode(("grpc-status", "0"))
 """The trailers of a call that succeeded."""
 
 

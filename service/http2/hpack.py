@@ -12,7 +12,7 @@ from typing import Final
 
 Field = tuple[bytes, bytes]
 
-_STATIC_TEXT = (
+_STATIC_TEXT: Final = (
     ":authority|:method=GET|:method=POST|:path=/|:path=/index.html|:scheme=http|:scheme=https|:status=200|"
     ":status=204|:status=206|:status=304|:status=400|:status=404|:status=500|accept-charset|"
     "accept-encoding=gzip, deflate|accept-language|accept-ranges|accept|access-control-allow-origin|age|allow|"
@@ -28,15 +28,13 @@ STATIC_TABLE: Final[tuple[Field, ...]] = tuple(
 """Appendix A."""
 _NO_ENTRY: Final = (b"", b"")
 """Where no index leads."""
-_NEWEST = 0x81 + len(STATIC_TABLE)
+_NEWEST: Final = 0x81 + len(STATIC_TABLE)
 """Where the newest entry of the dynamic table is kept."""
-_INDEXED = bytes(range(0x81, 0xFF))
-"""The octets that are indexed fields by themselves (section 6.1)."""
-TABLE_BYTES = 4_096
+TABLE_BYTES: Final = 4_096
 """SETTINGS_HEADER_TABLE_SIZE: of the dynamic table; we announce no other."""
-ENTRY_BYTES = 32
+ENTRY_BYTES: Final = 32
 """What an entry counts beside its name and value (section 4.1)."""
-LONGEST_INTEGER = 5
+LONGEST_INTEGER: Final = 5
 """Octets of an integer: no length that can be meant needs more."""
 
 # Appendix B: the code is canonical, so the symbols in the order of their codes, by length, are all of it.
@@ -63,7 +61,7 @@ _SYMBOLS_BY_LENGTH: Final[dict[int, bytes]] = {
     28: bytes.fromhex("020304050607080b0c0e0f1011121314151718191a1b1c1d1e1f7fdcf9"),
     30: b"\n\r\x16",  # and EOS, 30 ones
 }
-_LONGEST_CODE = 30
+_LONGEST_CODE: Final = 30
 
 
 class DecodingError(Exception):
@@ -77,19 +75,21 @@ class Decoder:
         """``varying``: names of fields that are not looked for among those that repeat."""
         # By the octet of an indexed field: entry 1 at 0x81, the newest dynamic entry behind the static ones.
         self._table: list[Field] = [_NO_ENTRY] * 0x81 + list(STATIC_TABLE)
+        self._varies = [False] * len(self._table)
+        """Of each entry, whether its name was in ``varying`` when it came."""
         self._bytes = 0
         self._limit = TABLE_BYTES
         self._varying = varying
         self.changes = 0
         """How often the table has changed."""
         self.varied: list[Field] = []
-        """Of the last block, the literals with names of ``varying``."""
+        """Of the last block, the fields with names of ``varying``."""
         self.repeated: list[Field] = []
-        """Of the last block, all others, among which are those that the table has."""
+        """Of the last block, all others."""
 
     def decode(self, block: bytes) -> list[Field]:  # noqa: C901, PLR0912, PLR0914, PLR0915 - calls cost half as much again
         """Returns the fields of a block; raises DecodingError."""
-        table, varying, held, limit = self._table, self._varying, self._bytes, self._limit
+        table, varies, varying, held, limit = self._table, self._varies, self._varying, self._bytes, self._limit
         fields: list[Field] = []
         repeated = fields
         varied: list[Field] = []
@@ -97,21 +97,22 @@ class Decoder:
         try:
             while at < end:
                 first = block[at]
-                if 0x80 < first < 0xFF:  # indexed fields of one octet each, all that stand together
-                    stop = end - len(block[at:].lstrip(_INDEXED))
-                    if repeated is not fields:
-                        repeated += map(table.__getitem__, block[at:stop])
-                    fields += map(table.__getitem__, block[at:stop])
-                    at = stop
-                    continue
-                if first >= 0x80:
-                    if first == 0x80:
+                if first >= 0x80:  # an indexed field
+                    at += 1
+                    index = first
+                    if first == 0xFF:
+                        index, at = _integer(block, at - 1, 0x7F)
+                        index += 0x80
+                    elif first == 0x80:
                         raise DecodingError("index 0 is no entry")
-                    index, at = _integer(block, at, 0x7F)
-                    field = table[0x80 + index]
-                    fields.append(field)
-                    if repeated is not fields:
+                    field = table[index]
+                    if varies[index]:
+                        if repeated is fields:
+                            repeated = fields.copy()
+                        varied.append(field)
+                    elif repeated is not fields:
                         repeated.append(field)
+                    fields.append(field)
                     continue
                 # A literal: 01 is added to the table, 0000 and 0001 are not.
                 at += 1
@@ -145,7 +146,7 @@ class Decoder:
                     at += length
                     if at > end:
                         break
-                    value = decode_huffman(value)
+                    value = decode_huffman(value) if length > MAX_USUAL or name in varying else _usual(value)
                 else:
                     if length == 0x7F:
                         length, at = _integer(block, at - 1, 0x7F)
@@ -159,9 +160,11 @@ class Decoder:
                     held += size
                     while held > limit and len(table) > _NEWEST:
                         oldest = table.pop()
+                        varies.pop()
                         held -= len(oldest[0]) + len(oldest[1]) + ENTRY_BYTES
                     if size <= limit:
                         table.insert(_NEWEST, field)
+                        varies.insert(_NEWEST, name in varying)
                     else:
                         held -= size
                     self.changes += 1
@@ -191,6 +194,7 @@ class Decoder:
         table = self._table
         while self._bytes > limit and len(table) > _NEWEST:
             entry = table.pop()
+            self._varies.pop()
             self._bytes -= len(entry[0]) + len(entry[1]) + ENTRY_BYTES
 
 
@@ -222,7 +226,7 @@ def _name(block: bytes, at: int) -> tuple[bytes, int]:
         raise DecodingError("the block ends within a string")
     text = block[at:end]
     if coded:
-        text = _usual_name(text) if length <= MAX_USUAL_NAME else decode_huffman(text)
+        text = _usual(text) if length <= MAX_USUAL else decode_huffman(text)
     return text, end
 
 
@@ -285,7 +289,7 @@ def _walk(text: bytes) -> bytes:
 # DEFLATE (RFC 1951) has canonical codes too, of at most 15 bits, its bits read from the other end of each octet. So
 # zlib decodes the symbols that texts have, if their lengths are given as a block's: 15 ones, which begin all the rare
 # symbols, are its end-of-block code. The block's end is asked for behind the text, and whatever else is met walks.
-_LONGEST_OF_DEFLATE = 15
+_LONGEST_OF_DEFLATE: Final = 15
 _REVERSED: Final = bytes(int(f"{octet:08b}"[::-1], 2) for octet in range(256))
 _LENGTHS: Final = bytes(
     next((length for length, symbols in _SYMBOLS_BY_LENGTH.items() if symbol in symbols), 0) for symbol in range(256)
@@ -329,6 +333,6 @@ def decode_huffman(text: bytes) -> bytes:
     return _walk(text)
 
 
-MAX_USUAL_NAME = 64
-_usual_name = lru_cache(maxsize=256)(decode_huffman)
-"""Names of fields repeat, even where clients keep them out of the table."""
+MAX_USUAL: Final = 64
+_usual: Final = lru_cache(maxsize=256)(decode_huffman)
+"""Names, paths and other texts up to so long, which clients repeat even where they keep them out of the table."""

@@ -1,6 +1,7 @@
 """What is received on a connection's streams: data becomes messages, and the windows for more are opened."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from ..errors import InvalidRequest
 from . import frames
@@ -9,9 +10,9 @@ from .events import Event, HalfClosed, MessageReceived, RequestRejected
 from .frames import ErrorCode, ProtocolError, StreamError
 from .stream import LARGE_STREAM_WINDOW, STREAM_WINDOW, Stream
 
-CONNECTION_WINDOW = 2**26
+CONNECTION_WINDOW: Final = 2**26
 """Octets that may be on their way on a connection."""
-MAX_TURN_FRAMES = 512
+MAX_TURN_FRAMES: Final = 512
 """Frames, and messages of frames, that are read before it is other connections' turn."""
 
 

@@ -3,6 +3,7 @@
 import struct
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from . import frames, headers
 from .deframer import PREFIX
@@ -22,17 +23,17 @@ from .frames import (
 )
 from .stream import Stream
 
-STREAM_PENDING_BYTES = 2**16
+STREAM_PENDING_BYTES: Final = 2**16
 """Of a stream's answers that the client's windows hold back, beyond which its messages are not read."""
-MAX_IGNORED = 1024
+MAX_IGNORED: Final = 1024
 """Streams that ended here first, whose frames may still be on their way."""
-MAX_WINDOW_CHANGES = 1000
+MAX_WINDOW_CHANGES: Final = 1000
 """SETTINGS that open the windows of streams with answers that wait: each looks at all of these."""
 
-_RESPONSE_START = frames.frame_start(HEADERS, END_HEADERS, len(headers.RESPONSE))
-_DATA_START = struct.Struct(">HBBBLBL").pack
+_RESPONSE_START: Final = frames.frame_start(HEADERS, END_HEADERS, len(headers.RESPONSE))
+_DATA_START: Final = struct.Struct(">HBBBLBL").pack
 """A DATA frame's header, and the prefix of the message in it."""
-_OK_START = frames.frame_start(HEADERS, END_HEADERS | END_STREAM, len(headers.OK))
+_OK_START: Final = frames.frame_start(HEADERS, END_HEADERS | END_STREAM, len(headers.OK))
 
 
 class Sender:

@@ -1,12 +1,13 @@
 """A stream: a request and its answer (RFC 9113, section 5)."""
 
 from collections import deque
-from typing import Any
+from typing import Any, Final
 
 from .deframer import MessageDeframer
 from .headers import RequestHead
 
-STREAM_WINDOW, LARGE_STREAM_WINDOW = 2**20, 2**24
+STREAM_WINDOW: Final = 2**20
+LARGE_STREAM_WINDOW: Final = 2**24
 """Octets that may be on their way on a stream: what is held is the budget's to bound. A message longer than this is
 allowed whole once its length is known, which costs a round trip; so a connection on which such a one has come for a
 unary method gets the large window for its streams."""

@@ -29,7 +29,7 @@ def handle_signals(callbacks: Mapping[signal.Signals, Callable[[], None]]) -> No
 
 
 def open_wakeup() -> tuple[int, int]:
-    """A pipe that is written to at the moment of a signal: who is about to wait for the other end does not miss it."""
+    """Returns a pipe that a signal writes to as it comes, so that a wait for its other end cannot begin too late."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)

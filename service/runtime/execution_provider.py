@@ -109,7 +109,7 @@ class Cpu(Provider):
         """ONNX Runtime always has it at the end of the list."""
         options.intra_op_num_threads = threads
         # Waking a thread takes longer than most steps: a lone cifar10-cnn request took 440 µs without spinning and 372
-        # with it, mnist-deep's 569 and 453. After the run they sleep at once: others want the cores, or nobody does.
+        # with it, mnist-deep's 569 and 453. After the run they sleep at once: other threads may want the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self.spin_us > 0)))
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(self.spin_us))
         options.add_session_config_entry("session.force_spinning_stop", "1")

@@ -85,8 +85,8 @@ class ThreadedRunner:
     """Two runners of one function: ``one`` computes in one thread, ``all`` in all there are.
 
     Few rows are done sooner by one. When there are runs enough for all cores, each run by one thread costs less than
-    by all in turn, because nobody waits for another at the end of each layer (cores of 2; 64 rows a run: mnist-tiny 1.7
-    times as many images/s, cifar10-tiny 1.45, cifar10-lenet 1.23, cifar10-cnn 1.02).
+    by all in turn, because no thread waits for another at the end of each layer (cores of 2; 64 rows a run: mnist-tiny
+    1.7 times as many images/s, cifar10-tiny 1.45, cifar10-lenet 1.23, cifar10-cnn 1.02).
     """
 
     def __init__(self, one: Runner, most: int, all_: Runner) -> None:
@@ -136,7 +136,7 @@ class ShapeBucket:
         for name, array in inputs.items():
             host = self._host[name]
             host[:rows] = array
-            host[rows : self._filled] = 0  # nobody's rows are computed again in the company of others
+            host[rows : self._filled] = 0  # rows of an earlier run are not computed again
             self._inputs[name].update_inplace(host)
         self._filled = rows
         self._session.run_with_iobinding(self._binding, options)

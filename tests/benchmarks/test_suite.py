@@ -16,6 +16,7 @@ from benchmarks.processes import ServerProcess
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.scenarios.overload import Subject
 from benchmarks.workload import Model, Workload
+from service.http2 import is_compiled
 from tests.servers import ROOT
 
 
@@ -33,6 +34,7 @@ def test_short_run_writes_a_page(tmp_path: Path, data_dir: Path) -> None:
     record = json.loads(ran.stdout.splitlines()[-1])
     assert record["command"].startswith("python -m benchmarks --only cost,overload,rest")
     assert list(record["results"]) == ["cost", "overload", "rest"]
+    assert record["versions"]["request_path"] == ("compiled" if is_compiled() else "Python")
     targets = {line["what"]: line for scenario in record["results"].values() for line in scenario["targets"]}
     memory = targets["a worker with mnist-tiny, idle: memory"]
     assert memory["target"] == "≤ 150 MB"
@@ -44,6 +46,7 @@ def test_short_run_writes_a_page(tmp_path: Path, data_dir: Path) -> None:
     assert points["35%"]["offered_per_s"]["median"] < points["1000%"]["offered_per_s"]["median"]
     assert json.loads((page / "results.json").read_text()) == record
     text = (page / "README.md").read_text()
+    assert f"Python {record['versions']['python']}; request path: {record['versions']['request_path']}." in text
     assert all(f"| {what} " in text for what in targets)
     assert "\n\n| load |" in text.replace("  ", "")
     assert {path.name for path in page.iterdir()} == {"README.md", "results.json"}

@@ -265,6 +265,7 @@ for each in importlib.metadata.distributions(path=["/opt/convserve/lib/python%d.
     name = each.name.lower().replace("_", "-").replace(".", "-")
     assert name == "convserve" or (name, each.version) in names, name
 assert ("mnist-tiny", "1") in names'
+check "its request path is compiled" grep --quiet '"compiled": true' <(podman logs "$container" 2>&1)
 check "the health check passes" podman healthcheck run "$container"
 check "the health check fails for a model that is not there" not inside convserve health model/nothing
 for file in "$root"/models/*/*/model.onnx; do # large models have a page here and no file

@@ -42,7 +42,7 @@ def test_compiled_server_says_so(compiled: Environment, empty: Path) -> None:
 
 
 def test_compiled_wheel_conforms(compiled: Environment) -> None:
-    """The tests of HTTP/2 and gRPC, and those of batches and requests, pass on the compiled modules."""
+    """The tests of HTTP/2, of gRPC over it, and of scanned requests pass on the compiled modules."""
     chosen = ["tests/service/http2", "tests/conformance", "tests/service/api/test_request_scanner.py"]
     options = ["-q", "-p", "tests.package.wheel_as_service", "-p", "no:cacheprovider", "-p", "no:xdist"]
     ended = subprocess.run(

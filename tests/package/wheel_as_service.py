@@ -1,4 +1,4 @@
-"""A plugin of pytest by which tests that import ``service`` get the installed wheel's ``convserve.service``."""
+"""A plugin of pytest by which tests that import ``service`` get an installed, compiled ``convserve.service``."""
 
 import importlib
 import sys
@@ -33,10 +33,12 @@ class _Finder(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         # It has run; its own name is what relative imports in it go by.
         name = module.__name__.removeprefix("convserve.")
-        module.__spec__ = self._specs[name]
-        module.__loader__ = module.__spec__ and module.__spec__.loader
+        spec = module.__spec__ = self._specs[name]
+        assert spec is not None
+        module.__loader__ = spec.loader
 
 
 sys.path.insert(0, sysconfig.get_path("purelib"))  # before the checkout, whose `convserve` has links to its sources
-importlib.import_module("convserve.service")
+if not importlib.import_module("convserve.service.http2").is_compiled():
+    raise ImportError("this environment has no compiled wheel")
 sys.meta_path.insert(0, _Finder())
