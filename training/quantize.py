@@ -21,6 +21,7 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from . import fold_preprocessing, graph
 from .evaluate import rows_at_once
+from .rounding import round_weights
 
 # Images in one run of calibration.
 BATCH = 250
@@ -67,7 +68,9 @@ def quantize(model: onnx.ModelProto, images: torch.Tensor, *, smooth: bool = Fal
             reduce_range=True,
             nodes_to_exclude=[node.name for node in (*norms, *ours.last)],
         )
-        return onnx.load(after)
+        quantized = onnx.load(after)
+    round_weights(quantized, model, images)
+    return quantized
 
 
 def halve(model: onnx.ModelProto) -> onnx.ModelProto:
