@@ -112,7 +112,7 @@ def _quantize_best(
 ) -> onnx.ModelProto:
     """Give the int8 form whose logits for the `measured` images lie nearest to float32's, of both ways to fit it.
 
-    Of cifar10-small's the root mean square of the error is 0.207 by averages of batches and 0.221 by extremes.
+    Of cifar10-small's the root mean square of the error is 0.123 by averages of batches and 0.146 by extremes.
     """
     expected = outputs_of_onnx(fp32, measured).logits
 
