@@ -203,14 +203,14 @@ CIFAR10_SMALL = Recipe(
     sgd_learning_rate=0.1,
     weight_decay=5e-4,
     batch=256,
-    epochs=80,  # on two quiet Zen cores 40 min at 1,500 images/s, and 12 min at 5,300 for cifar10-nano
+    epochs=160,  # about 70 min on two quiet Zen 5 cores; after 80 and twelve views it had 93.04 % of the test set
     warmup=0.05,
     linear_decay=0.9,
     translation_pixels=4,
     flip=True,
     cutout_pixels=8,  # less than for cifar10: a small network does not overfit
     taught_by="cifar10-int8",  # within 0.2 points of cifar10, and four times as fast
-    views=12,  # with their mirror images, 24 pictures of each image
+    views=32,  # with their mirror images, 64 pictures of each image
     distillation_weight=0.9,
     distillation_temperature=4.0,
     ema_decay=0.995,  # about an epoch
@@ -325,7 +325,8 @@ RECIPES = {
         ),
         CIFAR10_WIDE,
         CIFAR10_SMALL,
-        dataclasses.replace(CIFAR10_SMALL, name="cifar10-nano", network="cifar10-nano"),
+        # 12 min at 5,300 images/s.
+        dataclasses.replace(CIFAR10_SMALL, name="cifar10-nano", network="cifar10-nano", epochs=80, views=12),
         Recipe(
             name="cifar10-tiny",
             network="cifar10-tiny",
