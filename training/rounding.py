@@ -5,7 +5,7 @@ the layer's inputs go together: GPTQ, by Frantar, Ashkboos, Hoefler and Alistarh
 Quantization for Generative Pre-trained Transformers" (2022), in the order of the file.
 
 For cifar10-small the root mean square of all errors of the logits becomes 0.123 for 0.207, which is less than with
-weights of 8 bits, each rounded by itself (0.164). It takes three seconds.
+weights of 8 bits, each rounded by itself (0.137). It takes three seconds.
 """
 
 import numpy as np
