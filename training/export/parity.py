@@ -28,6 +28,9 @@ BATCHES = (1, 2, 7, 64)
 # float16 the largest differences were 1.0 to 1.4 times as large. Int8 computed in float32 between the roundings, as by
 # providers without integer kernels, went up to 0.08 elsewhere, where this leaves 0.29 and more.
 MARGIN = 2
+# Fewer images than these may meet none of the activations that are cut off, and get twice the room: fitted to 60 images
+# and measured on 60, int8 cifar10-cnn went beyond twice the largest difference in 2 of 120 others.
+FEW_IMAGES = 500
 # Tolerance of an int8 file's own logits. Integer sums are exact everywhere; hardware and providers may differ in how a
 # sum is rounded to 8 bits: by integer kernels or, as in the unoptimised graph, in float32. So the difference between
 # these two stands for all of them. In the shipped files it is 0.04 to 0.27 over 2,000 training images (0 to 0.09 in the
@@ -156,7 +159,7 @@ def check_predictions(
 
 
 def find_tolerance(name: str, variant: Outputs, fp32: Outputs) -> float:
-    """Give the tolerance of a variant, to 2 digits, by both files' logits for the same images; see `MARGIN`.
+    """Give the tolerance of a variant, to 2 digits, by both files' logits for the same images, with `MARGIN`.
 
     Raises ParityError for logits that are not finite.
     """
@@ -166,7 +169,8 @@ def find_tolerance(name: str, variant: Outputs, fp32: Outputs) -> float:
             f"{name}: not all logits are finite numbers, because weights or activations are larger than this precision "
             f"holds (in fp16 up to {np.finfo(np.float16).max:,}); the file was not put in place"
         )
-    return max(TOLERANCE, float(f"{MARGIN * largest:.2g}"))
+    room = MARGIN if len(fp32.logits) >= FEW_IMAGES else 2 * MARGIN
+    return max(TOLERANCE, float(f"{room * largest:.2g}"))
 
 
 def find_own_tolerance(unoptimized: Outputs, optimized: Outputs) -> float:
