@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from . import commands, inference, listing, top
@@ -29,11 +30,14 @@ def main(arguments: Sequence[str] | None = None, prog: str = "") -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be valid text
     try:
         code: int = args.run(args, Output())
+        sys.stdout.flush()  # else the interpreter's end finds the broken pipe, and exits with a status of its own
     except ClientError as error:
         return _tell(prog, str(error), EXIT_FAILED)
     except KeyboardInterrupt:
         return _tell(prog, "interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
+        with suppress(OSError):  # what is still buffered goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _tell(prog, "the reader of the output went away before its end", EXIT_BROKEN_PIPE)
     return code
 

@@ -521,9 +521,10 @@ def test_ctrl_c_ends_it_at_once(scripted: ScriptedServer, data_dir: Path, argume
     assert (process.returncode, output, errors) == (130, b"", b"python -m service.client: interrupted\n")
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize("form", [(), ("--json",)], ids=["table", "json"])
-def test_broken_pipes_end_it(scripted: ScriptedServer, form: tuple[str, ...]) -> None:
-    """A broken pipe ends it with a sentence."""
+def test_broken_pipes_end_it(scripted: ScriptedServer, form: tuple[str, ...], unbuffered: str) -> None:
+    """A broken pipe ends it with a sentence, whether it is met by a line or by the last of a buffer."""
     reading, writing = os.pipe()
     os.close(reading)
     with subprocess.Popen(
@@ -531,7 +532,7 @@ def test_broken_pipes_end_it(scripted: ScriptedServer, form: tuple[str, ...]) ->
         stdout=writing,
         stderr=subprocess.PIPE,
         cwd=ROOT,
-        env=environment(),
+        env=environment() | {"PYTHONUNBUFFERED": unbuffered},
     ) as process:
         os.close(writing)
         _, errors = process.communicate(timeout=60)

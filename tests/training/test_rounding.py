@@ -1,6 +1,7 @@
 """int8 weights that are rounded together give more nearly what float32 weights give."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +21,7 @@ from .samples import part, shipped
 
 MOST = 64
 """The largest weight in 7 bits."""
-LAYERS: dict[str, dict[str, object]] = {
+LAYERS: dict[str, dict[str, Any]] = {
     "plain": {},
     "grouped": {"group": 3},
     "depthwise": {"group": 6},
@@ -29,7 +30,7 @@ LAYERS: dict[str, dict[str, object]] = {
 }
 
 
-def graph(weights: NDArray[np.float32], **options: object) -> onnx.ModelProto:
+def graph(weights: NDArray[np.float32], **options: Any) -> onnx.ModelProto:
     """A convolution of images [N, 9, 8, 6]."""
     nodes = [
         helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
@@ -59,7 +60,7 @@ def weights_of(model: onnx.ModelProto) -> NDArray[np.float32]:
     return found["w_quantized"].astype(np.float32) * found["w_scale"].reshape(-1, 1, 1, 1).astype(np.float32)
 
 
-def run(weights: NDArray[np.float32], images: torch.Tensor, **options: object) -> NDArray[np.float32]:
+def run(weights: NDArray[np.float32], images: torch.Tensor, **options: Any) -> NDArray[np.float32]:
     session = onnxruntime.InferenceSession(
         graph(weights, **options).SerializeToString(), providers=["CPUExecutionProvider"]
     )
@@ -78,7 +79,7 @@ def smooth_images(count: int) -> torch.Tensor:
 def test_a_layer_gives_more_nearly_the_same(kind: str) -> None:
     """For images that were not looked at, its error is smaller; scales and bits stay."""
     options = LAYERS[kind]
-    groups = int(str(options.get("group", 1)))
+    groups = options.get("group", 1)
     random = np.random.default_rng(0)
     weights = random.normal(size=(12, 6 // groups, 3, 3)).astype(np.float32)
     model, images = quantised(weights), smooth_images(300)
