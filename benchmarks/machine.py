@@ -43,7 +43,7 @@ def describe(program: str) -> dict[str, Any]:
         "environment": {
             name: value
             for name, value in sorted(os.environ.items())
-            if name.startswith("CONVSERVE_") and not name.endswith(("_DIR", "_PYTHON"))  # places change no figure
+            if name.startswith("CONVSERVE_") and not name.endswith(("_DIR", "_PYTHON", "_ENVOY"))  # places
         },
     }
 
